@@ -1,0 +1,173 @@
+//! What happened, for whoever wants to know. Only the engine emits events.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::entry::wire::Damage;
+use crate::error::Error;
+
+/// Where something was found or lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// The memory of this process.
+    L1,
+    /// The store behind it.
+    L2,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::L1 => "L1",
+            Self::L2 => "L2",
+        })
+    }
+}
+
+/// Why an entry left the memory tier without being asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EvictionCause {
+    /// It was pushed out by others: a limit on items or bytes was reached.
+    Capacity,
+    /// Its time was over.
+    Expired,
+    /// It was larger than an entry may be, and was not taken in.
+    TooLarge,
+}
+
+/// One thing that happened in a stack. Keys are the user's, without prefix; values never appear.
+///
+/// Every lookup ends in exactly one [`Event::Hit`] or [`Event::Miss`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A lookup found a value.
+    Hit {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+        /// Where it was found.
+        tier: Tier,
+        /// Whether it was served past its freshness.
+        stale: bool,
+    },
+    /// A lookup found nothing; what it then loaded, if anything, is another event.
+    Miss {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+    },
+    /// A loader returned a value.
+    Loaded {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+        /// How long the loader took.
+        took: Duration,
+    },
+    /// A loader failed or panicked.
+    LoadFailed {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+        /// Its error.
+        error: &'a Error,
+    },
+    /// A loader's value was given to those who waited but not kept, because something newer came meanwhile.
+    LoadSuperseded {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+    },
+    /// A value was stored.
+    Written {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+    },
+    /// A key was deleted or pulled.
+    Deleted {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+    },
+    /// A key was made stale.
+    Expired {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+    },
+    /// A namespace, and all inside it, was cleared.
+    Cleared {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+    },
+    /// An entry left the memory tier without being asked to.
+    Evicted {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+        /// Why.
+        cause: EvictionCause,
+    },
+    /// The store failed or was too slow.
+    L2Failed {
+        /// What was tried: `get`, `set`, `delete` and so on.
+        operation: &'static str,
+        /// What came of it.
+        error: &'a Error,
+        /// Whether the caller was spared the error.
+        suppressed: bool,
+    },
+    /// The store returned bytes that are not this key's entry; they count as a miss and are removed.
+    Damaged {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+        /// What is wrong with them.
+        damage: Damage,
+    },
+    /// The store returned an entry that this cache's codec or schema does not read; it counts as a miss.
+    Undecodable {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+        /// Why not.
+        error: &'a Error,
+    },
+}
+
+/// Whoever wants to know what happens in a stack.
+///
+/// It is called on the way of the operation, so it has to be quick and may not block.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use larder::event::{Event, Observer};
+///
+/// #[derive(Debug, Default)]
+/// struct Misses(AtomicU64);
+/// impl Observer for Misses {
+///     fn on_event(&self, _stack: &str, event: &Event<'_>) {
+///         if let Event::Miss { .. } = event {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+/// ```
+pub trait Observer: fmt::Debug + Send + Sync + 'static {
+    /// Something happened in the stack of this name.
+    fn on_event(&self, stack: &str, event: &Event<'_>);
+}

@@ -1,0 +1,233 @@
+//! Keys: what a user calls an entry, and what that is called in a store.
+//!
+//! A key in a store reads `prefix:1:namespace/namespace:key`. Prefix and namespaces are escaped so that the
+//! first unescaped separators are always ours: no two different (prefix, namespace, key) meet, and clearing
+//! `users` cannot touch `usersAbc`. A clear mark lives at `prefix:1!namespace/namespace`, beside the
+//! entries and outside every entry prefix.
+
+use std::fmt::Write as _;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest key in a store, in bytes: prefix, namespaces and the user's key together.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// The longest prefix, and the longest path of nested namespaces, each in bytes after escaping.
+pub const PATH_BYTES_MAX: usize = 256;
+
+/// The version of the layout of keys; a new one leaves the entries of the old one alone.
+const LAYOUT: &str = "1";
+
+/// The names under which one namespace's entries live in a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySpace {
+    root: String,
+    path: String,
+    entries: String,
+}
+
+impl KeySpace {
+    /// The outermost namespace under a prefix.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] if the prefix is longer than [`PATH_BYTES_MAX`].
+    pub fn new(prefix: &str) -> Result<Self> {
+        let mut root = String::new();
+        escape(prefix, &mut root);
+        check_path("prefix", &root)?;
+        root.push(':');
+        root.push_str(LAYOUT);
+        let entries = format!("{root}::");
+        Ok(Self { root, path: String::new(), entries })
+    }
+
+    /// A namespace inside this one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] if the name is empty or the path grows longer than [`PATH_BYTES_MAX`].
+    pub fn child(&self, name: &str) -> Result<Self> {
+        if name.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidKey, "a namespace may not be empty"));
+        }
+        let mut path = self.path.clone();
+        if !path.is_empty() {
+            path.push('/');
+        }
+        escape(name, &mut path);
+        check_path("namespace", &path)?;
+        let entries = format!("{}:{path}:", self.root);
+        Ok(Self { root: self.root.clone(), path, entries })
+    }
+
+    /// The escaped names from the outermost namespace to this one, joined by `/`; empty for the outermost.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The full key of a user's key in this namespace.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] if the whole is longer than [`KEY_BYTES_MAX`].
+    pub fn full(&self, key: &str) -> Result<String> {
+        self.check(key)?;
+        let mut full = String::with_capacity(self.entries.len() + key.len());
+        full.push_str(&self.entries);
+        full.push_str(key);
+        Ok(full)
+    }
+
+    /// Whether [`KeySpace::full`] would succeed, without building the key.
+    ///
+    /// # Errors
+    /// As [`KeySpace::full`].
+    #[inline]
+    pub fn check(&self, key: &str) -> Result<()> {
+        if self.entries.len() + key.len() > KEY_BYTES_MAX {
+            return Err(self.too_long(key));
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn too_long(&self, key: &str) -> Error {
+        Error::new(
+            ErrorKind::InvalidKey,
+            format!(
+                "a key of {} bytes is too long: {} are left in this namespace, of {KEY_BYTES_MAX} \
+                 (hash long keys, or shorten the prefix or namespace)",
+                key.len(),
+                KEY_BYTES_MAX.saturating_sub(self.entries.len()),
+            ),
+        )
+    }
+
+    /// The user's key in a full key of this very namespace; `None` for any other key.
+    pub fn user_key<'k>(&self, full: &'k str) -> Option<&'k str> {
+        full.strip_prefix(self.entries.as_str())
+    }
+
+    /// What the full keys of this namespace's own entries begin with.
+    pub fn own_prefix(&self) -> &str {
+        &self.entries
+    }
+
+    /// What the full keys of this namespace and of those inside it begin with: together they cover exactly
+    /// these, and nothing else does.
+    pub fn prefixes(&self) -> Vec<String> {
+        if self.path.is_empty() {
+            return vec![format!("{}:", self.root)];
+        }
+        vec![self.entries.clone(), format!("{}:{}/", self.root, self.path)]
+    }
+
+    /// The key of this namespace's clear mark.
+    pub fn mark_key(&self) -> String {
+        format!("{}!{}", self.root, self.path)
+    }
+}
+
+fn check_path(what: &str, path: &str) -> Result<()> {
+    if path.len() > PATH_BYTES_MAX {
+        return Err(Error::new(
+            ErrorKind::InvalidKey,
+            format!("a {what} of {} bytes is longer than {PATH_BYTES_MAX}", path.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// Percent-escapes the characters that separate parts, and control characters.
+fn escape(part: &str, out: &mut String) {
+    for char in part.chars() {
+        match char {
+            '%' | ':' | '/' | '!' => {
+                // Writing to a string cannot fail.
+                let _ = write!(out, "%{:02X}", u32::from(char));
+            }
+            char if char.is_ascii_control() => {
+                let _ = write!(out, "%{:02X}", u32::from(char));
+            }
+            char => out.push(char),
+        }
+    }
+}
+
+/// One key from several parts, each with its length before it, so that `["a", "bc"]` and `["ab", "c"]`
+/// differ whatever the parts contain.
+///
+/// ```
+/// assert_eq!(larder::key::compose(["user", "42"]), "4:user2:42");
+/// ```
+pub fn compose<P: AsRef<str>>(parts: impl IntoIterator<Item = P>) -> String {
+    let mut key = String::new();
+    for part in parts {
+        let part = part.as_ref();
+        // Writing to a string cannot fail.
+        let _ = write!(key, "{}:{part}", part.len());
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn space(prefix: &str, names: &[&str]) -> KeySpace {
+        names.iter().fold(KeySpace::new(prefix).unwrap(), |space, name| space.child(name).unwrap())
+    }
+
+    #[test]
+    fn a_full_key_can_be_read_by_a_person() {
+        assert_eq!(space("app", &[]).full("42").unwrap(), "app:1::42");
+        assert_eq!(space("app", &["users", "posts"]).full("42").unwrap(), "app:1:users/posts:42");
+        assert_eq!(space("app", &["users"]).mark_key(), "app:1!users");
+    }
+
+    #[test]
+    fn the_prefixes_of_a_namespace_cover_its_children_and_no_neighbour() {
+        let users = space("app", &["users"]).prefixes();
+        let covers = |full: &str| users.iter().any(|prefix| full.starts_with(prefix.as_str()));
+        assert!(covers(&space("app", &["users"]).full("k").unwrap()));
+        assert!(covers(&space("app", &["users", "posts"]).full("k").unwrap()));
+        assert!(!covers(&space("app", &["usersAbc"]).full("k").unwrap()));
+        assert!(!covers(&space("app", &[]).full("users:k").unwrap()));
+        assert!(!covers(&space("app", &[]).full("users/x").unwrap()));
+        assert!(!covers(&space("app2", &["users"]).full("k").unwrap()));
+        let root = space("app", &[]).prefixes();
+        assert!(!space("app", &[]).mark_key().starts_with(&root[0]));
+    }
+
+    #[test]
+    fn limits_are_errors_that_say_the_sizes() {
+        let error = space("app", &[]).full(&"x".repeat(1_100)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidKey);
+        assert!(
+            error.message().contains("1100 bytes") && error.message().contains("1017 are left"),
+            "{error}"
+        );
+        assert!(KeySpace::new(&"x".repeat(300)).is_err());
+        assert!(space("app", &[]).child("").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn different_places_never_share_a_full_key(
+            a in proptest::collection::vec("[a:/%! ]{1,3}", 0..3), key_a in "[a:/%! ]{0,3}", prefix_a in "[a:%]{0,2}",
+            b in proptest::collection::vec("[a:/%! ]{1,3}", 0..3), key_b in "[a:/%! ]{0,3}", prefix_b in "[a:%]{0,2}",
+        ) {
+            let names = |v: &Vec<String>| v.iter().map(String::clone).collect::<Vec<_>>();
+            let at = |prefix: &str, names: &[String]| {
+                names.iter().fold(KeySpace::new(prefix).unwrap(), |space, name| space.child(name).unwrap())
+            };
+            let (left, right) = (at(&prefix_a, &names(&a)), at(&prefix_b, &names(&b)));
+            let same = (&prefix_a, &a, &key_a) == (&prefix_b, &b, &key_b);
+            prop_assert_eq!(left.full(&key_a).unwrap() == right.full(&key_b).unwrap(), same);
+            prop_assert_ne!(left.full(&key_a).unwrap(), right.mark_key());
+        }
+
+        #[test]
+        fn composed_keys_are_injective(a in proptest::collection::vec(".{0,4}", 0..4), b in proptest::collection::vec(".{0,4}", 0..4)) {
+            prop_assert_eq!(compose(&a) == compose(&b), a == b);
+        }
+    }
+}
