@@ -45,10 +45,12 @@ impl fmt::Debug for Entry {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
-    /// When its load began, or when it was set: what orders it among writes and invalidations.
+    /// What orders it among the writes of its key: when its load began, or when it was last rewritten.
     pub stamp: Stamp,
-    /// When it was stored.
-    pub created_at: Timestamp,
+    /// When the load of the value itself began, or when it was set: what clears and tags are compared with.
+    /// Rewriting an entry (touch, expire, increment) renews its stamp and leaves this alone, so that a
+    /// rewrite cannot carry a value past a clear.
+    pub born: Stamp,
     /// Until when it is fresh (exclusive).
     pub fresh_until: Timestamp,
     /// Until when it may be served stale (exclusive).
@@ -80,10 +82,10 @@ pub enum Freshness {
 }
 
 impl Meta {
-    /// The meta of a value that is stored at `now`, without tags.
+    /// The meta of a new value that is stored at `now`, without tags.
     pub fn new(stamp: Stamp, now: Timestamp, ttl: crate::time::Ttl, grace: Duration) -> Self {
         let fresh_until = ttl.ends_at(now);
-        Self { stamp, created_at: now, fresh_until, stale_until: fresh_until + grace, extras: None }
+        Self { stamp, born: stamp, fresh_until, stale_until: fresh_until + grace, extras: None }
     }
 
     /// What may be done with it at `now`. A point that is reached has passed.
@@ -104,9 +106,9 @@ impl Meta {
         self.extras.as_ref().map_or(&[], |extras| &extras.tags)
     }
 
-    /// How long ago it was stored; zero if the clock was set back since.
+    /// How long ago its load began; zero if the clock was set back since.
     pub fn age(&self, now: Timestamp) -> Duration {
-        now.since(self.created_at)
+        now.since(self.born.timestamp())
     }
 
     /// How much longer a store has to keep it; `None` is forever.

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //!  0..2   magic "Ld"              2  version, 1       3  kind: 0 entry, 1 tombstone, 2 mark
-//!  4..12  stamp                  12..20 created at    20..28 fresh until    28..36 stale until
-//! 36      codec of the payload   37 compression of the body    38 encryption of the body
+//!  4..12  stamp                  12..20 born          20..28 fresh until    28..36 stale until
+//! 36      codec of the payload 37 compression of the body    38 encryption of the body
 //! 39      the user's schema number
 //!
 //! entry:      u16 key length, key; u16 number of tags, each u16 length and tag;
@@ -96,8 +96,8 @@ pub struct Head {
     pub kind: Kind,
     /// Orders it among writes and invalidations.
     pub stamp: Stamp,
-    /// When it was stored.
-    pub created_at: Timestamp,
+    /// What clears are compared with.
+    pub born: Stamp,
     /// Until when it is fresh (exclusive).
     pub fresh_until: Timestamp,
     /// Until when it may be served stale (exclusive).
@@ -206,14 +206,14 @@ impl Head {
             _ => return Err(Damage::Layout),
         };
         let stamp = Stamp::from_bits(input.u64()?);
-        let created_at = Timestamp::from_millis(input.u64()?);
+        let born = Stamp::from_bits(input.u64()?);
         let fresh_until = Timestamp::from_millis(input.u64()?);
         let stale_until = Timestamp::from_millis(input.u64()?);
         let [codec, _compression, _encryption, schema] = input.take()?;
         if stale_until < fresh_until {
             return Err(Damage::Layout);
         }
-        Ok(Self { kind, stamp, created_at, fresh_until, stale_until, codec: CodecId(codec), schema })
+        Ok(Self { kind, stamp, born, fresh_until, stale_until, codec: CodecId(codec), schema })
     }
 }
 
@@ -258,8 +258,8 @@ pub fn encode_entry(key: &str, meta: &Meta, codec: CodecId, schema: u8, payload:
 }
 
 /// Encodes what a delete leaves behind: its stamp and nothing else. `until` is when it may go.
-pub fn encode_tombstone(stamp: Stamp, now: Timestamp, until: Timestamp) -> Bytes {
-    let meta = Meta { stamp, created_at: now, fresh_until: until, stale_until: until, extras: None };
+pub fn encode_tombstone(stamp: Stamp, until: Timestamp) -> Bytes {
+    let meta = Meta { stamp, born: stamp, fresh_until: until, stale_until: until, extras: None };
     let mut out = BytesMut::with_capacity(HEAD_BYTES + CHECKSUM_BYTES);
     put_head(&mut out, Kind::Tombstone, &meta, CodecId::BYTES, 0);
     seal(out)
@@ -269,9 +269,9 @@ pub fn encode_tombstone(stamp: Stamp, now: Timestamp, until: Timestamp) -> Bytes
 ///
 /// # Errors
 /// [`ErrorKind::TooLarge`] if the key is longer than its length field can say.
-pub fn encode_mark(key: &str, stamp: Stamp, now: Timestamp) -> Result<Bytes> {
+pub fn encode_mark(key: &str, stamp: Stamp) -> Result<Bytes> {
     let forever = Timestamp::FOREVER;
-    let meta = Meta { stamp, created_at: now, fresh_until: forever, stale_until: forever, extras: None };
+    let meta = Meta { stamp, born: stamp, fresh_until: forever, stale_until: forever, extras: None };
     let mut out = BytesMut::with_capacity(HEAD_BYTES + 2 + key.len() + CHECKSUM_BYTES);
     put_head(&mut out, Kind::Mark, &meta, CodecId::BYTES, 0);
     put_text(&mut out, key)?;
@@ -309,8 +309,8 @@ pub fn decode(key: &str, bytes: &Bytes) -> std::result::Result<Record, Damage> {
             let payload = input.slice(length)?;
             input.end()?;
             let payload = bytes.slice_ref(payload);
-            let Head { stamp, created_at, fresh_until, stale_until, codec, schema, .. } = head;
-            let meta = Meta { stamp, created_at, fresh_until, stale_until, extras };
+            let Head { stamp, born, fresh_until, stale_until, codec, schema, .. } = head;
+            let meta = Meta { stamp, born, fresh_until, stale_until, extras };
             Ok(Record::Entry(StoredEntry { meta, codec, schema, payload }))
         }
     }
@@ -325,7 +325,7 @@ fn put_head(out: &mut BytesMut, kind: Kind, meta: &Meta, codec: CodecId, schema:
         Kind::Mark => 2,
     });
     out.put_u64(meta.stamp.to_bits());
-    out.put_u64(meta.created_at.as_millis());
+    out.put_u64(meta.born.to_bits());
     out.put_u64(meta.fresh_until.as_millis());
     out.put_u64(meta.stale_until.as_millis());
     out.put_slice(&[codec.0, 0, 0, schema]);
