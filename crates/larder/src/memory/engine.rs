@@ -1,19 +1,17 @@
 //! The bounded table under everything that keeps values in this process: an eviction policy, three limits,
 //! and locks that no code of a user runs under.
 //!
-//! It knows neither entries nor time. The policy is `quick_cache`'s (Clock-PRO, much like S3-FIFO), one
-//! unsynchronised cache per shard; nobody outside this file may name it, so that it can be replaced.
+//! It knows neither entries nor time. The policy is in `shard`, one unsynchronised `quick_cache` each.
 //!
-//! Why shards of our own rather than `quick_cache::sync`: its locks are the standard library's without its
-//! default features, so a panicking `Eq` would poison them; its `clear` and `retain` drop values under a
-//! lock; and a check and the insert that depends on it need one lock held across both.
+//! Why shards and locks of our own rather than `quick_cache::sync`: its locks are the standard library's
+//! without its default features, so a panicking `Eq` would poison them; its `clear` and `retain` drop values
+//! under a lock; and a check and the insert that depends on it need one lock held across both.
 
-use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{BuildHasher, Hash};
 
 use parking_lot::RwLock;
-use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter, unsync};
+
+use super::shard::{Budget, Hashed, Probe, Shard, Slot};
 
 /// What an entry costs beside its key and its value, in bytes: its slot and its share of the table, of the
 /// memory of evicted keys and of the allocator. An estimate, and the same for all.
@@ -23,8 +21,6 @@ pub(crate) const ENTRY_OVERHEAD_BYTES: u64 = 256;
 const SHARD_BYTES_MIN: u64 = 4 << 20;
 /// A shard holds at least this many items, because keys do not spread evenly over shards that are smaller.
 const SHARD_ITEMS_MIN: u64 = 256;
-/// The most items that a shard counts exactly; tables end before this.
-const SHARD_ITEMS_MAX: u64 = 1 << 30;
 const SHARDS_MAX: u64 = 64;
 /// How many entries a sweep removes before it lets others at the shard.
 const SWEEP_BATCH: usize = 128;
@@ -69,15 +65,6 @@ pub(crate) struct Engine<K, V> {
     /// `quality` mixes once more than `fast`, for 0.2 ns. The seed is random, against keys made to collide.
     hasher: foldhash::quality::RandomState,
     limits: Limits,
-}
-
-/// Aligned so that the locks of two shards are never on one cache line.
-#[repr(align(128))]
-struct Shard<K, V> {
-    entries: unsync::Cache<Hashed<K>, Slot<V>, SlotWeight, PassThrough, Admission>,
-    bytes: u64,
-    budget: Budget,
-    admitting: Arc<AtomicU64>,
 }
 
 impl<K, V> Engine<K, V> {
@@ -130,7 +117,7 @@ impl<K: Eq + Hash, V> Engine<K, V> {
         V: Clone,
     {
         let hash = self.hash(lookup);
-        self.shard(hash).read().entries.get(&Probe { hash, lookup }).map(|slot| slot.value.clone())
+        self.shard(hash).read().get(&Probe { hash, lookup }).cloned()
     }
 
     /// Stores a value of `bytes` (key and value; the overhead is added here) if `allow` agrees to replace
@@ -147,17 +134,16 @@ impl<K: Eq + Hash, V> Engine<K, V> {
         let bytes = bytes.saturating_add(ENTRY_OVERHEAD_BYTES);
         let key = Hashed { hash, key };
         let mut shard = self.shard(hash).write();
-        let current = shard.entries.peek(&key);
-        if !allow(current.map(|slot| &slot.value)) {
+        let current = shard.peek(&key);
+        if !allow(current) {
             return Put::Refused;
         }
         let existed = current.is_some();
         let fits = self.limits.entry_bytes.is_none_or(|limit| bytes <= limit);
         let Some(weight) = shard.budget.weigh(bytes).filter(|_| fits) else {
-            let previous = shard.entries.remove(&key);
-            shard.bytes -= previous.as_ref().map_or(0, |(_, slot)| slot.bytes);
+            let previous = shard.remove_if(&key, |_| true).map(|(_, value)| value);
             drop(shard);
-            return Put::TooLarge { key: key.key, value, previous: previous.map(|(_, slot)| slot.value) };
+            return Put::TooLarge { key: key.key, value, previous };
         };
         let gone = shard.admit(key, Slot { weight, bytes, value });
         drop(shard);
@@ -196,7 +182,7 @@ impl<K: Eq + Hash, V> Engine<K, V> {
         let mut removed = Vec::new();
         for lock in &self.shards {
             let mut going = Vec::new();
-            for (key, slot) in lock.read().entries.iter() {
+            for (key, slot) in lock.read().iter() {
                 if !keep(&key.key, &slot.value) {
                     going.push(Hashed { hash: key.hash, key: key.key.clone() });
                 }
@@ -214,7 +200,7 @@ impl<K: Eq + Hash, V> Engine<K, V> {
     /// Shows every entry, under locks that readers share.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
         for lock in &self.shards {
-            for (key, slot) in lock.read().entries.iter() {
+            for (key, slot) in lock.read().iter() {
                 visit(&key.key, &slot.value);
             }
         }
@@ -224,21 +210,19 @@ impl<K: Eq + Hash, V> Engine<K, V> {
     pub(crate) fn clear(&self) -> Vec<(K, V)> {
         let mut removed = Vec::new();
         for lock in &self.shards {
-            let mut shard = lock.write();
-            shard.bytes = 0;
-            removed.extend(shard.entries.drain().map(|(key, slot)| (key.key, slot.value)));
+            removed.extend(lock.write().drain());
         }
         removed
     }
 
     /// How many entries there are.
     pub(crate) fn len(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.read().entries.len() as u64).sum()
+        self.shards.iter().map(|shard| shard.read().len()).sum()
     }
 
     /// What all entries weigh together, in bytes, overhead included.
     pub(crate) fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.read().bytes).sum()
+        self.shards.iter().map(|shard| shard.read().bytes()).sum()
     }
 
     /// Whether the sums are the sums of what is there, and within the limits; otherwise what is wrong.
@@ -249,7 +233,7 @@ impl<K: Eq + Hash, V> Engine<K, V> {
         for (index, lock) in self.shards.iter().enumerate() {
             let shard = lock.read();
             let (mut shard_items, mut shard_bytes, mut weight) = (0_u64, 0_u64, 0_u64);
-            for (key, slot) in shard.entries.iter() {
+            for (key, slot) in shard.iter() {
                 shard_items += 1;
                 shard_bytes += slot.bytes;
                 weight += slot.weight;
@@ -259,7 +243,7 @@ impl<K: Eq + Hash, V> Engine<K, V> {
                     return Err(format!("an entry of shard {index} is counted with a wrong size"));
                 }
             }
-            let counted = (shard.entries.len() as u64, shard.bytes, shard.entries.weight());
+            let counted = (shard.len(), shard.bytes(), shard.weight());
             if counted != (shard_items, shard_bytes, weight) {
                 return Err(format!(
                     "shard {index} counts (items, bytes, weight) {counted:?}, \
@@ -288,199 +272,11 @@ fn shards_for(limits: &Limits, parallelism: u64) -> u64 {
     1 << most.ilog2()
 }
 
-impl<K: Eq, V> Shard<K, V> {
-    fn new(budget: Budget) -> Self {
-        let admitting = Arc::new(AtomicU64::new(NOBODY));
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(usize::try_from(budget.items_estimate()).unwrap_or(usize::MAX))
-            .weight_capacity(budget.capacity)
-            .build();
-        let admission = Admission(Arc::clone(&admitting));
-        let entries = match options {
-            Ok(options) => unsync::Cache::with_options(options, SlotWeight, PassThrough, admission),
-            // Only a missing capacity is an error, and both are there.
-            Err(_) => unsync::Cache::with(0, budget.capacity, SlotWeight, PassThrough, admission),
-        };
-        Self { entries, bytes: 0, budget, admitting }
-    }
-
-    /// Takes an entry in; what was replaced, then what had to go for it, comes back.
-    fn admit(&mut self, key: Hashed<K>, slot: Slot<V>) -> Vec<(Hashed<K>, Slot<V>)> {
-        let mut gone = Vec::new();
-        let bytes = slot.bytes;
-        self.admitting.store(key.hash, Ordering::Relaxed);
-        self.entries.insert_with_lifecycle(key, slot, &mut gone);
-        self.admitting.store(NOBODY, Ordering::Relaxed);
-        self.bytes += bytes;
-        self.bytes -= gone.iter().map(|(_, slot)| slot.bytes).sum::<u64>();
-        gone
-    }
-
-    fn remove_if<Q>(&mut self, key: &Q, allow: impl FnOnce(&V) -> bool) -> Option<(K, V)>
-    where
-        Q: Hash + Equivalent<Hashed<K>>,
-    {
-        let (key, slot) = self.entries.remove_if(key, |slot| allow(&slot.value))?;
-        self.bytes -= slot.bytes;
-        Some((key.key, slot.value))
-    }
-}
-
-/// How entries are weighed in one shard: two limits in one number.
-///
-/// All of the shard is [`Budget::WHOLE`]; an entry is the larger of one item's share and its bytes' share.
-/// Shares of bytes are rounded up, and the capacity has room for one unit of rounding per item where that
-/// room is less than one byte, so that entries that fill a shard to the last byte do fit.
-#[derive(Debug, Clone, Copy)]
-struct Budget {
-    items: u64,
-    bytes: Option<u64>,
-    capacity: u64,
-}
-
-impl Budget {
-    const WHOLE: u64 = 1 << 62;
-
-    fn new(items: u64, bytes: Option<u64>) -> Self {
-        let items = items.min(SHARD_ITEMS_MAX);
-        let capacity = match bytes {
-            None => items,
-            Some(_) if items == 0 => 0,
-            Some(bytes) if u128::from(items) * u128::from(bytes) < u128::from(Self::WHOLE) => {
-                Self::WHOLE + items
-            }
-            Some(_) => Self::WHOLE,
-        };
-        Self { items, bytes, capacity }
-    }
-
-    /// The weight of an entry of so many bytes; `None` if it fits no shard like this, even an empty one.
-    fn weigh(&self, bytes: u64) -> Option<u64> {
-        if self.items == 0 {
-            return None;
-        }
-        let Some(limit) = self.bytes else { return Some(1) };
-        if bytes > limit {
-            return None;
-        }
-        let share = (u128::from(bytes) * u128::from(Self::WHOLE)).div_ceil(u128::from(limit.max(1)));
-        let item = Self::WHOLE / self.items;
-        Some(item.max(u64::try_from(share).unwrap_or(Self::WHOLE)))
-    }
-
-    /// How many entries to expect: decides how many evicted keys are remembered.
-    fn items_estimate(&self) -> u64 {
-        self.items.min(self.bytes.map_or(u64::MAX, |bytes| bytes / (4 * ENTRY_OVERHEAD_BYTES))).max(1)
-    }
-}
-
-/// A key with its hash, which is then computed once in its life.
-struct Hashed<K> {
-    hash: u64,
-    key: K,
-}
-
-impl<K: PartialEq> PartialEq for Hashed<K> {
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.key == other.key
-    }
-}
-
-impl<K: Eq> Eq for Hashed<K> {}
-
-impl<K> Hash for Hashed<K> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-/// A [`Lookup`] with its hash.
-struct Probe<'l, L> {
-    hash: u64,
-    lookup: &'l L,
-}
-
-impl<L> Hash for Probe<'_, L> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-impl<K, L: Lookup<K>> Equivalent<Hashed<K>> for Probe<'_, L> {
-    fn equivalent(&self, key: &Hashed<K>) -> bool {
-        self.hash == key.hash && self.lookup.names(&key.key)
-    }
-}
-
-/// Hands on the hash that [`Hashed`] and [`Probe`] carry.
-#[derive(Debug, Clone, Copy, Default)]
-struct PassThrough;
-
-struct PassedHash(u64);
-
-impl BuildHasher for PassThrough {
-    type Hasher = PassedHash;
-
-    fn build_hasher(&self) -> PassedHash {
-        PassedHash(0)
-    }
-}
-
-impl Hasher for PassedHash {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
-struct Slot<V> {
-    weight: u64,
-    bytes: u64,
-    value: V,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct SlotWeight;
-
-impl<K, V> Weighter<Hashed<K>, Slot<V>> for SlotWeight {
-    fn weight(&self, _: &Hashed<K>, slot: &Slot<V>) -> u64 {
-        slot.weight
-    }
-}
-
-const NOBODY: u64 = 0;
-
-/// Collects what leaves, and keeps the entry with this hash from being evicted: the one that is on its way
-/// in. Without that, a replaced or remembered key could be evicted by its own arrival, and an entry of almost
-/// a whole shard would be turned away.
-#[derive(Debug, Clone)]
-struct Admission(Arc<AtomicU64>);
-
-impl<K, V> Lifecycle<Hashed<K>, Slot<V>> for Admission {
-    type RequestState = Vec<(Hashed<K>, Slot<V>)>;
-
-    fn is_pinned(&self, key: &Hashed<K>, _: &Slot<V>) -> bool {
-        // Read and written under the shard's write lock only.
-        self.0.load(Ordering::Relaxed) == key.hash
-    }
-
-    fn on_evict(&self, gone: &mut Self::RequestState, key: Hashed<K>, slot: Slot<V>) {
-        gone.push((key, slot));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     impl Lookup<u64> for u64 {
@@ -699,24 +495,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn no_sum_of_weights_within_the_capacity_exceeds_either_limit(
-            items in 1_u64..u64::MAX, bytes in 1_u64..u64::MAX, share in 1_u64..1_000,
-        ) {
-            let budget = Budget::new(items, Some(bytes));
-            let each = (bytes / share).max(1);
-            let weight = budget.weigh(each).unwrap();
-            let fit = u128::from(budget.capacity / weight);
-            prop_assert!(fit * u128::from(each) <= u128::from(bytes));
-            prop_assert!(fit <= u128::from(items));
-        }
-
-        #[test]
-        fn entries_that_fill_the_limit_to_the_last_byte_fit(items in 1_u64..100_000, each in 1_u64..1_000_000) {
-            let budget = Budget::new(items, Some(items * each));
-            prop_assert_eq!(budget.capacity / budget.weigh(each).unwrap(), items);
-        }
-
         #[test]
         fn sums_and_limits_hold_after_any_sequence(
             items in 1_u64..12, bytes in 300_u64..6_000,

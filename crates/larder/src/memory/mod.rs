@@ -4,6 +4,7 @@
 //! knows nothing of freshness (whoever asks decides), of stores, or of events; it reports what it evicted.
 
 mod engine;
+mod shard;
 
 use std::fmt;
 use std::hash::Hash;
@@ -11,7 +12,7 @@ use std::hash::Hash;
 use crate::entry::{Entry, Meta};
 use crate::event::EvictionCause;
 
-pub(crate) use engine::{ENTRY_OVERHEAD_BYTES, Engine, Limits, Lookup, Put};
+pub(crate) use engine::{Engine, Limits, Lookup, Put};
 
 /// What the memory tier may hold.
 ///
@@ -242,6 +243,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    use super::engine::ENTRY_OVERHEAD_BYTES;
     use crate::entry::Extras;
     use crate::tag::tags_of;
     use crate::time::{Stamp, Timestamp, Ttl, seconds};
