@@ -6,6 +6,8 @@
 //!
 //! `docs/write-a-driver.md` shows a whole driver with its tests.
 
+mod memory;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use futures_util::stream::BoxStream;
 use crate::entry::wire::{HEAD_BYTES, stamp_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Stamp;
+
+pub use memory::MemoryDriver;
 
 /// How bytes reach one kind of store.
 ///

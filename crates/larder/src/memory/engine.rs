@@ -72,13 +72,11 @@ impl<K, V> Engine<K, V> {
         self.limits
     }
 
-    /// The largest entry that every shard takes in, in bytes, overhead included.
+    /// The largest entry that every shard takes in, in bytes of key and value.
     pub(crate) fn entry_bytes_max(&self) -> Option<u64> {
         let shard = self.limits.bytes.map(|bytes| bytes / self.shards.len() as u64);
-        match (shard, self.limits.entry_bytes) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let largest = shard.into_iter().chain(self.limits.entry_bytes).min();
+        largest.map(|bytes| bytes.saturating_sub(ENTRY_OVERHEAD_BYTES))
     }
 }
 
