@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use crate::driver::{Driver, When, Written};
 use crate::entry::Meta;
@@ -47,7 +48,11 @@ macro_rules! driver_suite {
             #[allow(unused_imports)]
             use super::*;
 
-            $crate::driver_suite! { @cases ($make)
+            $crate::driver_suite! { @every @tests ($make) }
+        }
+    };
+    (@every @$what:ident $argument:tt) => {
+$crate::driver_suite! { @$what $argument
                 values:
                     a_missing_key_is_nothing
                     values_come_back_byte_for_byte
@@ -106,10 +111,12 @@ macro_rules! driver_suite {
                 cancel:
                     a_dropped_call_gives_its_answer_to_no_other
                     a_dropped_write_is_done_or_not_done;
-            }
         }
     };
-    (@cases $make:tt $($room:ident: $($case:ident)*;)*) => {
+    (@table () $($room:ident: $($case:ident)*;)*) => {
+        vec![$($((stringify!($case), |driver| Box::pin($room::$case(driver)))),*),*]
+    };
+    (@tests $make:tt $($room:ident: $($case:ident)*;)*) => {
         $($crate::driver_suite! { @room $make $room $($case)* })*
     };
     (@room ($make:expr) $room:ident $($case:ident)*) => {
@@ -120,6 +127,19 @@ macro_rules! driver_suite {
             }
         )*
     };
+}
+
+/// A case: a claim about the driver that it is given, and a panic if the claim is wrong.
+pub type Case = fn(Arc<dyn Driver>) -> BoxFuture<'static, ()>;
+
+/// Every case by its name, for whoever runs them otherwise than as tests of their own.
+///
+/// ```
+/// let cases = larder::testing::driver_suite::cases();
+/// assert!(cases.iter().any(|(name, _)| *name == "the_newer_stamp_wins"));
+/// ```
+pub fn cases() -> Vec<(&'static str, Case)> {
+    crate::driver_suite! { @every @table () }
 }
 
 /// Runs one case against a fresh driver, on a runtime of its own with several threads.
@@ -234,7 +254,7 @@ impl Display for Shown<'_> {
 mod tests {
     #[test]
     fn no_case_is_forgotten_by_the_macro() {
-        let list = include_str!("mod.rs").split("/// Runs one case").next().unwrap();
+        let list = include_str!("mod.rs").split("/// A case:").next().unwrap();
         let rooms = [
             ("values", include_str!("values.rs")),
             ("keys", include_str!("keys.rs")),
