@@ -19,6 +19,8 @@ mod stack;
 mod get_or_set;
 mod cache;
 mod larder;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use cache::{Add, Cache, CachedEntry, Increment, Set, SetMany};
 pub use error::{BoxError, Error, ErrorKind, Result};
