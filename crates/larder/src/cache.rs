@@ -669,7 +669,8 @@ impl<'a, V: Counter> IntoFuture for Increment<'a, V> {
                     _ => (V::ZERO, new.meta(Stamp::ZERO, now)),
                 };
                 sum = number.plus(by).ok_or_else(|| overflow::<V>(key, by))?;
-                Ok(counted(sum, meta))
+                let stores_nothing = meta.born == Stamp::ZERO && new.options.ttl_or_default().is_zero();
+                Ok(if stores_nothing { Change::Remove } else { counted(sum, meta) })
             };
             cache.core.update(&cache.door, key, now, &mut count).await?;
             Ok(sum)
