@@ -6,6 +6,9 @@
 //!
 //! `docs/write-a-driver.md` shows a whole driver with its tests.
 
+#[cfg(all(feature = "file", unix))]
+pub mod file;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
