@@ -6,6 +6,8 @@
 //!
 //! `docs/write-a-driver.md` shows a whole driver with its tests.
 
+#[cfg(all(feature = "file", unix))]
+pub mod file;
 mod memory;
 
 use std::fmt;
