@@ -3,7 +3,9 @@
 //! Concrete and synchronous: a hit costs one hash, a lock that readers share, and two reference counts. It
 //! knows nothing of freshness (whoever asks decides), of stores, or of events; it reports what it evicted.
 
+mod cache;
 mod engine;
+mod flight;
 mod shard;
 
 use std::fmt;
@@ -12,6 +14,7 @@ use std::hash::Hash;
 use crate::entry::{Entry, Meta};
 use crate::event::EvictionCause;
 
+pub use cache::{MemoryCache, MemoryCacheBuilder};
 pub(crate) use engine::{Engine, Limits, Lookup, Put};
 
 /// What the memory tier may hold.
