@@ -1,4 +1,11 @@
 //! The stored bytes are frozen, and whatever is not a record for this key decodes to nothing at all.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, and so have its helpers"
+)]
 
 #[path = "bodies/wire.rs"]
 mod bodies;

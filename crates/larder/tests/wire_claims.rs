@@ -3,6 +3,13 @@
 //! A binary of its own, because it looks at the peak of the process's address space, which any other test
 //! could have raised before. (An allocator that counts would need unsafe code.)
 #![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, and so have its helpers"
+)]
 
 use bytes::Bytes;
 use larder::entry::Meta;

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Decodes the input as it is, and once more with a right magic and checksum and for the key that it names,
 /// so that what is behind these is reached too. Whatever decodes encodes to the same bytes. Returns whether
 /// anything did.
-pub fn decode(input: &[u8]) -> bool {
+pub(crate) fn decode(input: &[u8]) -> bool {
     let as_it_is = check_decode("", &Bytes::copy_from_slice(input));
 
     let mut sealed = input.to_vec();
@@ -62,7 +62,7 @@ fn check_decode(key: &str, bytes: &Bytes) -> bool {
 }
 
 /// Makes an entry of the input, encodes it, and decodes it to the same again.
-pub fn round_trip(input: &[u8]) {
+pub(crate) fn round_trip(input: &[u8]) {
     let mut source = Source(input);
     let key = source.text();
     let meta = source.meta();
