@@ -3,7 +3,9 @@
 //! Concrete and synchronous: a hit costs one hash, a lock that readers share, and two reference counts. It
 //! knows nothing of freshness (whoever asks decides), of stores, or of events; it reports what it evicted.
 
+mod cache;
 mod engine;
+mod flight;
 mod shard;
 
 use std::fmt;
@@ -12,13 +14,16 @@ use std::hash::Hash;
 use crate::entry::{Entry, Meta};
 use crate::event::EvictionCause;
 
+pub use cache::{MemoryCache, MemoryCacheBuilder};
 pub(crate) use engine::{Engine, Limits, Lookup, Put};
 
 /// What the memory tier may hold.
 ///
 /// The size of an entry is that of its key, its value, its tags and validators, and a constant of 256 bytes
 /// for what keeping it costs. No limit is ever exceeded; since an entry counts with the larger of its shares
-/// of items and bytes, a mix of very small and very large ones may leave up to half of either unused.
+/// of items and bytes, a mix of very small and very large ones may leave up to half of either unused. From 512
+/// entries on it is split into parts by the hash of the key, which do not fill evenly: the first evictions come
+/// a few percent before the limit is reached.
 ///
 /// ```
 /// use larder::memory::MemoryOptions;
