@@ -6,6 +6,13 @@
 //!
 //! `docs/write-a-driver.md` shows a whole driver with its tests.
 
+#[cfg(any(feature = "compress", feature = "encrypt"))]
+mod body;
+#[cfg(feature = "compress")]
+pub mod compress;
+#[cfg(feature = "encrypt")]
+pub mod encrypt;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
