@@ -12,6 +12,8 @@ mod body;
 pub mod compress;
 #[cfg(feature = "encrypt")]
 pub mod encrypt;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
