@@ -190,7 +190,7 @@ pub(super) fn find(connection: &Connection, table: &Table) -> Result<bool> {
         return Ok(false);
     }
     for statement in [&table.get, &table.put] {
-        connection.prepare_cached(statement).map_err(|cause| match cause.sqlite_error_code() {
+        connection.prepare_cached(statement).map_err(|cause| match code_of(&cause) {
             Some(ErrorCode::Unknown) => {
                 let what = format!("the table {name:?} is not one of larder's: name another one");
                 Error::from_source(ErrorKind::Config, what, cause)
@@ -396,7 +396,7 @@ pub(super) fn range_of(prefix: &str) -> (Vec<u8>, Vec<u8>) {
 
 /// What SQLite's error is to a caller.
 pub(super) fn failed(what: &'static str, cause: rusqlite::Error) -> Error {
-    let (kind, message) = match cause.sqlite_error_code() {
+    let (kind, message) = match code_of(&cause) {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (ErrorKind::Timeout, format!("sqlite {what}: other processes kept the file locked"))
         }
@@ -412,15 +412,24 @@ pub(super) fn failed(what: &'static str, cause: rusqlite::Error) -> Error {
     Error::from_source(kind, message, cause)
 }
 
+fn code_of(cause: &rusqlite::Error) -> Option<ErrorCode> {
+    match cause {
+        rusqlite::Error::SqliteFailure(error, _) | rusqlite::Error::SqlInputError { error, .. } => {
+            Some(error.code)
+        }
+        _ => None,
+    }
+}
+
 /// Whether an error says that the connection, or the file behind it, had better be opened anew.
 pub(super) fn is_broken(cause: &rusqlite::Error) -> bool {
     use ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase, ReadOnly, SystemIoFailure};
-    let code = cause.sqlite_error_code();
+    let code = code_of(cause);
     matches!(code, Some(CannotOpen | DatabaseCorrupt | NotADatabase | ReadOnly | SystemIoFailure))
 }
 
 pub(super) fn is_busy(cause: &rusqlite::Error) -> bool {
-    matches!(cause.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    matches!(code_of(cause), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 fn millis(time: Timestamp) -> i64 {
