@@ -1,4 +1,5 @@
 //! The compliance suite over SQLite and over the decorators, alone and on top of each other.
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails has failed the test")]
 
 use std::sync::Arc;
 

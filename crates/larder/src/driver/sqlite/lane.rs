@@ -2,9 +2,11 @@
 //!
 //! Knows threads and transactions, and nothing of what a piece of work does.
 //!
-//! A read takes 5 µs, and handing it to another thread 10 to 15 more. Work goes through threads nevertheless:
-//! a cold page comes from the disk, a lock may be held for seconds, and a runtime's thread that sits in either
-//! can run no timer, so no timeout of the layers above would be kept. Threads start when there is work.
+//! A read of 2 kB takes 11 µs on the caller's thread and 33 through one of these (unoptimised build; a hot
+//! page). Work goes through threads nevertheless: a cold page comes from the disk, a lock may be held for
+//! seconds, and a runtime's thread that sits in either runs no timers, so that no timeout of the layers above
+//! would be kept. Threads start when there is work: a process that opens, reads once and closes is done in
+//! less than a millisecond.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -375,13 +375,13 @@ impl Driver for SqliteDriver {
     }
 
     async fn close(&self) -> Result<()> {
-        // Both first: neither takes work while the other is waited for.
+        // Both first, so that neither takes work while the other is waited for. Whichever connection is the
+        // file's last one copies the log back and removes it.
         self.writes.close();
         if let Some(reads) = &self.reads {
             reads.close();
             reads.closed().await;
         }
-        // The writer last, so that it is the last connection, which clears the log away.
         self.writes.closed().await;
         Ok(())
     }
