@@ -124,7 +124,7 @@ impl Lane {
 
     fn push(&self, task: Task, what: &'static str) -> Result<()> {
         let mut state = self.queue.state.lock();
-        if state.closed {
+        if state.refusing {
             return Err(Error::new(ErrorKind::Closed, format!("sqlite {what}: the driver was closed")));
         }
         if state.waiting.len() >= WAITING_MAX {
@@ -161,20 +161,28 @@ impl Lane {
     }
 
     /// Takes no more work. What waits is still done.
-    pub(super) fn close(&self) {
-        self.queue.state.lock().closed = true;
-        self.queue.changed.notify_all();
+    pub(super) fn refuse(&self) {
+        self.queue.state.lock().refusing = true;
     }
 
-    /// Waits until all is done that was waiting when the lane was closed, and its connections are closed.
-    pub(super) async fn closed(&self) {
+    /// Waits until all is done that was waiting, and the lane's connections are closed.
+    pub(super) async fn close(&self) {
+        self.end();
         self.running.closed().await;
+    }
+
+    fn end(&self) {
+        let mut state = self.queue.state.lock();
+        state.refusing = true;
+        state.closed = true;
+        drop(state);
+        self.queue.changed.notify_all();
     }
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.close();
+        self.end();
     }
 }
 
@@ -215,6 +223,9 @@ struct State {
     /// Threads that wait for work.
     idle: usize,
     threads: usize,
+    /// Whether work is no longer taken.
+    refusing: bool,
+    /// Whether the threads end when all is done.
     closed: bool,
 }
 

@@ -375,14 +375,13 @@ impl Driver for SqliteDriver {
     }
 
     async fn close(&self) -> Result<()> {
-        // Both first, so that neither takes work while the other is waited for. Whichever connection is the
-        // file's last one copies the log back and removes it.
-        self.writes.close();
+        self.writes.refuse();
         if let Some(reads) = &self.reads {
-            reads.close();
-            reads.closed().await;
+            reads.close().await;
         }
-        self.writes.closed().await;
+        // The file's last connection copies the log back and removes it. Two that close at once each take the
+        // other for the last one, so the writer's waits for the readers'.
+        self.writes.close().await;
         Ok(())
     }
 }
