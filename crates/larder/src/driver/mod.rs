@@ -6,9 +6,17 @@
 //!
 //! `docs/write-a-driver.md` shows a whole driver with its tests.
 
+#[cfg(any(feature = "compress", feature = "encrypt"))]
+mod body;
+#[cfg(feature = "compress")]
+pub mod compress;
+#[cfg(feature = "encrypt")]
+pub mod encrypt;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
 mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
