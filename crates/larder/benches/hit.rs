@@ -34,7 +34,10 @@ fn main() {
         }
     }
     let medians: Vec<f64> = samples.into_iter().map(median).collect();
-    println!("{:<44} {:>8} {:>12} {:>12} {:>12}", "hit, one thread", "ns", "× bare", "× moka", "× quick_cache");
+    println!(
+        "{:<44} {:>8} {:>12} {:>12} {:>12}",
+        "hit, one thread", "ns", "× bare", "× moka", "× quick_cache"
+    );
     let of = |name: &str| {
         let place = contenders.iter().position(|(contender, _)| *contender == name);
         place.map_or(f64::NAN, |place| medians[place])
@@ -68,8 +71,14 @@ fn contenders(keys: &[String]) -> Vec<(&'static str, Hit)> {
     vec![
         ("larder, bare engine", Box::new(move |key| drop(black_box(bare.get(key))))),
         ("larder, Cache::get", Box::new(move |key| drop(black_box(at_once(timed.get(key)))))),
-        ("larder, Cache::get, entry without end", Box::new(move |key| drop(black_box(at_once(forever.get(key)))))),
-        ("larder, Cache::get, entry with 3 tags", Box::new(move |key| drop(black_box(at_once(tagged.get(key)))))),
+        (
+            "larder, Cache::get, entry without end",
+            Box::new(move |key| drop(black_box(at_once(forever.get(key))))),
+        ),
+        (
+            "larder, Cache::get, entry with 3 tags",
+            Box::new(move |key| drop(black_box(at_once(tagged.get(key))))),
+        ),
         (
             "larder, Cache::get_or_set",
             Box::new(move |key| drop(black_box(at_once(timed_too.get_or_set(key, load).into_future())))),

@@ -69,7 +69,7 @@ impl MemoryDriver {
     /// An empty store whose entries expire by the machine's clock.
     ///
     /// ```
-    /// use larder::{driver::MemoryDriver, memory::MemoryOptions};
+    /// use larder::{driver::memory::MemoryDriver, memory::MemoryOptions};
     /// let store = MemoryDriver::new(MemoryOptions::new(1_000));
     /// ```
     pub fn new(options: MemoryOptions) -> Self {
@@ -80,7 +80,7 @@ impl MemoryDriver {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use larder::{driver::MemoryDriver, memory::MemoryOptions, time::SystemClock};
+    /// use larder::{driver::memory::MemoryDriver, memory::MemoryOptions, time::SystemClock};
     /// let store = MemoryDriver::with_clock(MemoryOptions::default(), Arc::new(SystemClock::default()));
     /// ```
     pub fn with_clock(options: MemoryOptions, clock: Arc<dyn Clock>) -> Self {

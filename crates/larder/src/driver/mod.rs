@@ -14,7 +14,7 @@ pub mod compress;
 pub mod encrypt;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
-mod memory;
+pub mod memory;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -29,8 +29,6 @@ use futures_util::stream::BoxStream;
 use crate::entry::wire::{HEAD_BYTES, stamp_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Stamp;
-
-pub use memory::MemoryDriver;
 
 /// How bytes reach one kind of store.
 ///

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::driver::MemoryDriver;
+use crate::driver::memory::MemoryDriver;
 use crate::event::{Event, Observer};
 use crate::memory::MemoryOptions;
 use crate::stack::{Stack, StackBuilder};

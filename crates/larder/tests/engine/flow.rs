@@ -409,7 +409,8 @@ async fn a_stack_needs_a_tier_and_limits_that_make_sense() {
 #[tokio::test]
 async fn opaque_values_move_between_stores_as_they_were() {
     let from = Harness::new(Tiers::L2);
-    let to = Harness::over(Tiers::L2, from.clock.clone(), larder::driver::MemoryDriver::default(), |b| b);
+    let to =
+        Harness::over(Tiers::L2, from.clock.clone(), larder::driver::memory::MemoryDriver::default(), |b| b);
     cache::<Vec<u32>>(&from).with_schema(3).set("a", vec![1, 2]).await.unwrap();
     let moved = from.stack.opaque_cache().unwrap().get("a").await.unwrap().unwrap();
     assert_eq!((&moved.payload[..], moved.schema), (&b"[1,2]"[..], 3));
