@@ -6,6 +6,8 @@
 //!
 //! `docs/write-a-driver.md` shows a whole driver with its tests.
 
+#[cfg(all(feature = "file", unix))]
+pub mod file;
 mod memory;
 
 use std::fmt;
@@ -211,7 +213,10 @@ pub(crate) fn unsupported(driver: &str, what: &str) -> Error {
 }
 
 /// Refuses the empty prefix, which would mean everything in a store that others may share.
-pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
+///
+/// # Errors
+/// [`ErrorKind::Config`] if the prefix is empty.
+pub fn check_prefix(prefix: &str) -> Result<()> {
     if prefix.is_empty() {
         return Err(Error::new(
             ErrorKind::Config,
