@@ -100,20 +100,7 @@ impl Memory {
     /// What had to go is added to `evicted`; so is the entry itself if it is too large, so that
     /// [`Inserted::TooLarge`] needs no event of its own.
     ///
-    /// The replaced entry is dropped in here: [`Memory::replace`] hands it back.
-    pub(crate) fn insert(
-        &self,
-        namespace: u32,
-        key: &str,
-        entry: Entry,
-        value_bytes: usize,
-        evicted: &mut Vec<Evicted>,
-    ) -> Inserted {
-        self.replace(namespace, key, entry, value_bytes, evicted).0
-    }
-
-    /// As [`Memory::insert`], and hands back what was under the key, for a caller that holds a lock which the
-    /// value's `Drop` may want.
+    /// What was under the key comes back, because the caller holds a lock that the value's `Drop` may want.
     pub(crate) fn replace(
         &self,
         namespace: u32,
@@ -267,7 +254,7 @@ mod tests {
     }
 
     fn put(memory: &Memory, namespace: u32, key: &str, entry: Entry) -> Inserted {
-        memory.insert(namespace, key, entry, 8, &mut Vec::new())
+        memory.replace(namespace, key, entry, 8, &mut Vec::new()).0
     }
 
     #[test]
@@ -305,7 +292,7 @@ mod tests {
         let alive = Arc::downgrade(&first.value);
         put(&memory, 7, "first", first);
         let mut evicted = Vec::new();
-        assert_eq!(memory.insert(7, "second", entry(2, 2), 8, &mut evicted), Inserted::Stored);
+        assert_eq!(memory.replace(7, "second", entry(2, 2), 8, &mut evicted).0, Inserted::Stored);
         let [gone] = &evicted[..] else { panic!("one goes") };
         assert_eq!((gone.namespace, &*gone.key, gone.cause), (7, "first", EvictionCause::Capacity));
         assert!(alive.upgrade().is_some());
@@ -319,10 +306,10 @@ mod tests {
         options.max_entry_bytes = Some(ENTRY_OVERHEAD_BYTES + 101);
         let memory = Memory::new(&options);
         let mut evicted = Vec::new();
-        assert_eq!(memory.insert(1, "a", entry(1, 1), 100, &mut evicted), Inserted::Stored);
-        assert_eq!(memory.insert(1, "a", entry(0, 0), 101, &mut evicted), Inserted::Older);
+        assert_eq!(memory.replace(1, "a", entry(1, 1), 100, &mut evicted).0, Inserted::Stored);
+        assert_eq!(memory.replace(1, "a", entry(0, 0), 101, &mut evicted).0, Inserted::Older);
         assert!(evicted.is_empty() && memory.get(1, "a").is_some());
-        assert_eq!(memory.insert(1, "a", entry(2, 2), 101, &mut evicted), Inserted::TooLarge);
+        assert_eq!(memory.replace(1, "a", entry(2, 2), 101, &mut evicted).0, Inserted::TooLarge);
         assert!(memory.get(1, "a").is_none());
         assert_eq!(evicted.iter().map(|gone| gone.cause).collect::<Vec<_>>(), [EvictionCause::TooLarge]);
         assert_eq!((memory.len(), memory.bytes()), (0, 0));
@@ -388,7 +375,7 @@ mod tests {
                 0 => drop(memory.remove(0, &key)),
                 1..=3 => {
                     let size = usize::try_from(random % 300).unwrap();
-                    memory.insert(0, &key, entry(step, number), size, &mut evicted);
+                    memory.replace(0, &key, entry(step, number), size, &mut evicted);
                 }
                 _ => assert!(memory.get(0, &key).is_none_or(|entry| value(&entry) == number)),
             }
