@@ -2,6 +2,8 @@
 //!
 //! A new driver gets a module here; whatever configurations change how it works get a suite each.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
+
 mod scratch;
 
 #[cfg(all(feature = "file", unix))]
