@@ -12,6 +12,8 @@ mod body;
 pub mod compress;
 #[cfg(feature = "encrypt")]
 pub mod encrypt;
+#[cfg(all(feature = "file", unix))]
+pub mod file;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
