@@ -14,6 +14,8 @@ pub mod event;
 pub mod stats;
 pub mod memory;
 pub mod driver;
+#[cfg(feature = "config")]
+pub mod config;
 
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use options::EntryOptions;
