@@ -12,11 +12,24 @@ pub mod codec;
 pub mod options;
 pub mod event;
 pub mod stats;
+pub mod counter;
 pub mod memory;
 pub mod driver;
+mod stack;
+mod get_or_set;
+mod cache;
+mod larder;
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "testing")]
+pub mod testing;
 
+pub use cache::{Add, Cache, CachedEntry, Increment, Set, SetMany};
 pub use error::{BoxError, Error, ErrorKind, Result};
+pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Suppress};
+pub use larder::Larder;
 pub use options::EntryOptions;
+pub use stack::{
+    DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, Stack, StackBuilder, WAITERS_MAX,
+};
 pub use tag::Tag;

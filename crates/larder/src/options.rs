@@ -1,7 +1,11 @@
 //! What can be said about an entry: by the call, else by the cache, else by the stack, else by the library.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::entry::Extras;
+use crate::error::Result;
+use crate::tag::tags_of;
 use crate::time::{Ttl, minutes};
 
 /// How long entries live, unless someone says otherwise: 30 minutes.
@@ -61,5 +65,45 @@ impl EntryOptions {
     /// The grace that results when no outer level is left.
     pub(crate) fn grace_or_default(&self) -> Duration {
         self.grace.unwrap_or(Duration::ZERO)
+    }
+}
+
+/// Tags as a call names them, not looked at until an entry is made: a hit pays for none of it.
+#[derive(Debug, Default)]
+pub(crate) struct TagList<'a> {
+    inline: [&'a str; 4],
+    inline_count: usize,
+    more: Vec<&'a str>,
+}
+
+impl<'a> TagList<'a> {
+    pub(crate) fn extend(&mut self, tags: impl IntoIterator<Item = &'a str>) {
+        for tag in tags {
+            match self.inline.get_mut(self.inline_count) {
+                Some(slot) => {
+                    *slot = tag;
+                    self.inline_count += 1;
+                }
+                None => self.more.push(tag),
+            }
+        }
+    }
+
+    /// What an entry carries: these tags, checked, sorted and unique, and the validators. `None` if nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) for an unusable tag, [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for too many.
+    pub(crate) fn extras(
+        &self,
+        etag: Option<&str>,
+        last_modified: Option<&str>,
+    ) -> Result<Option<Arc<Extras>>> {
+        if self.inline_count == 0 && etag.is_none() && last_modified.is_none() {
+            return Ok(None);
+        }
+        let tags = tags_of(self.inline.iter().take(self.inline_count).chain(&self.more).copied())?;
+        let extras =
+            Extras { tags, etag: etag.map(Into::into), last_modified: last_modified.map(Into::into) };
+        Ok(Some(Arc::new(extras)))
     }
 }

@@ -50,9 +50,6 @@ impl fmt::Display for Tag {
 }
 
 /// Checks, sorts and deduplicates the tags of one entry.
-///
-/// # Errors
-/// [`ErrorKind::InvalidKey`] for an unusable tag, [`ErrorKind::TooLarge`] for too many.
 pub(crate) fn tags_of<'a>(tags: impl IntoIterator<Item = &'a str>) -> Result<Box<[Tag]>> {
     let mut tags = tags.into_iter().map(Tag::new).collect::<Result<Vec<_>>>()?;
     tags.sort_unstable();

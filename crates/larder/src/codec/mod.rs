@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::entry::AnyValue;
 pub use crate::entry::wire::CodecId;
+use crate::entry::wire::StoredEntry;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 
 /// Turns values of one type into bytes and back.
@@ -47,11 +48,19 @@ pub trait Codec<V>: Send + Sync + 'static {
     fn decode(&self, bytes: &Bytes) -> Result<V, BoxError>;
 }
 
+/// A value as it is stored, without its key and times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub(crate) codec: CodecId,
+    pub(crate) schema: u8,
+    pub(crate) payload: Bytes,
+}
+
 /// A codec whose value type is only known at run time: what the engine, which is not generic, holds.
+/// `schema` is the number that the handle was given.
 pub(crate) trait AnyCodec: Send + Sync + 'static {
-    fn id(&self) -> CodecId;
-    fn encode(&self, value: &AnyValue) -> Result<Bytes>;
-    fn decode(&self, bytes: &Bytes) -> Result<AnyValue>;
+    fn encode(&self, value: &AnyValue, schema: u8) -> Result<Encoded>;
+    fn decode(&self, stored: &StoredEntry, schema: u8) -> Result<AnyValue>;
 }
 
 /// A typed codec as an untyped one.
@@ -66,19 +75,23 @@ pub(crate) fn erase<V: Any + Send + Sync>(codec: impl Codec<V>) -> Arc<dyn AnyCo
 }
 
 impl<V: Any + Send + Sync, C: Codec<V>> AnyCodec for Erased<V, C> {
-    fn id(&self) -> CodecId {
-        self.codec.id()
-    }
-
-    fn encode(&self, value: &AnyValue) -> Result<Bytes> {
+    fn encode(&self, value: &AnyValue, schema: u8) -> Result<Encoded> {
         let value = value.downcast_ref::<V>().ok_or_else(type_mismatch::<V>)?;
-        self.codec.encode(value).map_err(|error| {
+        let payload = self.codec.encode(value).map_err(|error| {
             Error::from_source(ErrorKind::Encode, format!("a value of type {}", type_name::<V>()), error)
-        })
+        })?;
+        Ok(Encoded { codec: self.codec.id(), schema, payload })
     }
 
-    fn decode(&self, bytes: &Bytes) -> Result<AnyValue> {
-        match self.codec.decode(bytes) {
+    fn decode(&self, stored: &StoredEntry, schema: u8) -> Result<AnyValue> {
+        let refuse = |message: String| Err(Error::new(ErrorKind::Decode, message));
+        if stored.codec != self.codec.id() {
+            return refuse(format!("stored as {}, read as {}", stored.codec, self.codec.id()));
+        }
+        if stored.schema != schema {
+            return refuse(format!("stored with schema {}, read with schema {schema}", stored.schema));
+        }
+        match self.codec.decode(&stored.payload) {
             Ok(value) => Ok(Arc::new(value)),
             Err(error) => Err(Error::from_source(
                 ErrorKind::Decode,
@@ -86,6 +99,34 @@ impl<V: Any + Send + Sync, C: Codec<V>> AnyCodec for Erased<V, C> {
                 error,
             )),
         }
+    }
+}
+
+/// A value as its bytes, whatever codec and schema made them: for tools that move or show entries without
+/// knowing their type. See [`Stack::opaque_cache`](crate::Stack::opaque_cache).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opaque {
+    /// Which codec made the payload.
+    pub codec: CodecId,
+    /// The schema number that it was stored with.
+    pub schema: u8,
+    /// The encoded value.
+    pub payload: Bytes,
+}
+
+/// The codec of [`Opaque`] values: reads whatever is there and writes it as it was.
+pub(crate) struct OpaqueCodec;
+
+impl AnyCodec for OpaqueCodec {
+    fn encode(&self, value: &AnyValue, _schema: u8) -> Result<Encoded> {
+        let Opaque { codec, schema, payload } =
+            value.downcast_ref::<Opaque>().ok_or_else(type_mismatch::<Opaque>)?.clone();
+        Ok(Encoded { codec, schema, payload })
+    }
+
+    fn decode(&self, stored: &StoredEntry, _schema: u8) -> Result<AnyValue> {
+        let StoredEntry { codec, schema, payload, .. } = stored.clone();
+        Ok(Arc::new(Opaque { codec, schema, payload }))
     }
 }
 

@@ -211,7 +211,10 @@ pub(crate) fn unsupported(driver: &str, what: &str) -> Error {
 }
 
 /// Refuses the empty prefix, which would mean everything in a store that others may share.
-pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
+///
+/// # Errors
+/// [`ErrorKind::Config`] if the prefix is empty.
+pub fn check_prefix(prefix: &str) -> Result<()> {
     if prefix.is_empty() {
         return Err(Error::new(
             ErrorKind::Config,

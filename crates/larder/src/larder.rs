@@ -1,0 +1,98 @@
+//! `Larder`: the stacks of an application, by name.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::cache::Cache;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stack::Stack;
+
+/// Stacks by name. Cheap to clone.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use larder::{Larder, Stack, memory::MemoryOptions};
+///
+/// let larder = Larder::new([
+///     Stack::builder("users").memory(MemoryOptions::new(10_000)).build()?,
+///     Stack::builder("pages").memory(MemoryOptions::new(500)).build()?,
+/// ])?;
+/// let users = larder.cache::<String>("users")?;
+/// users.set("42", "Ada".to_owned()).await?;
+/// let error = larder.stack("user").unwrap_err();
+/// assert_eq!(error.message(), r#"there is no stack "user"; there are: pages, users"#);
+/// # Ok::<(), larder::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Larder {
+    stacks: Arc<BTreeMap<String, Stack>>,
+}
+
+impl Larder {
+    /// A larder of these stacks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if two have the same name.
+    pub fn new(stacks: impl IntoIterator<Item = Stack>) -> Result<Self> {
+        let mut by_name = BTreeMap::new();
+        for stack in stacks {
+            let name = stack.name().to_owned();
+            if by_name.insert(name.clone(), stack).is_some() {
+                return Err(Error::new(ErrorKind::Config, format!("two stacks have the name {name:?}")));
+            }
+        }
+        Ok(Self { stacks: Arc::new(by_name) })
+    }
+
+    /// The stack of a name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], with the names that there are, if there is none.
+    pub fn stack(&self, name: &str) -> Result<&Stack> {
+        self.stacks.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.stacks.keys().map(String::as_str).collect();
+            let message = format!("there is no stack {name:?}; there are: {}", names.join(", "));
+            Error::new(ErrorKind::Config, message)
+        })
+    }
+
+    /// A typed handle to the stack of a name: see [`Stack::cache`].
+    ///
+    /// # Errors
+    /// As [`Larder::stack`] and [`Stack::cache`].
+    #[cfg(any(feature = "json", feature = "messagepack"))]
+    pub fn cache<V>(&self, name: &str) -> Result<Cache<V>>
+    where
+        V: serde::Serialize + serde::de::DeserializeOwned + Any + Send + Sync,
+    {
+        self.stack(name)?.cache()
+    }
+
+    /// A typed handle, without a codec, to the stack of a name: see [`Stack::memory_cache`].
+    ///
+    /// # Errors
+    /// As [`Larder::stack`] and [`Stack::memory_cache`].
+    pub fn memory_cache<V: Any + Send + Sync>(&self, name: &str) -> Result<Cache<V>> {
+        self.stack(name)?.memory_cache()
+    }
+
+    /// All stacks, by name.
+    pub fn stacks(&self) -> impl Iterator<Item = &Stack> {
+        self.stacks.values()
+    }
+
+    /// Closes every stack: see [`Stack::close`].
+    ///
+    /// # Errors
+    /// The first failure; the others are closed all the same.
+    pub async fn close(&self) -> Result<()> {
+        let mut outcome = Ok(());
+        for stack in self.stacks.values() {
+            let closed = stack.close().await;
+            outcome = outcome.and(closed);
+        }
+        outcome
+    }
+}

@@ -1,0 +1,198 @@
+//! From parts to a stack.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::codec::CodecName;
+use crate::driver::Driver;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Observer;
+use crate::memory::{Memory, MemoryOptions};
+use crate::options::EntryOptions;
+use crate::stack::flight::{FLIGHTS_MAX, Flights};
+use crate::stack::l2::{DEADLINE_DEFAULT, L2};
+use crate::stack::space::Spaces;
+use crate::stack::{Core, Stack};
+use crate::stats::Stats;
+use crate::time::{Clock, HybridClock, SystemClock, hours};
+
+/// How long a load may take and still be kept, unless the builder says otherwise.
+pub(crate) const LOAD_MAX_DEFAULT: Duration = hours(1);
+/// The largest encoded value, in bytes, unless the builder says otherwise.
+pub(crate) const VALUE_BYTES_MAX_DEFAULT: u64 = 64 << 20;
+/// What the keys in a store begin with, unless the builder says otherwise.
+const PREFIX_DEFAULT: &str = "larder";
+/// Rewrites of different keys that share a lock cost each other a wait, nothing more.
+const UPDATE_STRIPES: usize = 64;
+
+/// Parts of a [`Stack`], to be chosen in any order.
+///
+/// ```
+/// use larder::{EntryOptions, Stack, driver::MemoryDriver, memory::MemoryOptions, time::{hours, minutes}};
+///
+/// let stack = Stack::builder("users")
+///     .memory(MemoryOptions::new(10_000))
+///     .store(MemoryDriver::default())
+///     .options(EntryOptions::default().ttl(minutes(5)).grace(hours(6)))
+///     .build()?;
+/// assert_eq!(stack.name(), "users");
+/// # Ok::<(), larder::Error>(())
+/// ```
+#[must_use]
+pub struct StackBuilder {
+    name: String,
+    memory: Option<MemoryOptions>,
+    driver: Option<Arc<dyn Driver>>,
+    prefix: String,
+    options: EntryOptions,
+    codec: CodecName,
+    deadline: Duration,
+    value_bytes_max: u64,
+    load_max: Duration,
+    loads_max: usize,
+    clock: Arc<dyn Clock>,
+    observers: Vec<Arc<dyn Observer>>,
+}
+
+impl StackBuilder {
+    pub(crate) fn new(name: String) -> Self {
+        Self {
+            name,
+            memory: None,
+            driver: None,
+            prefix: PREFIX_DEFAULT.to_owned(),
+            options: EntryOptions::default(),
+            codec: CodecName::default(),
+            deadline: DEADLINE_DEFAULT,
+            value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
+            load_max: LOAD_MAX_DEFAULT,
+            loads_max: FLIGHTS_MAX,
+            clock: Arc::new(SystemClock::default()),
+            observers: Vec::new(),
+        }
+    }
+
+    /// Adds a memory tier (L1) within these bounds.
+    pub fn memory(mut self, options: MemoryOptions) -> Self {
+        self.memory = Some(options);
+        self
+    }
+
+    /// Adds a store (L2).
+    pub fn store(mut self, driver: impl Driver) -> Self {
+        self.driver = Some(Arc::new(driver));
+        self
+    }
+
+    /// What every key in the store begins with, so that several applications can share one. Default
+    /// `larder`. Two stacks with one prefix on one store share their entries.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Options of entries for which neither the call nor the cache says otherwise.
+    pub fn options(mut self, options: EntryOptions) -> Self {
+        self.options = options.or(&self.options);
+        self
+    }
+
+    /// The codec of [`Stack::cache`]. Default JSON.
+    pub fn codec(mut self, codec: CodecName) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// How long one call of the store may take. Default 2 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// The largest encoded value, in bytes. Default 64 MiB. Setting a larger one fails; loading a larger one
+    /// gives it to the callers and does not keep it in the store.
+    pub fn value_bytes_max(mut self, bytes: u64) -> Self {
+        self.value_bytes_max = bytes;
+        self
+    }
+
+    /// How long a load may take and still be kept. Default 1 h. What a delete leaves behind in the store, so
+    /// that no older load can bring the value back, stays as long.
+    pub fn load_max(mut self, longest: Duration) -> Self {
+        self.load_max = longest;
+        self
+    }
+
+    /// How many keys may be loading at once. Default [`FLIGHTS_MAX`]. Beyond it `get_or_set` fails with
+    /// [`ErrorKind::Overloaded`].
+    pub fn loads_max(mut self, loads: usize) -> Self {
+        self.loads_max = loads;
+        self
+    }
+
+    /// Where time comes from. Default: the machine's clock.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Adds someone who is told of every event.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
+    /// The stack.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if it has neither a memory tier nor a store, or a limit is zero;
+    /// [`ErrorKind::InvalidKey`] if the prefix is too long.
+    pub fn build(self) -> Result<Stack> {
+        let refuse = |what: &str| Err(Error::new(ErrorKind::Config, format!("stack {:?} {what}", self.name)));
+        if self.memory.is_none() && self.driver.is_none() {
+            return refuse("has neither a memory tier nor a store: give it at least one");
+        }
+        if self.memory.as_ref().is_some_and(|memory| memory.max_items == 0) {
+            return refuse("has a memory tier of zero items: leave the tier out instead");
+        }
+        if self.deadline.is_zero() {
+            return refuse("has a store deadline of zero, within which nothing can be done");
+        }
+        if self.loads_max == 0 {
+            return refuse("may load zero keys at once, so get_or_set could never load");
+        }
+        let weighs = self
+            .memory
+            .as_ref()
+            .is_some_and(|memory| memory.max_bytes.is_some() || memory.max_entry_bytes.is_some());
+        let core = Core {
+            name: self.name.into(),
+            memory: self.memory.as_ref().map(Memory::new),
+            l2: self.driver.map(|driver| L2 { driver, deadline: self.deadline }),
+            flights: Flights::new(self.loads_max),
+            spaces: Spaces::new(&self.prefix)?,
+            clock: HybridClock::new(self.clock),
+            stats: Stats::default(),
+            options: self.options,
+            codec: self.codec,
+            value_bytes_max: self.value_bytes_max,
+            load_max: self.load_max,
+            weighs,
+            observers: self.observers.into(),
+            updates: (0..UPDATE_STRIPES).map(|_| tokio::sync::Mutex::new(())).collect(),
+            closed: AtomicBool::new(false),
+            closing: Mutex::new(()),
+        };
+        Ok(Stack { core: Arc::new(core) })
+    }
+}
+
+impl fmt::Debug for StackBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StackBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,449 @@
+//! A miss: memory again, then the store, then the loader, then the writes. The order of tiers is written here.
+//!
+//! A load belongs to its keys and runs in a task of its own: a caller that gives up takes nothing from the
+//! others. One key and many go the same way.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use crate::codec::Encoded;
+use crate::driver::{When, Write, Written};
+use crate::entry::wire::{self, StoredEntry};
+use crate::entry::{AnyValue, Entry, Extras, Freshness, Meta};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Tier};
+use crate::options::EntryOptions;
+use crate::stack::flight::{Flight, Joined, Landed, Source};
+use crate::stack::l2::{OnFailure, Stored};
+use crate::stack::read::codec_of;
+use crate::stack::verdict::standing;
+use crate::stack::{Core, Door};
+use crate::time::{Stamp, Timestamp};
+
+/// What a loader returned for each key that it was asked for.
+pub(crate) type Loads = Vec<(String, Result<AnyValue>)>;
+/// A loader without its types: keys in, values out.
+pub(crate) type BoxLoad = Box<dyn FnOnce(Vec<String>) -> BoxFuture<'static, Result<Loads>> + Send>;
+
+/// What is to be done about keys that are missing.
+pub(crate) struct Request {
+    /// The call's options over the cache's over the stack's.
+    pub(crate) options: EntryOptions,
+    /// What the entries carry besides their values.
+    pub(crate) extras: Option<Arc<Extras>>,
+    pub(crate) load: BoxLoad,
+}
+
+/// A stale entry that may be served if the load fails.
+enum Fallback {
+    Memory(Entry),
+    Store(StoredEntry),
+}
+
+impl Fallback {
+    fn meta(&self) -> &Meta {
+        match self {
+            Self::Memory(entry) => &entry.meta,
+            Self::Store(stored) => &stored.meta,
+        }
+    }
+}
+
+/// A key that is still to be loaded.
+struct Wanted {
+    flight: Arc<Flight>,
+    fallback: Option<Fallback>,
+}
+
+/// A loaded value on its way into the tiers.
+struct Keeping {
+    flight: Arc<Flight>,
+    entry: Entry,
+    value_bytes: usize,
+}
+
+impl Core {
+    /// Finds or loads several keys: those that nobody is loading in one task, the others by waiting for whoever
+    /// is. The outcomes stand in the order of the keys, and each has been reported as a hit or a miss.
+    pub(crate) async fn get_or_load(
+        self: &Arc<Self>,
+        door: &Arc<Door>,
+        keys: &[&str],
+        request: Request,
+    ) -> Vec<Result<Landed>> {
+        let mut joined: Vec<Result<Arc<Flight>>> = Vec::with_capacity(keys.len());
+        let mut led = Vec::new();
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
+            Error::from_source(ErrorKind::Unsupported, "loading needs a tokio runtime", error)
+        });
+        for key in keys {
+            joined.push(
+                match runtime
+                    .as_ref()
+                    .map_err(Clone::clone)
+                    .and_then(|_| self.flights.join(door.space.id, key))
+                {
+                    Ok(Joined::Leader(flight)) => {
+                        led.push(Arc::clone(&flight));
+                        Ok(flight)
+                    }
+                    Ok(Joined::Waiter(flight)) => Ok(flight),
+                    Err(error) => Err(error),
+                },
+            );
+        }
+        if let (Ok(runtime), false) = (&runtime, led.is_empty()) {
+            let fill = Fill { core: Arc::clone(self), door: Arc::clone(door), flights: led };
+            runtime.spawn(fill.run(request));
+        }
+        let mut outcomes = Vec::with_capacity(keys.len());
+        for (key, flight) in keys.iter().zip(joined) {
+            let outcome = match flight {
+                Ok(flight) => flight.wait().await,
+                Err(error) => Err(error),
+            };
+            match &outcome {
+                Ok(Landed { source: Source::Fresh(tier), .. }) => {
+                    self.emit_hit(&door.space, key, *tier, false)
+                }
+                Ok(Landed { source: Source::Fallback(tier), .. }) => {
+                    self.emit_hit(&door.space, key, *tier, true)
+                }
+                Ok(Landed { source: Source::Loader, .. }) | Err(_) => self.emit_miss(&door.space, key),
+            }
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+}
+
+/// The task that fills some keys. However it ends, its flights are finished.
+struct Fill {
+    core: Arc<Core>,
+    door: Arc<Door>,
+    flights: Vec<Arc<Flight>>,
+}
+
+impl Drop for Fill {
+    fn drop(&mut self) {
+        for flight in &self.flights {
+            // Finishing twice does nothing, so this only reaches those that a panic or a shutdown left behind.
+            let message = format!("the load of key {:?} was ended before it landed", flight.key());
+            self.core.flights.finish(flight, Err(Error::new(ErrorKind::Load, message)));
+        }
+    }
+}
+
+impl Fill {
+    async fn run(self, request: Request) {
+        let on_failure = self.core.on_failure(&request.options);
+        let now = self.core.clock.now();
+        let missing = self.search_memory(now);
+        let wanted = self.search_store(missing, now, on_failure).await;
+        if wanted.is_empty() {
+            return;
+        }
+        self.load(wanted, request, on_failure).await;
+    }
+
+    /// Lands what has come into memory since the callers looked.
+    fn search_memory(&self, now: Timestamp) -> Vec<Wanted> {
+        let mut missing = Vec::with_capacity(self.flights.len());
+        for flight in &self.flights {
+            match self.core.probe(&self.door.space, flight.key(), now) {
+                Some((entry, Freshness::Fresh)) => {
+                    let landed = Landed { entry, source: Source::Fresh(Tier::L1) };
+                    self.core.flights.finish(flight, Ok(landed));
+                }
+                found => {
+                    let fallback = found.map(|(entry, _)| Fallback::Memory(entry));
+                    missing.push(Wanted { flight: Arc::clone(flight), fallback });
+                }
+            }
+        }
+        missing
+    }
+
+    /// Lands what the store has, brings it into memory, and returns what has to be loaded.
+    async fn search_store(&self, missing: Vec<Wanted>, now: Timestamp, on_failure: OnFailure) -> Vec<Wanted> {
+        let Self { core, door, .. } = self;
+        let Some(l2) = &core.l2 else { return missing };
+        if missing.is_empty() {
+            return missing;
+        }
+        let keys: Vec<&str> = missing.iter().map(|wanted| wanted.flight.key()).collect();
+        let stored = match l2.read(core, &door.space, &keys, now, on_failure).await {
+            Ok(stored) => stored,
+            Err(_) if on_failure == OnFailure::Suppress => return missing,
+            Err(error) => {
+                for wanted in &missing {
+                    core.flights.finish(&wanted.flight, Err(error.clone()));
+                }
+                return Vec::new();
+            }
+        };
+        let mut wanted = Vec::new();
+        for (mut missing, stored) in missing.into_iter().zip(stored) {
+            match stored {
+                Stored::Nothing { .. } => wanted.push(missing),
+                Stored::Entry { entry: stored, freshness: Freshness::Fresh } => {
+                    let value_bytes = stored.payload.len();
+                    match core.decode(door, missing.flight.key(), stored) {
+                        Some(entry) => self.land_found(&missing.flight, entry, value_bytes),
+                        None => wanted.push(missing),
+                    }
+                }
+                Stored::Entry { entry: stored, .. } => {
+                    let is_newer =
+                        missing.fallback.as_ref().is_none_or(|known| known.meta().stamp <= stored.meta.stamp);
+                    if is_newer {
+                        missing.fallback = Some(Fallback::Store(stored));
+                    }
+                    wanted.push(missing);
+                }
+            }
+        }
+        wanted
+    }
+
+    fn land_found(&self, flight: &Arc<Flight>, entry: Entry, value_bytes: usize) {
+        self.insert(flight, &entry, value_bytes);
+        let landed = Landed { entry, source: Source::Fresh(Tier::L2) };
+        self.core.flights.finish(flight, Ok(landed));
+    }
+
+    /// Brings an entry into memory unless its flight was superseded; true if it was not.
+    fn insert(&self, flight: &Arc<Flight>, entry: &Entry, value_bytes: usize) -> bool {
+        let Self { core, door, .. } = self;
+        let mut evicted = Vec::new();
+        let landed = core.flights.land(flight, || {
+            core.insert_in_memory(&door.space, flight.key(), entry, value_bytes, &mut evicted)
+        });
+        core.report_evicted(evicted);
+        landed.is_some()
+    }
+
+    async fn load(&self, wanted: Vec<Wanted>, request: Request, on_failure: OnFailure) {
+        let Self { core, door, .. } = self;
+        let Request { options, extras, load } = request;
+        // Taken now, not when the value arrives: whatever is written or deleted from here on wins over it.
+        let stamp = core.clock.tick(core.clock.now());
+        let started = core.clock.monotonic();
+        let loaded = run_loader(&wanted, load).await;
+        let took = core.clock.monotonic().saturating_sub(started);
+        let now = core.clock.now();
+
+        let mut by_key = match loaded {
+            Ok(loads) => loads.into_iter().collect::<HashMap<_, _>>(),
+            Err(error) => {
+                for wanted in &wanted {
+                    self.fail(wanted, &error, now);
+                }
+                return;
+            }
+        };
+        let mut keeping = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            let key = wanted.flight.key();
+            match by_key.remove(key) {
+                Some(Ok(value)) => {
+                    core.emit(&Event::Loaded { namespace: door.space.keys.path(), key, took });
+                    let mut meta =
+                        Meta::new(stamp, now, options.ttl_or_default(), options.grace_or_default());
+                    meta.extras.clone_from(&extras);
+                    let entry = Entry { value, meta };
+                    keeping.push(Keeping { flight: wanted.flight, entry, value_bytes: 0 });
+                }
+                Some(Err(error)) => self.fail(&wanted, &error, now),
+                None => {
+                    let message = format!("the loader returned nothing for key {key:?}");
+                    self.fail(&wanted, &Error::new(ErrorKind::Load, message), now);
+                }
+            }
+        }
+        if options.ttl_or_default().is_zero() {
+            keeping.into_iter().for_each(|kept| self.land_loaded(&kept));
+        } else {
+            self.keep(keeping, took, now, on_failure).await;
+        }
+    }
+
+    fn land_loaded(&self, kept: &Keeping) {
+        let landed = Landed { entry: kept.entry.clone(), source: Source::Loader };
+        self.core.flights.finish(&kept.flight, Ok(landed));
+    }
+
+    fn supersede(&self, kept: &Keeping) {
+        let namespace = self.door.space.keys.path();
+        self.core.emit(&Event::LoadSuperseded { namespace, key: kept.flight.key() });
+        self.land_loaded(kept);
+    }
+
+    /// Stores what was loaded, store first, and lands it. What something newer came before is given to those
+    /// who waited and not kept.
+    async fn keep(&self, loaded: Vec<Keeping>, took: Duration, now: Timestamp, on_failure: OnFailure) {
+        let Self { core, door, .. } = self;
+        // A tombstone that would bury it may have gone by now.
+        let is_late = took > core.load_max;
+        let (mut keeping, superseded): (Vec<_>, Vec<_>) =
+            loaded.into_iter().partition(|kept| !is_late && core.flights.land(&kept.flight, || ()).is_some());
+        superseded.iter().for_each(|kept| self.supersede(kept));
+
+        let refused = match self.write(&mut keeping, now, on_failure).await {
+            Ok(refused) => refused,
+            Err(error) => {
+                for kept in &keeping {
+                    core.flights.finish(&kept.flight, Err(error.clone()));
+                }
+                return;
+            }
+        };
+        for (kept, refused) in keeping.into_iter().zip(refused) {
+            if refused || !self.insert(&kept.flight, &kept.entry, kept.value_bytes) {
+                self.supersede(&kept);
+                continue;
+            }
+            core.emit(&Event::Written { namespace: door.space.keys.path(), key: kept.flight.key() });
+            self.land_loaded(&kept);
+        }
+    }
+
+    /// Writes to the store, and says for each whether something newer refused it. Fills in what each weighs.
+    async fn write(
+        &self,
+        keeping: &mut [Keeping],
+        now: Timestamp,
+        on_failure: OnFailure,
+    ) -> Result<Vec<bool>> {
+        let Self { core, door, .. } = self;
+        let mut refused = vec![false; keeping.len()];
+        let Some(l2) = &core.l2 else {
+            for kept in keeping {
+                kept.value_bytes = (door.weigh)(&kept.entry.value);
+            }
+            return Ok(refused);
+        };
+        let mut writes = Vec::with_capacity(keeping.len());
+        let mut places = Vec::with_capacity(keeping.len());
+        for (place, kept) in keeping.iter_mut().enumerate() {
+            let encoded = door.space.keys.full(kept.flight.key()).and_then(|full| {
+                let (record, bytes) = core.encode(door, &full, &kept.entry.value, &kept.entry.meta)?;
+                Ok((full, record, bytes))
+            });
+            match encoded {
+                Ok((key, value, payload_bytes)) => {
+                    kept.value_bytes = payload_bytes;
+                    let ttl = kept.entry.meta.life_left(now);
+                    writes.push(Write { key, value, ttl, when: When::Newer });
+                    places.push(place);
+                }
+                Err(error) => {
+                    kept.value_bytes = (door.weigh)(&kept.entry.value);
+                    core.l2_failed("encode", &error, on_failure);
+                    if on_failure == OnFailure::Return {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        let written = match l2.write_many(core, "set", writes, on_failure).await {
+            Ok(written) => written,
+            Err(_) if on_failure == OnFailure::Suppress => return Ok(refused),
+            Err(error) => return Err(error),
+        };
+        for (place, written) in places.into_iter().zip(written) {
+            if let (Written::Refused { by }, Some(refused)) = (written, refused.get_mut(place)) {
+                // The next stamp of this process is then above it. One that is not believed refuses as well; it
+                // is removed by the read that finds it.
+                core.clock.observe(by.unwrap_or(Stamp::ZERO), now);
+                *refused = true;
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Ends a load that failed: with what was there before, if that is still within its grace.
+    fn fail(&self, wanted: &Wanted, error: &Error, now: Timestamp) {
+        let Self { core, door, .. } = self;
+        let key = wanted.flight.key();
+        core.emit(&Event::LoadFailed { namespace: door.space.keys.path(), key, error });
+        let outcome = self.fallback(wanted, now).ok_or_else(|| error.clone());
+        core.flights.finish(&wanted.flight, outcome);
+    }
+
+    fn fallback(&self, wanted: &Wanted, now: Timestamp) -> Option<Landed> {
+        let Self { core, door, .. } = self;
+        let fallback = wanted.fallback.as_ref()?;
+        let meta = fallback.meta();
+        if standing(meta, core.spaces.cleared(&door.space, meta.born), now) == Freshness::Expired {
+            return None;
+        }
+        // A delete during the load wins over what was there before it, too.
+        core.flights.land(&wanted.flight, || ())?;
+        Some(match fallback {
+            Fallback::Memory(entry) => Landed { entry: entry.clone(), source: Source::Fallback(Tier::L1) },
+            Fallback::Store(stored) => {
+                let entry = core.decode(door, wanted.flight.key(), stored.clone())?;
+                Landed { entry, source: Source::Fallback(Tier::L2) }
+            }
+        })
+    }
+}
+
+impl Core {
+    /// The record of a value under its full key, and the payload's size.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`], or [`ErrorKind::TooLarge`] beyond the stack's limit.
+    pub(crate) fn encode(
+        &self,
+        door: &Door,
+        full: &str,
+        value: &AnyValue,
+        meta: &Meta,
+    ) -> Result<(Bytes, usize)> {
+        let Encoded { codec, schema, payload } = codec_of(door)?.encode(value, door.schema)?;
+        if payload.len() as u64 > self.value_bytes_max {
+            let message = format!(
+                "the value of key {full:?} takes {} bytes, which is more than the limit of {}",
+                payload.len(),
+                self.value_bytes_max
+            );
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        let record = wire::encode_entry(full, meta, codec, schema, &payload)?;
+        Ok((record, payload.len()))
+    }
+}
+
+/// Runs a loader on behalf of its flights. A panic is an error.
+async fn run_loader(wanted: &[Wanted], load: BoxLoad) -> Result<Loads> {
+    let Some((first, others)) = wanted.split_first() else { return Ok(Vec::new()) };
+    let keys = wanted.iter().map(|wanted| wanted.flight.key().to_owned()).collect();
+    // The other keys of the batch land when this loader does: whoever waits for one waits for it.
+    let _bound: Vec<_> = others.iter().map(|other| other.flight.bind(&first.flight)).collect();
+    let guarded = AssertUnwindSafe(async move { load(keys).await }).catch_unwind();
+    match first.flight.run(guarded).await {
+        Ok(loaded) => loaded,
+        Err(panic) => {
+            let message =
+                format!("the loader of key {:?} panicked: {}", first.flight.key(), panic_text(&*panic));
+            Err(Error::new(ErrorKind::Load, message))
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("with something that is not text")
+}

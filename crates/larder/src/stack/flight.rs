@@ -1,0 +1,400 @@
+//! Who is doing what for which key, in this process: one load per key, and no load that outlives its right to
+//! be kept.
+//!
+//! A slot says that a key is being read from the store or loaded. A write, delete or expire of the key removes
+//! the slot under the shard's lock, together with its change of the memory tier; whoever held the slot finds
+//! it gone when it lands, and keeps its result out of memory. A lookup that starts after the removal finds no
+//! slot and starts anew, so it cannot be handed a value that was loaded before the change.
+//!
+//! Knows nothing of stores and of what is loaded.
+
+use std::future::Future;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as TableEntry;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::entry::Entry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Tier;
+
+const SHARDS: usize = 64;
+/// How many keys may be loading at once in one stack, unless its builder says otherwise.
+pub const FLIGHTS_MAX: usize = 65_536;
+/// How many callers may wait for one load.
+pub const WAITERS_MAX: usize = 1_000_000;
+
+/// What a load came to, for everyone who waited for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Landed {
+    pub(crate) entry: Entry,
+    pub(crate) source: Source,
+}
+
+/// Where the value that a flight landed with came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It was found fresh after all.
+    Fresh(Tier),
+    /// It was loaded.
+    Loader,
+    /// The load failed, and this was still within its grace.
+    Fallback(Tier),
+}
+
+tokio::task_local! {
+    /// The flight whose loader is running in this task.
+    static CURRENT: Arc<Flight>;
+}
+
+/// One load of one key, and everyone who waits for it.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    namespace: u32,
+    key: Box<str>,
+    outcome: OnceLock<Result<Landed>>,
+    landed: Notify,
+    waiters: AtomicUsize,
+    /// The flights that this one's loader is waiting for: the edges of the graph in which a cycle would be a
+    /// deadlock.
+    waits_for: Mutex<Vec<Arc<Flight>>>,
+}
+
+impl Flight {
+    /// The user's key.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Notes that this flight lands when another one's loader does, for as long as the result lives.
+    pub(crate) fn bind(self: &Arc<Self>, leader: &Arc<Self>) -> WaitEdge {
+        self.waits_for.lock().push(Arc::clone(leader));
+        WaitEdge { from: Arc::clone(self), to: Arc::clone(leader) }
+    }
+
+    /// Waits for the outcome. Dropping the future takes nothing from the others.
+    ///
+    /// # Errors
+    /// The load's own, [`ErrorKind::Recursion`] if the load would be waiting for itself, and
+    /// [`ErrorKind::Overloaded`] beyond [`WAITERS_MAX`] callers.
+    pub(crate) async fn wait(self: &Arc<Self>) -> Result<Landed> {
+        let _edge = match CURRENT.try_with(Arc::clone) {
+            Ok(current) => Some(WaitEdge::new(current, self)?),
+            Err(_) => None,
+        };
+        let _seat = Seat::take(self)?;
+        loop {
+            // Registered before the outcome is looked at, so that a landing in between is not missed.
+            let notified = self.landed.notified();
+            if let Some(outcome) = self.outcome.get() {
+                return outcome.clone();
+            }
+            notified.await;
+        }
+    }
+
+    /// Runs a loader so that the flights it waits for know on whose behalf.
+    pub(crate) async fn run<F: Future>(self: &Arc<Self>, loader: F) -> F::Output {
+        CURRENT.scope(Arc::clone(self), loader).await
+    }
+
+    fn reaches(self: &Arc<Self>, target: &Arc<Self>) -> bool {
+        let mut seen: Vec<Arc<Self>> = vec![Arc::clone(self)];
+        let mut next = 0;
+        while let Some(flight) = seen.get(next).cloned() {
+            if Arc::ptr_eq(&flight, target) {
+                return true;
+            }
+            for awaited in flight.waits_for.lock().iter() {
+                if !seen.iter().any(|known| Arc::ptr_eq(known, awaited)) {
+                    seen.push(Arc::clone(awaited));
+                }
+            }
+            next += 1;
+        }
+        false
+    }
+}
+
+/// "This flight waits for that one", for as long as it does.
+pub(crate) struct WaitEdge {
+    from: Arc<Flight>,
+    to: Arc<Flight>,
+}
+
+impl WaitEdge {
+    fn new(from: Arc<Flight>, to: &Arc<Flight>) -> Result<Self> {
+        // The edge is drawn before the search: of two loaders that close a cycle at the same moment, at least
+        // one then sees the other's edge.
+        from.waits_for.lock().push(Arc::clone(to));
+        let edge = Self { from, to: Arc::clone(to) };
+        if to.reaches(&edge.from) {
+            return Err(Error::new(
+                ErrorKind::Recursion,
+                format!(
+                    "the loader of key {:?} asks for key {:?}, which waits for that loader",
+                    edge.from.key, edge.to.key
+                ),
+            ));
+        }
+        Ok(edge)
+    }
+}
+
+impl Drop for WaitEdge {
+    fn drop(&mut self) {
+        let mut edges = self.from.waits_for.lock();
+        if let Some(position) = edges.iter().position(|to| Arc::ptr_eq(to, &self.to)) {
+            edges.swap_remove(position);
+        }
+    }
+}
+
+/// A place among the waiters of a flight.
+struct Seat<'a>(&'a Flight);
+
+impl<'a> Seat<'a> {
+    fn take(flight: &'a Flight) -> Result<Self> {
+        let taken = flight.waiters.fetch_add(1, Ordering::Relaxed);
+        let seat = Self(flight);
+        if taken >= WAITERS_MAX {
+            let message = format!("more than {WAITERS_MAX} callers wait for key {:?}", flight.key);
+            return Err(Error::new(ErrorKind::Overloaded, message));
+        }
+        Ok(seat)
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is going on for a key.
+#[derive(Debug)]
+enum Slot {
+    /// A lookup is reading the store, and means to bring what it finds into memory.
+    Reading { namespace: u32, key: Box<str>, ticket: u64 },
+    /// It is being loaded.
+    Loading(Arc<Flight>),
+}
+
+impl Slot {
+    fn is_for(&self, namespace: u32, key: &str) -> bool {
+        match self {
+            Self::Reading { namespace: n, key: k, .. } => *n == namespace && **k == *key,
+            Self::Loading(flight) => flight.namespace == namespace && *flight.key == *key,
+        }
+    }
+}
+
+/// Who leads a flight, and who joins one.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// Nobody was loading this key: the caller has to, and must [`Flights::finish`] the flight.
+    Leader(Arc<Flight>),
+    /// Somebody is.
+    Waiter(Arc<Flight>),
+}
+
+/// All flights of a stack.
+#[derive(Debug)]
+pub(crate) struct Flights {
+    shards: Box<[Mutex<HashTable<Slot>>]>,
+    hasher: RandomState,
+    tickets: AtomicU64,
+    loading: AtomicUsize,
+    loading_max: usize,
+    idle: Notify,
+}
+
+impl Flights {
+    pub(crate) fn new(loading_max: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(HashTable::new())).collect(),
+            hasher: RandomState::default(),
+            tickets: AtomicU64::new(0),
+            loading: AtomicUsize::new(0),
+            loading_max,
+            idle: Notify::new(),
+        }
+    }
+
+    fn hash(&self, namespace: u32, key: &str) -> u64 {
+        self.hasher.hash_one((namespace, key))
+    }
+
+    fn slot_hash(&self, slot: &Slot) -> u64 {
+        match slot {
+            Slot::Reading { namespace, key, .. } => self.hash(*namespace, key),
+            Slot::Loading(flight) => self.hash(flight.namespace, &flight.key),
+        }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is not zero")]
+    fn shard(&self, hash: u64) -> MutexGuard<'_, HashTable<Slot>> {
+        // The table uses the low bits; the shard takes some from the middle.
+        self.shards[(hash >> 32) as usize % SHARDS].lock()
+    }
+
+    /// Joins the load of a key, or starts one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] if too many keys are loading already.
+    pub(crate) fn join(&self, namespace: u32, key: &str) -> Result<Joined> {
+        let hash = self.hash(namespace, key);
+        let mut shard = self.shard(hash);
+        let found = shard.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
+        if let TableEntry::Occupied(slot) = &found
+            && let Slot::Loading(flight) = slot.get()
+        {
+            return Ok(Joined::Waiter(Arc::clone(flight)));
+        }
+        if self.loading.fetch_add(1, Ordering::AcqRel) >= self.loading_max {
+            self.loading.fetch_sub(1, Ordering::AcqRel);
+            let message = format!("more than {} keys are being loaded at once", self.loading_max);
+            return Err(Error::new(ErrorKind::Overloaded, message));
+        }
+        let flight = Arc::new(Flight {
+            namespace,
+            key: key.into(),
+            outcome: OnceLock::new(),
+            landed: Notify::new(),
+            waiters: AtomicUsize::new(0),
+            waits_for: Mutex::new(Vec::new()),
+        });
+        let slot = Slot::Loading(Arc::clone(&flight));
+        match found {
+            // A reader loses its right to fill the memory tier to the load, which will read the store itself.
+            TableEntry::Occupied(mut occupied) => *occupied.get_mut() = slot,
+            TableEntry::Vacant(vacant) => drop(vacant.insert(slot)),
+        }
+        Ok(Joined::Leader(flight))
+    }
+
+    /// Announces that a lookup reads this key from the store. `None` if somebody else is at it already; the
+    /// caller may still read, and keeps the result to itself.
+    pub(crate) fn begin_read<'a>(&'a self, namespace: u32, key: &'a str) -> Option<ReadTicket<'a>> {
+        let hash = self.hash(namespace, key);
+        let mut shard = self.shard(hash);
+        let found = shard.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
+        let TableEntry::Vacant(vacant) = found else { return None };
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        vacant.insert(Slot::Reading { namespace, key: key.into(), ticket });
+        Some(ReadTicket { flights: self, hash, namespace, key, ticket })
+    }
+
+    /// Takes the right to be kept from whatever is under way for a key, and changes the memory tier in the
+    /// same breath.
+    pub(crate) fn supersede<R>(&self, namespace: u32, key: &str, change: impl FnOnce() -> R) -> R {
+        self.supersede_if(namespace, key, || (true, change()))
+    }
+
+    /// As [`Flights::supersede`], if the change says that it was one.
+    pub(crate) fn supersede_if<R>(&self, namespace: u32, key: &str, change: impl FnOnce() -> (bool, R)) -> R {
+        let hash = self.hash(namespace, key);
+        let mut shard = self.shard(hash);
+        let (changed, result) = change();
+        if changed && let Ok(slot) = shard.find_entry(hash, |slot| slot.is_for(namespace, key)) {
+            slot.remove();
+        }
+        result
+    }
+
+    /// Runs something under a key's lock, leaving alone what is under way.
+    pub(crate) fn with_lock<R>(&self, namespace: u32, key: &str, run: impl FnOnce() -> R) -> R {
+        let _shard = self.shard(self.hash(namespace, key));
+        run()
+    }
+
+    /// Changes the memory tier on behalf of a flight, if it has not been superseded.
+    pub(crate) fn land<R>(&self, flight: &Arc<Flight>, change: impl FnOnce() -> R) -> Option<R> {
+        let hash = self.hash(flight.namespace, &flight.key);
+        let shard = self.shard(hash);
+        let is_current = shard
+            .find(hash, |slot| matches!(slot, Slot::Loading(current) if Arc::ptr_eq(current, flight)))
+            .is_some();
+        is_current.then(change)
+    }
+
+    /// Ends a flight: frees its key and hands the outcome to everyone who waits. A second call does nothing.
+    pub(crate) fn finish(&self, flight: &Arc<Flight>, outcome: Result<Landed>) {
+        let hash = self.hash(flight.namespace, &flight.key);
+        {
+            let mut shard = self.shard(hash);
+            let is_this =
+                |slot: &Slot| matches!(slot, Slot::Loading(current) if Arc::ptr_eq(current, flight));
+            if let Ok(slot) = shard.find_entry(hash, is_this) {
+                slot.remove();
+            }
+        }
+        if flight.outcome.set(outcome).is_ok() {
+            flight.landed.notify_waiters();
+            if self.loading.fetch_sub(1, Ordering::AcqRel) == 1 {
+                self.idle.notify_waiters();
+            }
+        }
+    }
+
+    /// How many keys are being loaded.
+    pub(crate) fn loading(&self) -> usize {
+        self.loading.load(Ordering::Acquire)
+    }
+
+    /// Waits until nothing is being loaded.
+    pub(crate) async fn drained(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.loading() == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// How many slots there are, reads included.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn slots(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+/// The announcement of a read, withdrawn when dropped.
+#[derive(Debug)]
+pub(crate) struct ReadTicket<'a> {
+    flights: &'a Flights,
+    hash: u64,
+    namespace: u32,
+    key: &'a str,
+    ticket: u64,
+}
+
+impl ReadTicket<'_> {
+    /// Changes the memory tier, if no write came between.
+    pub(crate) fn land<R>(self, change: impl FnOnce() -> R) -> Option<R> {
+        let shard = self.flights.shard(self.hash);
+        let landed = shard.find(self.hash, |slot| self.is_mine(slot)).is_some().then(change);
+        drop(shard);
+        landed
+    }
+
+    fn is_mine(&self, slot: &Slot) -> bool {
+        matches!(slot, Slot::Reading { ticket, .. } if *ticket == self.ticket)
+            && slot.is_for(self.namespace, self.key)
+    }
+}
+
+impl Drop for ReadTicket<'_> {
+    fn drop(&mut self) {
+        let mut shard = self.flights.shard(self.hash);
+        if let Ok(slot) = shard.find_entry(self.hash, |slot| self.is_mine(slot)) {
+            slot.remove();
+        }
+    }
+}

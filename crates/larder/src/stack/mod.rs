@@ -1,0 +1,365 @@
+//! The engine: what a lookup, a load and a write do to the tiers, in which order. Not generic: it moves
+//! values as `Arc<dyn Any>`, and is compiled once.
+//!
+//! - `read` looks values up, `fill` loads what is missing, `write` stores, deletes, expires and clears,
+//!   `update` rewrites atomically (counters, add, pull, touch);
+//! - `verdict` decides what may be done with what was found, and is pure;
+//! - `flight` is single-flight and the right to be kept; `space` is namespaces and their clears;
+//! - `l2` is the only caller of a driver. Only this room emits events.
+//!
+//! Knows nothing of value types, of configuration and of HTTP.
+
+mod builder;
+mod fill;
+mod flight;
+mod l2;
+mod read;
+mod space;
+mod update;
+mod verdict;
+mod write;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::cache::Cache;
+use crate::codec::{AnyCodec, Codec, CodecName, Opaque, OpaqueCodec, erase};
+use crate::driver::Driver;
+use crate::entry::AnyValue;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, EvictionCause, Observer};
+use crate::memory::{Evicted, Memory};
+use crate::options::EntryOptions;
+use crate::stats::{Snapshot, Stats};
+use crate::time::{HybridClock, Timestamp};
+
+pub use builder::StackBuilder;
+pub use flight::{FLIGHTS_MAX, WAITERS_MAX};
+pub use l2::DEADLINE_DEFAULT;
+pub use space::NAMESPACES_MAX;
+
+pub(crate) use fill::{BoxLoad, Loads, Request};
+use flight::Flights;
+pub(crate) use flight::Landed;
+use l2::{L2, OnFailure};
+pub(crate) use space::Space;
+use space::Spaces;
+pub(crate) use update::{Change, Found};
+pub(crate) use write::NewValue;
+
+/// A memory tier, a store, or both, under one name: what cache handles point at. Cheap to clone.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use larder::{Stack, memory::MemoryOptions};
+///
+/// let stack = Stack::builder("users").memory(MemoryOptions::new(10_000)).build()?;
+/// let users = stack.cache::<String>()?;
+/// users.set("42", "Ada".to_owned()).await?;
+/// assert_eq!(users.get("42").await?.as_deref(), Some(&"Ada".to_owned()));
+/// assert_eq!(stack.stats().hits_l1, 1);
+/// # Ok::<(), larder::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Stack {
+    pub(crate) core: Arc<Core>,
+}
+
+/// What the handles of a stack share.
+pub(crate) struct Core {
+    pub(crate) name: Box<str>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) l2: Option<L2>,
+    pub(crate) flights: Flights,
+    pub(crate) spaces: Spaces,
+    pub(crate) clock: HybridClock,
+    pub(crate) stats: Stats,
+    pub(crate) options: EntryOptions,
+    pub(crate) codec: CodecName,
+    pub(crate) value_bytes_max: u64,
+    /// The longest load whose result is kept; tombstones live as long.
+    pub(crate) load_max: Duration,
+    /// Whether the memory tier needs to know how large values are.
+    pub(crate) weighs: bool,
+    observers: Box<[Arc<dyn Observer>]>,
+    updates: Box<[tokio::sync::Mutex<()>]>,
+    closed: AtomicBool,
+    closing: Mutex<()>,
+}
+
+/// What a handle brings to every operation.
+pub(crate) struct Door {
+    pub(crate) space: Arc<Space>,
+    /// Absent on a handle for values that never leave memory.
+    pub(crate) codec: Option<Arc<dyn AnyCodec>>,
+    pub(crate) schema: u8,
+    /// The cache's options over the stack's.
+    pub(crate) options: EntryOptions,
+    /// The size of a value in memory, in bytes.
+    pub(crate) weigh: Arc<dyn Fn(&AnyValue) -> usize + Send + Sync>,
+}
+
+impl Stack {
+    /// Starts to build a stack of this name.
+    pub fn builder(name: impl Into<String>) -> StackBuilder {
+        StackBuilder::new(name.into())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// A typed handle whose values are stored with the stack's codec.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if this build lacks the codec's feature.
+    #[cfg(any(feature = "json", feature = "messagepack"))]
+    pub fn cache<V>(&self) -> Result<Cache<V>>
+    where
+        V: serde::Serialize + serde::de::DeserializeOwned + Any + Send + Sync,
+    {
+        Ok(Cache::new(Arc::clone(&self.core), Some(self.core.codec.codec::<V>()?)))
+    }
+
+    /// A typed handle whose values are stored with a codec of one's choice.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use bytes::Bytes;
+    /// use larder::{Stack, codec::Raw, driver::MemoryDriver};
+    ///
+    /// let stack = Stack::builder("blobs").store(MemoryDriver::default()).build()?;
+    /// let blobs = stack.cache_with::<Bytes>(Raw);
+    /// blobs.set("a", Bytes::from_static(b"\x00\xff")).await?;
+    /// assert_eq!(&blobs.get("a").await?.unwrap()[..], b"\x00\xff");
+    /// # Ok::<(), larder::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cache_with<V: Any + Send + Sync>(&self, codec: impl Codec<V>) -> Cache<V> {
+        Cache::new(Arc::clone(&self.core), Some(erase(codec)))
+    }
+
+    /// A typed handle for values that need no codec, because they never leave memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if the stack has a store.
+    pub fn memory_cache<V: Any + Send + Sync>(&self) -> Result<Cache<V>> {
+        if let Some(l2) = &self.core.l2 {
+            let message = format!(
+                "stack {:?} has a {} store, so its values need a codec: use `cache` or `cache_with`",
+                self.core.name,
+                l2.driver.name()
+            );
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        Ok(Cache::new(Arc::clone(&self.core), None))
+    }
+
+    /// A handle that moves values as their stored bytes, whatever type, codec and schema they have.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if the stack has a memory tier, which holds values by their type.
+    pub fn opaque_cache(&self) -> Result<Cache<Opaque>> {
+        if self.core.memory.is_some() {
+            let message = format!("stack {:?} has a memory tier, so its values have types", self.core.name);
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        Ok(Cache::new(Arc::clone(&self.core), Some(Arc::new(OpaqueCodec))))
+    }
+
+    /// Counts of what happened since the stack was built.
+    pub fn stats(&self) -> Snapshot {
+        self.core.stats.snapshot()
+    }
+
+    /// How many entries the memory tier holds, and how many bytes they weigh; `None` without one.
+    pub fn memory_usage(&self) -> Option<MemoryUsage> {
+        let memory = self.core.memory.as_ref()?;
+        Some(MemoryUsage { items: memory.len(), bytes: memory.bytes() })
+    }
+
+    /// The store, for what this crate does not do with it; `None` without one.
+    pub fn store(&self) -> Option<&Arc<dyn Driver>> {
+        self.core.l2.as_ref().map(|l2| &l2.driver)
+    }
+
+    /// Succeeds if the store can be reached now, or there is none.
+    ///
+    /// # Errors
+    /// The driver's, or [`ErrorKind::Timeout`] after the stack's deadline.
+    pub async fn ping(&self) -> Result<()> {
+        self.core.check_open()?;
+        let Some(l2) = &self.core.l2 else { return Ok(()) };
+        l2.call(&self.core, "ping", OnFailure::Return, l2.driver.ping()).await
+    }
+
+    /// Gives back the space of what has expired, in both tiers. Returns how many entries went.
+    ///
+    /// # Errors
+    /// The driver's. There is no deadline; dropping the future stops the work where it is.
+    pub async fn prune(&self) -> Result<u64> {
+        self.core.check_open()?;
+        self.core.prune().await
+    }
+
+    /// Refuses new operations, waits for the loads under way, and closes the store. What was passed in by
+    /// reference count (a driver that others hold as well) is closed all the same: hold it through another
+    /// stack only if its driver says that it may be.
+    ///
+    /// # Errors
+    /// The driver's. Closing twice does nothing.
+    pub async fn close(&self) -> Result<()> {
+        {
+            let _one_at_a_time = self.core.closing.lock();
+            if self.core.closed.swap(true, Ordering::AcqRel) {
+                return Ok(());
+            }
+        }
+        self.core.flights.drained().await;
+        match &self.core.l2 {
+            Some(l2) => l2.driver.close().await,
+            None => Ok(()),
+        }
+    }
+
+    /// How many loads and store reads are under way, and whether the memory tier's books are in order: what
+    /// the harness checks after every test.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn check_invariants(&self) -> std::result::Result<(), String> {
+        let slots = self.core.flights.slots();
+        if slots != 0 || self.core.flights.loading() != 0 {
+            return Err(format!("{slots} flights are left, {} of them loading", self.core.flights.loading()));
+        }
+        self.core.memory.as_ref().map_or(Ok(()), Memory::check_weights)
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack")
+            .field("name", &self.core.name)
+            .field("memory", &self.memory_usage())
+            .field("store", &self.store().map(|driver| driver.name()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// How full the memory tier of a stack is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct MemoryUsage {
+    /// Entries, expired ones that were not reclaimed yet included.
+    pub items: u64,
+    /// What they weigh: keys, values and a fixed overhead each, in bytes.
+    pub bytes: u64,
+}
+
+impl Core {
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Relaxed) { Err(self.is_closed()) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn is_closed(&self) -> Error {
+        Error::new(ErrorKind::Closed, format!("stack {:?} was closed", self.name))
+    }
+
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        self.stats.count(event);
+        for observer in &self.observers {
+            observer.on_event(&self.name, event);
+        }
+    }
+
+    /// A fresh hit in memory: the one event on the hottest way.
+    #[inline]
+    pub(crate) fn emit_fresh_l1_hit(&self, space: &Space, key: &str) {
+        self.stats.count_fresh_l1_hit();
+        if !self.observers.is_empty() {
+            let namespace = space.keys.path();
+            let event = Event::Hit { namespace, key, tier: crate::event::Tier::L1, stale: false };
+            self.observers.iter().for_each(|observer| observer.on_event(&self.name, &event));
+        }
+    }
+
+    pub(crate) fn l2_failed(&self, operation: &'static str, error: &Error, on_failure: OnFailure) {
+        self.emit(&Event::L2Failed { operation, error, suppressed: on_failure == OnFailure::Suppress });
+    }
+
+    /// Whether a failing store is a miss to these options.
+    pub(crate) fn on_failure(&self, options: &EntryOptions) -> OnFailure {
+        if options.suppress_l2_errors.unwrap_or(self.memory.is_some()) {
+            OnFailure::Suppress
+        } else {
+            OnFailure::Return
+        }
+    }
+
+    /// Reports what was pushed out of memory, after the locks are gone.
+    pub(crate) fn report_evicted(&self, evicted: Vec<Evicted>) {
+        for Evicted { namespace, key, cause, .. } in &evicted {
+            self.emit_evicted(*namespace, key, *cause);
+        }
+    }
+
+    pub(crate) fn emit_evicted(&self, namespace: u32, key: &str, cause: EvictionCause) {
+        if let Some(space) = self.spaces.by_id(namespace) {
+            self.emit(&Event::Evicted { namespace: space.keys.path(), key, cause });
+        }
+    }
+
+    /// One at a time among the rewrites of a key in this process, so that they do not fight over the store.
+    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is not zero")]
+    pub(crate) async fn one_update_at_a_time(&self, key: &str) -> tokio::sync::MutexGuard<'_, ()> {
+        let hash = xxhash_rust::xxh3::xxh3_64(key.as_bytes()) as usize;
+        self.updates[hash % self.updates.len()].lock().await
+    }
+
+    async fn prune(&self) -> Result<u64> {
+        let now = self.clock.now();
+        let mut pruned = 0;
+        if let Some(memory) = &self.memory {
+            let gone = memory.retain(|namespace, _, entry| self.is_kept(namespace, &entry.meta, now));
+            for (namespace, key, _) in &gone {
+                self.emit_evicted(*namespace, key, EvictionCause::Expired);
+            }
+            pruned += gone.len() as u64;
+        }
+        if let Some(l2) = &self.l2 {
+            pruned += l2
+                .driver
+                .prune()
+                .await
+                .inspect_err(|error| self.l2_failed("prune", error, OnFailure::Return))?;
+        }
+        Ok(pruned)
+    }
+
+    fn is_kept(&self, namespace: u32, meta: &crate::entry::Meta, now: Timestamp) -> bool {
+        let cleared = self
+            .spaces
+            .by_id(namespace)
+            .map_or(crate::time::Stamp::ZERO, |space| self.spaces.cleared(&space, meta.born));
+        verdict::standing(meta, cleared, now) != crate::entry::Freshness::Expired
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").field("name", &self.name).finish_non_exhaustive()
+    }
+}

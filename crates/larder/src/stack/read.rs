@@ -1,0 +1,274 @@
+//! Lookups: memory first, then the store. Nothing is loaded here.
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+
+use crate::codec::AnyCodec;
+use crate::entry::wire::{Head, StoredEntry};
+use crate::entry::{AnyValue, Entry, Freshness};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, EvictionCause, Tier};
+use crate::memory::Evicted;
+use crate::stack::flight::ReadTicket;
+use crate::stack::l2::{OnFailure, Stored, is_alive};
+use crate::stack::verdict::standing;
+use crate::stack::{Core, Door, Space};
+use crate::time::Timestamp;
+
+impl Core {
+    /// What memory has for a key and what may be done with it. No allocation, no lock that a reader waits on.
+    #[inline]
+    pub(crate) fn probe(&self, space: &Space, key: &str, now: Timestamp) -> Option<(Entry, Freshness)> {
+        let entry = self.memory.as_ref()?.get(space.id, key)?;
+        let cleared = self.spaces.cleared(space, entry.meta.born);
+        match standing(&entry.meta, cleared, now) {
+            Freshness::Expired => {
+                self.drop_expired(space, key, now);
+                None
+            }
+            freshness => Some((entry, freshness)),
+        }
+    }
+
+    /// Removes a dead entry from memory, unless a living one took its place meanwhile.
+    #[cold]
+    fn drop_expired(&self, space: &Space, key: &str, now: Timestamp) {
+        let Some(memory) = &self.memory else { return };
+        let dropped = self.flights.with_lock(space.id, key, || {
+            let entry = memory.get(space.id, key)?;
+            let cleared = self.spaces.cleared(space, entry.meta.born);
+            let is_dead = standing(&entry.meta, cleared, now) == Freshness::Expired;
+            if is_dead { memory.remove(space.id, key) } else { None }
+        });
+        if dropped.is_some() {
+            self.emit(&Event::Evicted { namespace: space.keys.path(), key, cause: EvictionCause::Expired });
+        }
+    }
+
+    pub(crate) fn emit_hit(&self, space: &Space, key: &str, tier: Tier, stale: bool) {
+        self.emit(&Event::Hit { namespace: space.keys.path(), key, tier, stale });
+    }
+
+    pub(crate) fn emit_miss(&self, space: &Space, key: &str) {
+        self.emit(&Event::Miss { namespace: space.keys.path(), key });
+    }
+
+    /// A lookup that memory could not answer.
+    pub(crate) async fn get(&self, door: &Door, key: &str, now: Timestamp) -> Result<Option<AnyValue>> {
+        let space = &*door.space;
+        let found = self.find_in_store(door, key, now).await;
+        match &found {
+            Ok(Some(_)) => self.emit_hit(space, key, Tier::L2, false),
+            _ => self.emit_miss(space, key),
+        }
+        Ok(found?.map(|entry| entry.value))
+    }
+
+    /// A fresh entry from the store, brought into memory if nothing came between.
+    async fn find_in_store(&self, door: &Door, key: &str, now: Timestamp) -> Result<Option<Entry>> {
+        let Some(l2) = &self.l2 else { return Ok(None) };
+        let ticket = self.memory.as_ref().and_then(|_| self.flights.begin_read(door.space.id, key));
+        let on_failure = self.on_failure(&door.options);
+        match l2.read_one(self, &door.space, key, now, on_failure).await {
+            Ok(stored) => Ok(self.take_fresh(door, key, stored, ticket)),
+            Err(_) if on_failure == OnFailure::Suppress => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_fresh(
+        &self,
+        door: &Door,
+        key: &str,
+        stored: Stored,
+        ticket: Option<ReadTicket<'_>>,
+    ) -> Option<Entry> {
+        let Stored::Entry { entry, freshness: Freshness::Fresh } = stored else { return None };
+        let value_bytes = entry.payload.len();
+        let entry = self.decode(door, key, entry)?;
+        if let Some(ticket) = ticket {
+            let mut evicted = Vec::new();
+            drop(ticket.land(|| self.insert_in_memory(&door.space, key, &entry, value_bytes, &mut evicted)));
+            self.report_evicted(evicted);
+        }
+        Some(entry)
+    }
+
+    /// Puts an entry into memory. The caller holds the key's lock, and drops what comes back (the entry that
+    /// was there) after it, because a value's own `drop` may use the cache.
+    #[must_use]
+    pub(crate) fn insert_in_memory(
+        &self,
+        space: &Space,
+        key: &str,
+        entry: &Entry,
+        value_bytes: usize,
+        evicted: &mut Vec<Evicted>,
+    ) -> Option<Entry> {
+        // Refusals are reported through `evicted` (too large) or mean that a newer one is there.
+        let (_, replaced) = self.memory.as_ref()?.replace(space.id, key, entry.clone(), value_bytes, evicted);
+        replaced
+    }
+
+    /// The value of a stored entry; `None`, and an event, if this handle's codec or schema does not read it.
+    pub(crate) fn decode(&self, door: &Door, key: &str, stored: StoredEntry) -> Option<Entry> {
+        match try_decode(door, &stored) {
+            Ok(value) => Some(Entry { value, meta: stored.meta }),
+            Err(error) => {
+                self.emit(&Event::Undecodable { namespace: door.space.keys.path(), key, error: &error });
+                None
+            }
+        }
+    }
+
+    /// Several lookups: one pass over memory, one batch to the store.
+    pub(crate) async fn get_many(
+        &self,
+        door: &Door,
+        keys: &[&str],
+        now: Timestamp,
+    ) -> Result<Vec<Option<AnyValue>>> {
+        let space = &*door.space;
+        let mut found: Vec<Option<AnyValue>> = Vec::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        for (index, key) in keys.iter().enumerate() {
+            match self.probe(space, key, now) {
+                Some((entry, Freshness::Fresh)) => {
+                    self.emit_fresh_l1_hit(space, key);
+                    found.push(Some(entry.value));
+                }
+                _ => {
+                    missing.push((index, *key));
+                    found.push(None);
+                }
+            }
+        }
+        if !missing.is_empty() {
+            self.find_many_in_store(door, &missing, &mut found, now).await?;
+        }
+        Ok(found)
+    }
+
+    async fn find_many_in_store(
+        &self,
+        door: &Door,
+        missing: &[(usize, &str)],
+        found: &mut [Option<AnyValue>],
+        now: Timestamp,
+    ) -> Result<()> {
+        let space = &*door.space;
+        let keys: Vec<&str> = missing.iter().map(|(_, key)| *key).collect();
+        let tickets: Vec<_> = keys
+            .iter()
+            .map(|key| self.memory.as_ref().and_then(|_| self.flights.begin_read(space.id, key)))
+            .collect();
+        let on_failure = self.on_failure(&door.options);
+        let outcome = match &self.l2 {
+            Some(l2) => l2.read(self, space, &keys, now, on_failure).await,
+            None => Ok(Vec::new()),
+        };
+        let (stored, failure) = match outcome {
+            Ok(stored) => (stored, None),
+            Err(_) if on_failure == OnFailure::Suppress => (Vec::new(), None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let mut stored = stored.into_iter();
+        for ((index, key), ticket) in missing.iter().zip(tickets) {
+            let entry = stored.next().and_then(|stored| self.take_fresh(door, key, stored, ticket));
+            match &entry {
+                Some(_) => self.emit_hit(space, key, Tier::L2, false),
+                None => self.emit_miss(space, key),
+            }
+            if let Some(slot) = found.get_mut(*index) {
+                *slot = entry.map(|entry| entry.value);
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// An entry whatever its freshness, as long as it may be served at all. Not a lookup: emits nothing, and
+    /// brings nothing into memory.
+    pub(crate) async fn inspect(
+        &self,
+        door: &Door,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<Option<(Entry, Freshness, Tier)>> {
+        if let Some((entry, freshness)) = self.probe(&door.space, key, now) {
+            return Ok(Some((entry, freshness, Tier::L1)));
+        }
+        let Some(l2) = &self.l2 else { return Ok(None) };
+        match l2.read_one(self, &door.space, key, now, OnFailure::Return).await? {
+            Stored::Nothing { .. } => Ok(None),
+            Stored::Entry { entry, freshness } => {
+                Ok(self.decode(door, key, entry).map(|entry| (entry, freshness, Tier::L2)))
+            }
+        }
+    }
+
+    /// Whether there is a fresh entry. Not a lookup.
+    pub(crate) async fn has(&self, door: &Door, key: &str, now: Timestamp) -> Result<bool> {
+        if let Some((_, Freshness::Fresh)) = self.probe(&door.space, key, now) {
+            return Ok(true);
+        }
+        let Some(l2) = &self.l2 else { return Ok(false) };
+        let stored = l2.read_one(self, &door.space, key, now, OnFailure::Return).await?;
+        Ok(matches!(stored, Stored::Entry { freshness: Freshness::Fresh, .. }))
+    }
+
+    /// The keys of a namespace that have an entry, stale ones included; those inside it are not.
+    pub(crate) fn keys<'a>(&'a self, door: &'a Door) -> BoxStream<'a, Result<String>> {
+        let space = &*door.space;
+        let now = self.clock.now();
+        match (&self.l2, &self.memory) {
+            (Some(l2), _) => {
+                let listed = async move {
+                    // The clears first, so that the heads can be judged.
+                    l2.read(self, space, &[], now, OnFailure::Return).await?;
+                    let scan = l2.driver.scan(space.keys.own_prefix());
+                    Ok::<_, Error>(scan.filter_map(move |scanned| async move {
+                        let scanned = match scanned {
+                            Ok(scanned) => scanned,
+                            Err(error) => {
+                                self.l2_failed("scan", &error, OnFailure::Return);
+                                return Some(Err(error));
+                            }
+                        };
+                        let head = Head::peek(&scanned.head).ok()?;
+                        let key = space.keys.user_key(&scanned.key)?;
+                        is_alive(self, space, &head, now).then(|| Ok(key.to_owned()))
+                    }))
+                };
+                stream::once(listed)
+                    .flat_map(|listed| match listed {
+                        Ok(keys) => keys.boxed(),
+                        Err(error) => stream::once(async { Err(error) }).boxed(),
+                    })
+                    .boxed()
+            }
+            (None, Some(memory)) => {
+                let living = memory.keys(space.id).into_iter().filter(move |(_, meta)| {
+                    standing(meta, self.spaces.cleared(space, meta.born), now) != Freshness::Expired
+                });
+                let keys: Vec<_> = living.map(|(key, _)| Ok(key.into_string())).collect();
+                stream::iter(keys).boxed()
+            }
+            (None, None) => stream::empty().boxed(),
+        }
+    }
+}
+
+/// # Errors
+/// [`ErrorKind::Decode`] if the codec, the schema or the bytes are not what this handle reads.
+pub(crate) fn try_decode(door: &Door, stored: &StoredEntry) -> Result<AnyValue> {
+    codec_of(door)?.decode(stored, door.schema)
+}
+
+/// # Errors
+/// [`ErrorKind::Config`] if the handle has no codec, which a stack with a store does not allow.
+pub(crate) fn codec_of(door: &Door) -> Result<&Arc<dyn AnyCodec>> {
+    door.codec
+        .as_ref()
+        .ok_or_else(|| Error::new(ErrorKind::Config, "a value that leaves memory needs a codec"))
+}

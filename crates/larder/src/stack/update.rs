@@ -1,0 +1,354 @@
+//! Atomic rewrites of one key: read, decide, swap if nothing came between, else again.
+//!
+//! Counters, add, pull, touch and expire are all this. Against other processes the driver's compare-and-swap
+//! on the stamp makes it atomic; in this process a lock keeps writers from fighting over it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::driver::{When, Written};
+use crate::entry::wire::{self, StoredEntry};
+use crate::entry::{AnyValue, Entry, Freshness, Meta};
+use crate::error::Result;
+use crate::event::{Event, Tier};
+use crate::stack::l2::{L2, OnFailure, Stored, contended};
+use crate::stack::read::try_decode;
+use crate::stack::verdict::standing;
+use crate::stack::write::{Abandoned, NewValue};
+use crate::stack::{Core, Door, Space};
+use crate::time::{Stamp, Timestamp, Ttl};
+
+/// How often a rewrite is tried against others before it gives up.
+const TRIES_MAX: u32 = 10_000;
+
+/// What there is to decide on: a living entry.
+pub(crate) struct Found<'a> {
+    pub(crate) meta: &'a Meta,
+    /// Fresh or stale.
+    pub(crate) freshness: Freshness,
+    held: Held<'a>,
+}
+
+/// How a found entry holds its value.
+enum Held<'a> {
+    Value(&'a AnyValue),
+    Encoded(&'a Door, &'a StoredEntry),
+}
+
+impl Found<'_> {
+    /// Its value, decoded when asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) for an entry that this handle does not read.
+    pub(crate) fn value(&self) -> Result<AnyValue> {
+        match self.held {
+            Held::Value(value) => Ok(Arc::clone(value)),
+            Held::Encoded(door, stored) => try_decode(door, stored),
+        }
+    }
+}
+
+/// What a rewrite comes to. Stamps are filled in; a birth of zero means that the value is new.
+pub(crate) enum Change {
+    /// Leave everything as it is.
+    Keep,
+    /// Store this.
+    Put(Entry),
+    /// Keep the value, and say this about it.
+    Rewrite(Meta),
+    /// Remove the entry.
+    Remove,
+}
+
+type Decide<'a> = &'a mut (dyn FnMut(Option<Found<'_>>) -> Result<Change> + Send);
+
+/// A change on its way into the store.
+struct Swap {
+    record: Bytes,
+    ttl: Option<Duration>,
+    then: Then,
+}
+
+/// What memory does once the store has changed.
+enum Then {
+    Remember(Entry, usize),
+    /// Memory's copy, if it is of the entry with the first stamp, gets a new meta.
+    Rewrite {
+        was: Stamp,
+        meta: Meta,
+        value_bytes: usize,
+    },
+    Forget,
+}
+
+impl Core {
+    /// Rewrites one key atomically, and returns whether anything changed. `decide` may be called several
+    /// times, and sees the newest state each time.
+    ///
+    /// # Errors
+    /// The store's, `decide`'s, and [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded) if others win
+    /// every time.
+    pub(crate) async fn update(
+        &self,
+        door: &Door,
+        key: &str,
+        now: Timestamp,
+        decide: Decide<'_>,
+    ) -> Result<bool> {
+        match &self.l2 {
+            None => self.update_memory(door, key, now, decide),
+            Some(l2) => {
+                let _turn = self.one_update_at_a_time(key).await;
+                self.update_store(l2, door, key, now, decide).await
+            }
+        }
+    }
+
+    fn update_memory(&self, door: &Door, key: &str, now: Timestamp, decide: Decide<'_>) -> Result<bool> {
+        let space = &*door.space;
+        let Some(memory) = &self.memory else { return Ok(false) };
+        let mut evicted = Vec::new();
+        // Kept until the lock is gone, so that a value's own `drop` may use the cache.
+        let (mut replaced, mut dead) = (None, None);
+        let changed = self.flights.supersede_if(space.id, key, || {
+            let found = memory.get(space.id, key).and_then(|entry| {
+                let cleared = self.spaces.cleared(space, entry.meta.born);
+                let freshness = standing(&entry.meta, cleared, now);
+                (freshness != Freshness::Expired).then_some((entry, freshness))
+            });
+            let change = decide(found.as_ref().map(|(entry, freshness)| Found {
+                meta: &entry.meta,
+                freshness: *freshness,
+                held: Held::Value(&entry.value),
+            }));
+            replaced = found.map(|(entry, _)| entry);
+            let mut put = match change {
+                Ok(Change::Put(entry)) => entry,
+                Ok(Change::Rewrite(meta)) => match &replaced {
+                    Some(entry) => Entry { value: Arc::clone(&entry.value), meta },
+                    None => return (false, Ok(false)),
+                },
+                Ok(Change::Remove) => {
+                    dead = memory.remove(space.id, key);
+                    return (true, Ok(true));
+                }
+                Ok(Change::Keep) => return (false, Ok(false)),
+                Err(error) => return (false, Err(error)),
+            };
+            self.stamp(&mut put.meta, now);
+            let value_bytes = (door.weigh)(&put.value);
+            dead = self.insert_in_memory(space, key, &put, value_bytes, &mut evicted);
+            (true, Ok(true))
+        });
+        drop((replaced, dead));
+        self.report_evicted(evicted);
+        changed
+    }
+
+    async fn update_store(
+        &self,
+        l2: &L2,
+        door: &Door,
+        key: &str,
+        now: Timestamp,
+        decide: Decide<'_>,
+    ) -> Result<bool> {
+        let space = &*door.space;
+        let full = space.keys.full(key)?;
+        for attempt in 0..TRIES_MAX {
+            let stored = l2.read_one(self, space, key, now, OnFailure::Return).await?;
+            let expected = stored.stamp();
+            let Some(swap) = self.swap(door, &full, stored, now, decide)? else { return Ok(false) };
+            // If this is abandoned or fails half-way, memory must not go on serving what was there before.
+            let abandoned = Abandoned::guard(self, space, key);
+            let write = l2.driver.set(&full, swap.record, swap.ttl, When::Unchanged(expected));
+            match l2.call(self, "update", OnFailure::Return, write).await? {
+                Written::Stored { .. } => {
+                    abandoned.disarm();
+                    self.follow(space, key, swap.then);
+                    return Ok(true);
+                }
+                Written::Refused { .. } => {
+                    abandoned.disarm();
+                    back_off(attempt).await;
+                }
+            }
+        }
+        Err(contended("update"))
+    }
+
+    /// Asks what to do about what is stored, and prepares it.
+    fn swap(
+        &self,
+        door: &Door,
+        full: &str,
+        stored: Stored,
+        now: Timestamp,
+        decide: Decide<'_>,
+    ) -> Result<Option<Swap>> {
+        let found = match stored {
+            Stored::Nothing { .. } => None,
+            Stored::Entry { entry, freshness } => Some((entry, freshness)),
+        };
+        let change = decide(found.as_ref().map(|(entry, freshness)| Found {
+            meta: &entry.meta,
+            freshness: *freshness,
+            held: Held::Encoded(door, entry),
+        }))?;
+        match (change, found) {
+            (Change::Keep, _) | (Change::Rewrite(_), None) => Ok(None),
+            (Change::Remove, _) => {
+                let record = wire::encode_tombstone(self.clock.tick(now), now + self.load_max);
+                Ok(Some(Swap { record, ttl: Some(self.load_max), then: Then::Forget }))
+            }
+            (Change::Rewrite(mut meta), Some((stored, _))) => {
+                self.stamp(&mut meta, now);
+                let record = wire::encode_entry(full, &meta, stored.codec, stored.schema, &stored.payload)?;
+                let ttl = meta.life_left(now);
+                Ok(Some(Swap {
+                    record,
+                    ttl,
+                    then: Then::Rewrite { was: stored.meta.stamp, meta, value_bytes: stored.payload.len() },
+                }))
+            }
+            (Change::Put(mut entry), _) => {
+                self.stamp(&mut entry.meta, now);
+                let (record, value_bytes) = self.encode(door, full, &entry.value, &entry.meta)?;
+                let ttl = entry.meta.life_left(now);
+                Ok(Some(Swap { record, ttl, then: Then::Remember(entry, value_bytes) }))
+            }
+        }
+    }
+
+    /// Brings memory in line with a change that the store has made.
+    fn follow(&self, space: &Space, key: &str, then: Then) {
+        match then {
+            Then::Remember(entry, value_bytes) => self.remember(space, key, &entry, value_bytes),
+            Then::Forget => drop(self.forget(space, key)),
+            Then::Rewrite { was, meta, value_bytes } => {
+                let mut evicted = Vec::new();
+                // Dropped after the lock is gone, so that a value's own `drop` may use the cache.
+                let before = self.flights.supersede(space.id, key, || {
+                    let before = self.memory.as_ref()?.remove(space.id, key)?;
+                    if before.meta.stamp == was {
+                        let entry = Entry { value: Arc::clone(&before.value), meta };
+                        drop(self.insert_in_memory(space, key, &entry, value_bytes, &mut evicted));
+                    }
+                    Some(before)
+                });
+                drop(before);
+                self.report_evicted(evicted);
+            }
+        }
+    }
+
+    fn stamp(&self, meta: &mut Meta, now: Timestamp) {
+        meta.stamp = self.clock.tick(now);
+        if meta.born == Stamp::ZERO {
+            meta.born = meta.stamp;
+        }
+    }
+
+    /// Stores a value if there is no fresh one. True if it was stored.
+    pub(crate) async fn add(&self, door: &Door, key: &str, new: NewValue, now: Timestamp) -> Result<bool> {
+        if new.options.ttl_or_default().is_zero() {
+            return Ok(false);
+        }
+        let added = self
+            .update(door, key, now, &mut |found| match found {
+                Some(Found { freshness: Freshness::Fresh, .. }) => Ok(Change::Keep),
+                _ => {
+                    Ok(Change::Put(Entry { value: Arc::clone(&new.value), meta: new.meta(Stamp::ZERO, now) }))
+                }
+            })
+            .await?;
+        if added {
+            self.emit(&Event::Written { namespace: door.space.keys.path(), key });
+        }
+        Ok(added)
+    }
+
+    /// Takes a fresh value out: of several callers one gets it.
+    pub(crate) async fn pull(&self, door: &Door, key: &str, now: Timestamp) -> Result<Option<AnyValue>> {
+        let mut pulled = None;
+        let outcome = self
+            .update(door, key, now, &mut |found| {
+                pulled = match found {
+                    Some(found) if found.freshness == Freshness::Fresh => Some(found.value()?),
+                    _ => None,
+                };
+                Ok(if pulled.is_some() { Change::Remove } else { Change::Keep })
+            })
+            .await;
+        if !matches!((&outcome, &pulled), (Ok(true), Some(_))) {
+            self.emit_miss(&door.space, key);
+            return outcome.map(|_| None);
+        }
+        let tier = if self.l2.is_some() { Tier::L2 } else { Tier::L1 };
+        self.emit_hit(&door.space, key, tier, false);
+        self.emit(&Event::Deleted { namespace: door.space.keys.path(), key });
+        Ok(pulled)
+    }
+
+    /// Gives a fresh entry a new TTL from now on; its grace stays. True if there was one.
+    pub(crate) async fn touch(&self, door: &Door, key: &str, ttl: Ttl, now: Timestamp) -> Result<bool> {
+        if ttl.is_zero() {
+            return self.delete(door, key, now).await;
+        }
+        let decide = &mut |found: Option<Found<'_>>| match found {
+            Some(Found { meta, freshness: Freshness::Fresh, .. }) => {
+                let mut meta = meta.clone();
+                let grace = grace_of(door, &meta);
+                meta.fresh_until = ttl.ends_at(now);
+                meta.stale_until = meta.fresh_until + grace;
+                Ok(Change::Rewrite(meta))
+            }
+            _ => Ok(Change::Keep),
+        };
+        self.update(door, key, now, decide).await
+    }
+
+    /// Makes an entry stale now, so that only its grace is left of it. True if there was one.
+    pub(crate) async fn expire(&self, door: &Door, key: &str, now: Timestamp) -> Result<bool> {
+        let mut existed = false;
+        let decide = &mut |found: Option<Found<'_>>| {
+            existed = found.is_some();
+            // Loads under way began before this, so they lose even where there is nothing to expire.
+            let Some(Found { meta, .. }) = found else { return Ok(Change::Remove) };
+            let mut meta = meta.clone();
+            if meta.stale_until == Timestamp::FOREVER {
+                meta.stale_until = now + grace_of(door, &meta);
+            }
+            meta.fresh_until = meta.fresh_until.min(now);
+            let has_grace = meta.freshness(now) == Freshness::Stale;
+            Ok(if has_grace { Change::Rewrite(meta) } else { Change::Remove })
+        };
+        self.update(door, key, now, decide).await?;
+        self.emit(&Event::Expired { namespace: door.space.keys.path(), key });
+        Ok(existed)
+    }
+}
+
+/// An entry's grace. One that lasts forever does not say; its cache's options do.
+fn grace_of(door: &Door, meta: &Meta) -> Duration {
+    if meta.stale_until == Timestamp::FOREVER {
+        return door.options.grace_or_default();
+    }
+    meta.stale_until.since(meta.fresh_until)
+}
+
+/// Waits a little longer after each loss, up to some milliseconds, so that writers of several processes take
+/// turns.
+async fn back_off(attempt: u32) {
+    if attempt < 3 {
+        tokio::task::yield_now().await;
+        return;
+    }
+    // Different in each process and at each attempt, which is all the randomness that is wanted.
+    let mixed = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(attempt);
+    let spread = xxhash_rust::xxh3::xxh3_64(&mixed.to_le_bytes()) % 4;
+    let millis = u64::from(attempt.min(8)) / 2 + spread;
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}

@@ -1,0 +1,12 @@
+//! What tests of caches and of drivers are made of; behind feature `testing`, and never in a release.
+//!
+//! [`driver_suite`](crate::driver_suite!) holds every driver to what the engine relies on, [`ManualClock`] is
+//! time that moves only when a test says so, and [`Chaos`] is a store that fails on command. It knows the
+//! words and the driver's door, and nothing of any one driver.
+
+mod chaos;
+mod clock;
+pub mod driver_suite;
+
+pub use chaos::{Chaos, ChaosHandle, Operation};
+pub use clock::ManualClock;
