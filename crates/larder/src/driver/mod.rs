@@ -7,6 +7,14 @@
 //! `docs/write-a-driver.md` shows a whole driver with its tests.
 
 mod memory;
+#[cfg(any(feature = "compress", feature = "encrypt"))]
+mod body;
+#[cfg(feature = "compress")]
+pub mod compress;
+#[cfg(feature = "encrypt")]
+pub mod encrypt;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
