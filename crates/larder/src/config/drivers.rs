@@ -2,9 +2,11 @@
 
 use super::registry::Registry;
 use super::stacks::MEMORY_ALIASES;
-#[cfg(any(feature = "file", feature = "sqlite"))]
 use super::store::StoreOptions;
 use crate::driver::MemoryDriver;
+#[cfg(feature = "sqlite")]
+use crate::driver::sqlite::{SqliteDriver, SqliteOptions};
+use crate::error::Result;
 use crate::memory::MemoryOptions;
 
 /// A driver that this crate has, whether or not this build does.
@@ -84,17 +86,56 @@ pub(crate) fn stack_default(path: &str) -> &'static str {
 
 /// The drivers of this build.
 pub(crate) fn compiled() -> Registry {
-    let registry = Registry::empty();
-    registry.driver("memory", &[], |options| {
-        for (other, name) in MEMORY_ALIASES {
-            options.alias(other, name)?;
-        }
-        let mut memory = MemoryOptions::default();
-        if let Some(items) = options.integer("max_items", 1..=i64::MAX)? {
-            memory.max_items = items.unsigned_abs();
-        }
-        memory.max_bytes = options.size("max_bytes")?;
-        memory.max_entry_bytes = options.size("max_entry_bytes")?;
+    let registry = Registry::empty().driver("memory", &[], |options| {
+        let memory = memory(options)?;
         Ok(async move { Ok(MemoryDriver::new(memory)) })
-    })
+    });
+    #[cfg(feature = "sqlite")]
+    let registry = registry.driver("sqlite", &["sqlite3"], |options| {
+        let sqlite = sqlite(options)?;
+        Ok(SqliteDriver::open(sqlite))
+    });
+    registry
+}
+
+fn memory(options: &mut StoreOptions) -> Result<MemoryOptions> {
+    for (other, name) in MEMORY_ALIASES {
+        options.alias(other, name)?;
+    }
+    let mut memory = MemoryOptions::default();
+    if let Some(items) = options.integer("max_items", 1..=i64::MAX)? {
+        memory.max_items = items.unsigned_abs();
+    }
+    memory.max_bytes = options.size("max_bytes")?;
+    memory.max_entry_bytes = options.size("max_entry_bytes")?;
+    Ok(memory)
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite(options: &mut StoreOptions) -> Result<SqliteOptions> {
+    for (other, name) in [
+        ("path", "location"),
+        ("filename", "location"),
+        ("connection.filename", "location"),
+        ("tableName", "table"),
+        ("autoCreateTable", "create_table"),
+        ("pruneInterval", "prune_interval"),
+    ] {
+        options.alias(other, name)?;
+    }
+    let location = options.location("location")?;
+    let (table, create_table) = (options.text("table")?, options.boolean("create_table")?);
+    let (max_bytes, prune_interval) =
+        (options.size("max_bytes")?, options.duration_or_off("prune_interval")?);
+    let (readers, busy_timeout) = (options.integer("readers", 1..=64)?, options.duration("busy_timeout")?);
+
+    let mut sqlite = SqliteOptions::new(options.required("location", location)?);
+    sqlite.table = table.unwrap_or(sqlite.table);
+    sqlite.create_table = create_table.unwrap_or(sqlite.create_table);
+    sqlite.max_bytes = max_bytes;
+    sqlite.prune_interval = prune_interval.unwrap_or(sqlite.prune_interval);
+    sqlite.readers = readers.and_then(|readers| usize::try_from(readers).ok()).unwrap_or(sqlite.readers);
+    sqlite.busy_timeout = busy_timeout.unwrap_or(sqlite.busy_timeout);
+    sqlite.check().map_err(|error| options.refuse(error.message()))?;
+    Ok(sqlite)
 }

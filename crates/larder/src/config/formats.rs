@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
+use serde_saphyr::budget::BudgetBreach;
 use toml::de::{DeTable, DeValue};
 
 use super::node::{Key, Node, Origin, Text, Value, error_at};
@@ -109,13 +110,26 @@ fn yaml(text: &str, file: &Arc<str>) -> Result<Node> {
 }
 
 fn yaml_error(error: &serde_saphyr::Error, file: &Arc<str>) -> Error {
-    let message = error.without_snippet().to_string();
-    // The place stands in front of our message, so it need not stand at the end of theirs.
-    let message = message.lines().next().unwrap_or_default();
-    let message = message.split(" at line ").next().unwrap_or(message);
-    let message =
-        message.split_once(": ").filter(|(head, _)| head.starts_with("error")).map_or(message, |(_, m)| m);
+    let error = error.without_snippet();
     let origin = origin_of(error.location(), file);
+    let too_large = "the document is too large, deep or branched once its aliases are followed";
+    let message = match error {
+        serde_saphyr::Error::DuplicateMappingKey { key, .. } => {
+            format!("duplicate key {:?}", key.as_deref().unwrap_or_default())
+        }
+        serde_saphyr::Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            "only one document is read".to_owned()
+        }
+        serde_saphyr::Error::Budget { .. }
+        | serde_saphyr::Error::AliasReplayLimitExceeded { .. }
+        | serde_saphyr::Error::AliasReplayStackDepthExceeded { .. } => too_large.to_owned(),
+        other => {
+            let message = other.to_string();
+            // The place stands in front of our message, so it need not stand in theirs.
+            let message = message.lines().next().unwrap_or_default();
+            message.split(" at line ").next().unwrap_or(message).to_owned()
+        }
+    };
     error_at(&origin, "", message)
 }
 
@@ -485,7 +499,7 @@ mod tests {
         }
         let error = parse(&text, Format::Yaml, "f").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.message().starts_with("f:"), "{error}");
+        assert!(error.message().contains("too large"), "{error}");
     }
 
     #[test]

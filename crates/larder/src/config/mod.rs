@@ -22,6 +22,7 @@
 //! ```
 
 mod beego;
+mod build;
 mod describe;
 mod drivers;
 mod env;
@@ -100,15 +101,13 @@ impl Config {
         Loader { variables: variables.into_iter().collect() }
     }
 
-    /// Whether a registry knows every driver and every option of every store. Connects to nothing.
+    /// Whether this could be built: a registry knows every driver and every option of every store, keys can be
+    /// read, and this build has what is asked for. Connects to nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Config`], with the place.
     pub fn check(&self, registry: &Registry) -> Result<()> {
-        for stack in self.stacks.values() {
-            stack.check(registry)?;
-        }
-        Ok(())
+        self.stacks.iter().try_for_each(|(name, stack)| stack.check(name, registry))
     }
 }
 

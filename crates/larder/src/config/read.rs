@@ -282,6 +282,7 @@ impl Fields {
     }
 
     /// The names that were asked for.
+    #[cfg(test)]
     pub(crate) fn known(&self) -> &[String] {
         &self.known
     }

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use super::Config;
 use super::env::{self, Override};
 use super::node::{Key, Node, Origin, Setting, Value, join};
 use super::read::{Fields, Item, did_you_mean, nearest, plain};
 use super::store::StoreConfig;
-use super::{Config, Registry};
 use crate::codec::CodecName;
 use crate::error::Result;
 use crate::time::Ttl;
@@ -117,19 +117,6 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
-    }
-}
-
-impl StackConfig {
-    /// Whether a registry knows its driver and every option of its store. Connects to nothing.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), with the place.
-    pub fn check(&self, registry: &Registry) -> Result<()> {
-        if let Some(store) = &self.l2 {
-            registry.check(store)?;
-        }
-        Ok(())
     }
 }
 

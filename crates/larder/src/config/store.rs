@@ -361,6 +361,11 @@ impl StoreOptions {
         error_at(origin, &super::node::join(&self.store.fields.path, name), what)
     }
 
+    /// An error about the store as a whole.
+    pub(crate) fn refuse(&self, what: impl fmt::Display) -> Error {
+        self.store.error(what)
+    }
+
     /// Refuses what nobody read. A [`Registry`](super::Registry) does this by itself.
     ///
     /// # Errors

@@ -1,0 +1,767 @@
+//! Configurations as people write them: what they mean, and what is said about those that mean nothing.
+#![cfg(feature = "config")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder::codec::CodecName;
+use larder::config::{Config, Format, Loader, MemoryConfig, Registry, Secret, Setting, StackConfig, StoreConfig};
+use larder::driver::{Driver, When, Written};
+use larder::time::{Ttl, minutes, seconds};
+use larder::{ErrorKind, Result};
+
+const FORMATS: [(Format, &str); 3] =
+    [(Format::Yaml, "c.yaml"), (Format::Toml, "c.toml"), (Format::Json, "c.json")];
+
+/// One mistake in YAML, TOML and JSON: the text, and the place at which it is found.
+type Mistake = (&'static str, [(&'static str, &'static str); 3]);
+
+const KNOWN: &str =
+    "(known: codec, compress, deadline, encrypt, grace, l1, l2, prefix, suppress_l2_errors, ttl)";
+
+const MISTAKES: &[Mistake] = &[
+    (
+        "unknown setting \"stack\", did you mean \"stacks\"? (known: defaults, stacks)",
+        [("stack:\n  users: {}", "1:1"), ("[stack.users]", "1:2"), ("{\"stack\": {\"users\": {}}}", "1:2")],
+    ),
+    (
+        "stacks.users: unknown option \"deadlin\", did you mean \"deadline\"? KNOWN",
+        [
+            ("stacks:\n  users:\n    ttl: 5m\n    deadlin: 1s", "4:5"),
+            ("[stacks.users]\nttl = '5m'\ndeadlin = '1s'", "3:1"),
+            ("{\"stacks\": {\"users\": {\n  \"ttl\": \"5m\",\n  \"deadlin\": \"1s\"}}}", "3:3"),
+        ],
+    ),
+    (
+        "stacks.users: unknown option \"bananas\" KNOWN",
+        [
+            ("stacks: {users: {bananas: 3}}", "1:18"),
+            ("stacks.users.bananas = 3", "1:14"),
+            ("{\"stacks\": {\"users\": {\"bananas\": 3}}}", "1:23"),
+        ],
+    ),
+    (
+        "stacks.users.l1: unknown option \"maxitems\", did you mean \"max_items\"? \
+         (known: max_bytes, max_entry_bytes, max_items)",
+        [
+            ("stacks:\n  users:\n    l1:\n      maxitems: 3", "4:7"),
+            ("[stacks.users.l1]\nmaxitems = 3", "2:1"),
+            ("{\"stacks\": {\"users\": {\"l1\":\n {\"maxitems\": 3}}}}", "2:3"),
+        ],
+    ),
+    (
+        "stacks.users.ttl: 300 has no unit: write \"300s\" for seconds or \"300ms\" for milliseconds",
+        [
+            ("stacks:\n  users:\n    ttl: 300", "3:10"),
+            ("[stacks.users]\nttl = 300", "2:7"),
+            ("{\"stacks\": {\"users\": {\n\"ttl\": 300}}}", "2:8"),
+        ],
+    ),
+    (
+        "stacks.users.grace: \"5 minuts\" is not a duration such as \"500ms\", \"5m\" or \"1h30m\"",
+        [
+            ("stacks:\n  users:\n    grace: 5 minuts", "3:12"),
+            ("[stacks.users]\ngrace = '5 minuts'", "2:9"),
+            ("{\"stacks\": {\"users\": {\n\"grace\": \"5 minuts\"}}}", "2:10"),
+        ],
+    ),
+    (
+        "stacks.users.ttl: expected a duration such as \"5m\", or \"forever\", found a list",
+        [
+            ("stacks:\n  users:\n    ttl: [5m]", "3:10"),
+            ("[stacks.users]\nttl = ['5m']", "2:7"),
+            ("{\"stacks\": {\"users\": {\n\"ttl\": [\"5m\"]}}}", "2:8"),
+        ],
+    ),
+    (
+        "stacks.users.l1.max_bytes: \"64 potatoes\" is not a size such as \"64MiB\", \"10mb\" or a number of bytes",
+        [
+            ("stacks:\n  users:\n    l1: {max_bytes: 64 potatoes}", "3:21"),
+            ("[stacks.users]\nl1 = {max_bytes = '64 potatoes'}", "2:19"),
+            ("{\"stacks\": {\"users\": {\n\"l1\": {\"max_bytes\": \"64 potatoes\"}}}}", "2:21"),
+        ],
+    ),
+    (
+        "stacks.users.compress.level: expected a whole number from 1 to 22, found 23",
+        [
+            ("stacks:\n  users:\n    compress: {level: 23}", "3:23"),
+            ("[stacks.users]\ncompress.level = 23", "2:18"),
+            ("{\"stacks\": {\"users\": {\n\"compress\": {\"level\": 23}}}}", "2:23"),
+        ],
+    ),
+    (
+        "stacks.users.suppress_l2_errors: expected true or false, found \"perhaps\"",
+        [
+            ("stacks:\n  users:\n    suppress_l2_errors: perhaps", "3:25"),
+            ("[stacks.users]\nsuppress_l2_errors = 'perhaps'", "2:22"),
+            ("{\"stacks\": {\"users\": {\n\"suppress_l2_errors\": \"perhaps\"}}}", "2:23"),
+        ],
+    ),
+    (
+        "stacks.users.codec: expected one of json, messagepack, found \"mesagepack\", did you mean \"messagepack\"?",
+        [
+            ("stacks:\n  users:\n    codec: mesagepack", "3:12"),
+            ("[stacks.users]\ncodec = 'mesagepack'", "2:9"),
+            ("{\"stacks\": {\"users\": {\n\"codec\": \"mesagepack\"}}}", "2:10"),
+        ],
+    ),
+    (
+        "stacks.users.prefix: expected text (put it in quotes), found 2024",
+        [
+            ("stacks:\n  users:\n    prefix: 2024", "3:13"),
+            ("[stacks.users]\nprefix = 2024", "2:10"),
+            ("{\"stacks\": {\"users\": {\n\"prefix\": 2024}}}", "2:11"),
+        ],
+    ),
+    (
+        "stacks.users.deadline: a deadline must be longer than zero",
+        [
+            ("stacks:\n  users:\n    deadline: 0", "3:15"),
+            ("[stacks.users]\ndeadline = 0", "2:12"),
+            ("{\"stacks\": {\"users\": {\n\"deadline\": 0}}}", "2:13"),
+        ],
+    ),
+    (
+        "defaults: unknown option \"tll\", did you mean \"ttl\"? KNOWN",
+        [
+            ("defaults:\n  tll: 5m\nstacks: {a: }", "2:3"),
+            ("[defaults]\ntll = '5m'\n[stacks.a]", "2:1"),
+            ("{\"defaults\": {\n\"tll\": \"5m\"}, \"stacks\": {\"a\": {}}}", "2:1"),
+        ],
+    ),
+    (
+        "stacks.users.l2: unknown driver \"redis\" (this build has: DRIVERS)",
+        [
+            ("stacks:\n  users:\n    l2: redis://:hunter2@cache:6379/0", "3:9"),
+            ("[stacks.users]\nl2 = 'redis://:hunter2@cache:6379/0'", "2:6"),
+            ("{\"stacks\": {\"users\": {\n\"l2\": \"redis://:hunter2@cache:6379/0\"}}}", "2:7"),
+        ],
+    ),
+    (
+        "stacks.users.l2: unknown driver \"memroy\", did you mean \"memory\"? (this build has: DRIVERS)",
+        [
+            ("stacks:\n  users:\n    l2: {driver: memroy}", "3:18"),
+            ("[stacks.users]\nl2.driver = 'memroy'", "2:13"),
+            ("{\"stacks\": {\"users\": {\n\"l2\": {\"driver\": \"memroy\"}}}}", "2:18"),
+        ],
+    ),
+    (
+        "stacks.users.l2: a store needs \"driver\" or \"url\", did you mean \"driver\"?",
+        [
+            ("stacks:\n  users:\n    l2: {drivr: memory, max_items: 3}", "3:9"),
+            ("[stacks.users]\nl2 = {drivr = 'memory', max_items = 3}", "2:6"),
+            ("{\"stacks\": {\"users\": {\n\"l2\": {\"drivr\": \"memory\", \"max_items\": 3}}}}", "2:7"),
+        ],
+    ),
+    (
+        "stacks.users.l2: a store has to begin with its driver, as in \"sqlite:FILE\" or \"file:DIRECTORY\"",
+        [
+            ("stacks:\n  users:\n    l2: ./cache.db", "3:9"),
+            ("[stacks.users]\nl2 = './cache.db'", "2:6"),
+            ("{\"stacks\": {\"users\": {\n\"l2\": \"./cache.db\"}}}", "2:7"),
+        ],
+    ),
+    (
+        "stacks.users.l2: unknown option \"max_itms\", did you mean \"max_items\"? \
+         (known: max_bytes, max_entry_bytes, max_items)",
+        [
+            ("stacks:\n  users:\n    l2: memory:?max_itms=3", "3:9"),
+            ("[stacks.users]\nl2 = 'memory:?max_itms=3'", "2:6"),
+            ("{\"stacks\": {\"users\": {\n\"l2\": \"memory:?max_itms=3\"}}}", "2:7"),
+        ],
+    ),
+    (
+        "stacks.users.l2.max_items: expected a whole number from 1, found \"none\"",
+        [
+            ("stacks:\n  users:\n    l2:\n      memory:\n        max_items: none", "5:20"),
+            ("[stacks.users.l2.memory]\nmax_items = 'none'", "2:13"),
+            ("{\"stacks\": {\"users\": {\"l2\": {\"memory\": {\n\"max_items\": \"none\"}}}}}", "2:14"),
+        ],
+    ),
+    (
+        "stacks.users.l2: the memory driver takes nothing after its scheme",
+        [
+            ("stacks:\n  users:\n    l2: memory:here", "3:9"),
+            ("[stacks.users]\nl2 = 'memory:here'", "2:6"),
+            ("{\"stacks\": {\"users\": {\n\"l2\": \"memory:here\"}}}", "2:7"),
+        ],
+    ),
+    (
+        "stacks.users.l1: \"maxItems\" and \"max_items\" are the same option, given twice",
+        [
+            ("stacks:\n  users:\n    l1: {maxItems: 3, max_items: 4}", "3:10"),
+            ("[stacks.users.l1]\nmaxItems = 3\nmax_items = 4", "2:1"),
+            ("{\"stacks\": {\"users\": {\"l1\": {\n\"maxItems\": 3, \"max_items\": 4}}}}", "2:1"),
+        ],
+    ),
+    (
+        "stacks.users: the stack has neither a memory tier (\"l1\") nor a store (\"l2\")",
+        [
+            ("stacks:\n  users: {l1: false}", "2:10"),
+            ("[stacks.users]\nl1 = false", "1:1"),
+            ("{\"stacks\": {\"users\": {\"l1\": false}}}", "1:22"),
+        ],
+    ),
+    (
+        "stacks.users.encrypt: encryption needs \"keys\", a list of ID:CIPHER:SECRET",
+        [
+            ("stacks:\n  users:\n    encrypt: {keys: []}", "3:14"),
+            ("[stacks.users]\nencrypt = {keys = []}", "2:11"),
+            ("{\"stacks\": {\"users\": {\n\"encrypt\": {\"keys\": []}}}}", "2:12"),
+        ],
+    ),
+    (
+        "stacks.users.l2: the variable CACHE_DIR is not set (\"${CACHE_DIR:-…}\" gives a default)",
+        [
+            ("stacks:\n  users:\n    l2: sqlite:${CACHE_DIR}/c.db", "3:9"),
+            ("[stacks.users]\nl2 = 'sqlite:${CACHE_DIR}/c.db'", "2:6"),
+            ("{\"stacks\": {\"users\": {\n\"l2\": \"sqlite:${CACHE_DIR}/c.db\"}}}", "2:7"),
+        ],
+    ),
+    (
+        "stacks: expected a map of stacks by name, found a list",
+        [
+            ("stacks:\n  - users", "2:3"),
+            ("stacks = ['users']", "1:10"),
+            ("{\"stacks\": [\"users\"]}", "1:12"),
+        ],
+    ),
+];
+
+/// The error that a document gives when it is read, or else when its stores are.
+fn error_of(text: &str, format: Format, name: &str) -> String {
+    let checked = Config::parse(text, format, name).and_then(|config| config.check(&Registry::compiled()));
+    match checked {
+        Ok(()) => "no error".to_owned(),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+            error.message().to_owned()
+        }
+    }
+}
+
+#[test]
+fn every_mistake_is_named_with_its_place_in_every_format() {
+    let drivers = Registry::compiled().names().collect::<Vec<_>>().join(", ");
+    let mut wrong = String::new();
+    for (said, written) in MISTAKES {
+        let said = said.replace("KNOWN", KNOWN).replace("DRIVERS", &drivers);
+        for ((format, name), (text, place)) in FORMATS.into_iter().zip(written) {
+            let (expected, found) = (format!("{name}:{place}: {said}"), error_of(text, format, name));
+            if found != expected {
+                wrong.push_str(&format!("  expected {expected}\n  found    {found}\n"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn what_is_no_document_is_said_in_the_words_of_its_parser() {
+    let mut said = String::new();
+    for ((format, name), texts) in FORMATS.into_iter().zip([
+        ["a: 1\na: 2", "stacks:\n\tusers: {}", "stacks: {a: \"x}", "- a\n--- \n- b", "a: *b"],
+        ["a = 1\na = 2", "stacks = ", "a = 'x", "a = 1 b = 2", "[a\nb = 1"],
+        ["{\"a\": 1,\n \"a\": 2}", "{\"stacks\": }", "{\"a\": \"x}", "{} {}", "{\"a\": 01}"],
+    ]) {
+        for text in texts {
+            said.push_str(&error_of(text, format, name));
+            said.push('\n');
+        }
+    }
+    let expected = "\
+c.yaml:2:1: duplicate key \"a\"
+c.yaml:2:2: tabs disallowed within this context (block indentation)
+c.yaml:1:13: unclosed quote
+c.yaml:2:1: only one document is read
+c.yaml:1:4: alias references unknown anchor
+c.toml:2:1: duplicate key
+c.toml:1:10: string values must be quoted, expected literal string
+c.toml:1:7: invalid literal string, expected `'`
+c.toml:1:9: unexpected key or value, expected newline, `#`
+c.toml:1:3: unclosed table, expected `]`
+c.json:2:2: duplicate key \"a\"
+c.json:1:12: expected value
+c.json:1:9: EOF while parsing a string
+c.json:1:4: trailing characters
+c.json:1:8: invalid number
+";
+    assert!(said == expected, "\n{said}");
+}
+
+fn yaml(text: &str) -> Config {
+    Config::parse(text, Format::Yaml, "c.yaml").unwrap()
+}
+
+fn stack(text: &str) -> StackConfig {
+    yaml(text).stacks.remove("users").unwrap()
+}
+
+fn value<T>(setting: Option<Setting<T>>) -> T {
+    setting.unwrap().value
+}
+
+fn loader(variables: &[(&str, &str)]) -> Loader {
+    Config::with_env(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+}
+
+#[test]
+fn the_three_formats_mean_the_same() {
+    let documents = [
+        "defaults: {ttl: 10m}
+stacks:
+  users:
+    l1: {max_items: 1_000, max_bytes: 64MiB, max_entry_bytes: 65536}
+    l2: memory:?max_items=5
+    prefix: app
+    grace: 1h30m
+    codec: messagepack
+    deadline: 200ms
+    suppress_l2_errors: true
+    compress: {level: 3, threshold: 2kb}
+    encrypt: {keys: ['1:aes-256-gcm:SECRET']}
+  pages: {l1: false, l2: {memory: {max_items: 5}}, ttl: forever, compress: true}
+",
+        "[defaults]
+ttl = '10m'
+[stacks.users]
+l1 = {max_items = 1_000, max_bytes = '64MiB', max_entry_bytes = 65536}
+l2 = 'memory:?max_items=5'
+prefix = 'app'
+grace = '1h30m'
+codec = 'messagepack'
+deadline = '200ms'
+suppress_l2_errors = true
+compress = {level = 3, threshold = '2kb'}
+encrypt.keys = ['1:aes-256-gcm:SECRET']
+[stacks.pages]
+l1 = false
+ttl = 'forever'
+compress = true
+l2.memory.max_items = 5
+",
+        r#"{"defaults": {"ttl": "10m"}, "stacks": {"users": {
+"l1": {"max_items": 1000, "max_bytes": "64MiB", "max_entry_bytes": 65536},
+"l2": "memory:?max_items=5", "prefix": "app", "grace": "1h30m", "codec": "messagepack",
+"deadline": "200ms", "suppress_l2_errors": true, "compress": {"level": 3, "threshold": "2kb"},
+"encrypt": {"keys": ["1:aes-256-gcm:SECRET"]}}, "pages": {"l1": false,
+"l2": {"memory": {"max_items": 5}}, "ttl": null, "compress": true}}}"#,
+    ];
+    for ((format, name), text) in FORMATS.into_iter().zip(documents) {
+        let text = text.replace("SECRET", &"ab".repeat(32));
+        let mut config = Config::parse(&text, format, name).unwrap();
+        config.check(&Registry::compiled()).unwrap();
+        let users = config.stacks.remove("users").unwrap();
+        let MemoryConfig::On(limits) = users.l1 else { panic!("{name}: no memory tier") };
+        assert_eq!(value(limits.max_items), 1_000);
+        assert_eq!(value(limits.max_bytes), 64 << 20);
+        assert_eq!(value(limits.max_entry_bytes), 65_536);
+        assert_eq!(users.l2.unwrap().driver(), "memory");
+        assert_eq!(value(users.prefix), "app");
+        assert_eq!(value(users.ttl), Ttl::For(minutes(10)));
+        assert_eq!(value(users.grace), minutes(90));
+        assert_eq!(value(users.codec), CodecName::MessagePack);
+        assert_eq!(value(users.deadline), Duration::from_millis(200));
+        assert!(value(users.suppress_l2_errors));
+        let compress = users.compress.unwrap();
+        assert_eq!((value(compress.level), value(compress.threshold)), (3, 2_048));
+        assert_eq!(users.encrypt.unwrap().keys.len(), 1);
+        let pages = config.stacks.remove("pages").unwrap();
+        assert!(matches!(pages.l1, MemoryConfig::Off(_)), "{name}");
+        assert_eq!(value(pages.ttl), Ttl::Forever);
+        assert!(pages.compress.is_some_and(|compress| compress.level.is_none()));
+    }
+}
+
+#[test]
+fn what_a_stack_says_wins_over_the_defaults_option_by_option() {
+    let text = "
+defaults: {ttl: 10m, grace: 1h, l1: {maxItems: 5, maxSize: 1kb}, l2: 'memory:?max_items=9'}
+stacks:
+  users: {ttl: 5m, grace: false, l1: {max_items: 7}}
+  pages: {l2: {memory: {}}, l1: false}
+  empty:
+";
+    let mut config = yaml(text);
+    let users = config.stacks.remove("users").unwrap();
+    assert_eq!((value(users.ttl), value(users.grace)), (minutes(5).into(), Duration::ZERO));
+    let MemoryConfig::On(limits) = users.l1 else { panic!("no memory tier") };
+    assert_eq!((value(limits.max_items), value(limits.max_bytes)), (7, 1_024));
+    assert!(config.stacks["empty"].l2.is_some());
+    assert!(matches!(config.stacks["pages"].l1, MemoryConfig::Off(_)));
+    let told = config.describe(&Registry::compiled()).unwrap();
+    let pages = told.split("pages\n").nth(1).unwrap();
+    assert!(pages.contains("100000") && !pages.contains(" 9 "), "a store is replaced as a whole:\n{told}");
+}
+
+#[test]
+fn every_way_to_write_a_store_means_the_same() {
+    let registry = Registry::compiled();
+    for store in [
+        "'memory:?max_items=5'",
+        "{url: 'memory:', max_items: 5}",
+        "{url: memory, max_items: '5'}",
+        "{driver: memory, max_items: 5}",
+        "{driver: Memory, maxItems: '5'}",
+        "{memory: {max_items: 5}}",
+        "{name: memory, options: {maxItems: 5}}",
+    ] {
+        let config = yaml(&format!("stacks: {{users: {{l2: {store}}}}}"));
+        let lines = config.explain(&registry).unwrap();
+        let items = lines.iter().find(|line| line.option == "l2.max_items").unwrap();
+        assert_eq!(items.value, "5", "{store}");
+        assert!(items.origin.to_string().starts_with("c.yaml:1:"), "{store}");
+    }
+}
+
+#[test]
+fn variables_are_put_in_after_parsing_so_they_cannot_add_anything() {
+    let evil = "x\"\n  l1: false # }";
+    let config = loader(&[("PREFIX", evil), ("N", "7")])
+        .parse(
+            "stacks: {users: {prefix: \"${PREFIX}\", l1: {max_items: \"${N}\"}, ttl: \"${TTL:-5m}\"}}",
+            Format::Yaml,
+            "c.yaml",
+        )
+        .unwrap();
+    let users = config.stacks["users"].clone();
+    assert_eq!(value(users.prefix), evil);
+    assert_eq!(value(users.ttl), minutes(5).into());
+    assert!(matches!(users.l1, MemoryConfig::On(limits) if value(limits.max_items.clone()) == 7));
+    let escaped = stack("stacks: {users: {prefix: '$${PREFIX}'}}");
+    assert_eq!(value(escaped.prefix), "${PREFIX}");
+}
+
+#[test]
+fn a_variable_overrides_what_is_written_and_is_named_as_its_origin() {
+    let text = "
+stacks:
+  My-Users: {ttl: 5m, l2: 'memory:?max_items=9', l1: false}
+  pages: {l2: {memory: {maxItems: 9}}, l1: {maxItems: 3}}
+";
+    let loader = loader(&[
+        ("LARDER_STACKS__MY_USERS__TTL", "10m"),
+        ("larder_stacks__my_users__l1__max_items", "4"),
+        ("LARDER_STACKS__MY_USERS__L2__MAX_BYTES", "1mb"),
+        ("LARDER_STACKS__PAGES__L2__MAX_ITEMS", "8"),
+        ("LARDER_STACKS__PAGES__L1__MAX_ITEMS", "2"),
+        ("LARDER_DEFAULTS__GRACE", "1h"),
+        ("LARDER_KEY", "not an override"),
+    ]);
+    let told = loader.parse(text, Format::Yaml, "c.yaml").unwrap();
+    let lines = told.explain(&Registry::compiled()).unwrap();
+    let told = |stack: &str, option: &str| {
+        let line = lines.iter().find(|line| line.stack == stack && line.option == option).unwrap();
+        format!("{} {}", line.value, line.origin)
+    };
+    assert_eq!(told("My-Users", "ttl"), "10m LARDER_STACKS__MY_USERS__TTL");
+    assert_eq!(told("My-Users", "l1.max_items"), "4 larder_stacks__my_users__l1__max_items");
+    assert_eq!(told("My-Users", "l2.max_items"), "9 c.yaml:3:27");
+    assert_eq!(told("My-Users", "l2.max_bytes"), "1MiB LARDER_STACKS__MY_USERS__L2__MAX_BYTES");
+    assert_eq!(told("My-Users", "grace"), "1h LARDER_DEFAULTS__GRACE");
+    assert_eq!(told("pages", "l2.max_items"), "8 LARDER_STACKS__PAGES__L2__MAX_ITEMS");
+    assert_eq!(told("pages", "l1.max_items"), "2 LARDER_STACKS__PAGES__L1__MAX_ITEMS");
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    let text = "stacks: {users: {l2: 'memory:'}}";
+    for (variable, given, said) in [
+        ("TTL", "ten", "stacks.users.ttl: \"ten\" is not a duration such as \"500ms\", \"5m\" or \"1h30m\", nor \"forever\""),
+        ("TLL", "5m", "stacks.users: unknown option \"tll\", did you mean \"ttl\"? KNOWN"),
+        ("L2__MAX_ITMS", "5", "stacks.users.l2: unknown option \"max_itms\", did you mean \"max_items\"? (known: max_bytes, max_entry_bytes, max_items)"),
+        ("L2", "memroy:", "stacks.users.l2: unknown driver \"memroy\", did you mean \"memory\"? (this build has: DRIVERS)"),
+        ("TTL__X", "5m", "stacks.users.ttl: expected a duration such as \"5m\", or \"forever\", found a map"),
+    ] {
+        let variable = format!("LARDER_STACKS__USERS__{variable}");
+        let registry = Registry::compiled();
+        let drivers = registry.names().collect::<Vec<_>>().join(", ");
+        let error = loader(&[(&variable, given)])
+            .parse(text, Format::Yaml, "c.yaml")
+            .and_then(|config| config.check(&registry))
+            .unwrap_err();
+        let said = said.replace("KNOWN", KNOWN).replace("DRIVERS", &drivers);
+        assert_eq!(error.message(), format!("{variable}: {said}"));
+    }
+    let error = loader(&[("LARDER_STACKS__USRS__TTL", "5m")]).parse(text, Format::Yaml, "c.yaml").unwrap_err();
+    assert_eq!(
+        error.message(),
+        "LARDER_STACKS__USRS__TTL: there is no stack \"usrs\", did you mean \"users\"? (known: users)"
+    );
+}
+
+#[test]
+fn variables_alone_can_make_a_stack() {
+    let variables = [("LARDER_STACKS__JOBS__L2", "memory:"), ("LARDER_STACKS__JOBS__TTL", "forever")];
+    let config = loader(&variables).environment_only().unwrap();
+    assert_eq!(config.stacks["jobs"].ttl.as_ref().unwrap().value, Ttl::Forever);
+    assert!(loader(&[]).environment_only().unwrap().stacks.is_empty());
+}
+
+#[test]
+fn bentocache_words_are_understood() {
+    let text = "
+stacks:
+  memory: {l1: {maxSize: 10mb, maxItems: 1000, maxEntrySize: 2kb}, suppressL2Errors: false}
+  store: {l1: false, l2: {memory: {maxSize: 10485760, maxItems: '1000'}}, grace: false}
+";
+    let lines = yaml(text).explain(&Registry::compiled()).unwrap();
+    let told = |stack: &str, option: &str| {
+        lines.iter().find(|line| line.stack == stack && line.option == option).unwrap().value.clone()
+    };
+    assert_eq!(told("memory", "l1.max_bytes"), "10MiB");
+    assert_eq!(told("memory", "l1.max_items"), "1000");
+    assert_eq!(told("memory", "l1.max_entry_bytes"), "2KiB");
+    assert_eq!(told("store", "l2.max_bytes"), "10MiB");
+    assert_eq!(told("store", "l2.max_items"), "1000");
+    assert_eq!(told("store", "grace"), "0");
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn bentocache_sqlite_options_are_understood() {
+    let text = "
+stacks:
+  sqlite:
+    l2:
+      driver: sqlite
+      connection: {filename: cache.sqlite3}
+      tableName: bentocache
+      autoCreateTable: true
+      pruneInterval: false
+";
+    let lines = yaml(text).explain(&Registry::compiled()).unwrap();
+    let told: Vec<String> = lines
+        .iter()
+        .filter(|line| line.option.starts_with("l2."))
+        .map(|line| format!("{} {} {}", line.option, line.value, line.origin))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "l2.driver sqlite c.yaml:5:15",
+            "l2.location cache.sqlite3 c.yaml:6:30",
+            "l2.table bentocache c.yaml:7:18",
+            "l2.create_table true c.yaml:8:24",
+            "l2.max_bytes no limit default",
+            "l2.prune_interval off c.yaml:9:22",
+            "l2.readers 4 default",
+            "l2.busy_timeout 5s default",
+        ]
+    );
+    let wrong = text.replace("filename:", "filname:");
+    assert_eq!(
+        error_of(&wrong, Format::Yaml, "c.yaml"),
+        "c.yaml:6:20: stacks.sqlite.l2.connection: unknown option \"filname\", did you mean \"filename\"? (known: filename)"
+    );
+    for (options, said) in [
+        ("table=a;b", "\"a;b\" cannot name a table: a letter or underscore, then up to 62 letters, digits and underscores, and not sqlite_ in front"),
+        ("max_bytes=1", "max_bytes of a sqlite store is less than 256 KiB"),
+        ("prune_interval=0", "the prune interval of a sqlite store is zero"),
+    ] {
+        let text = format!("stacks: {{a: {{l2: 'sqlite:c.db?{options}'}}}}");
+        assert_eq!(error_of(&text, Format::Yaml, "c"), format!("c:1:17: stacks.a.l2: {said}"));
+    }
+    assert_eq!(
+        error_of("stacks: {a: {l2: 'sqlite:'}}", Format::Yaml, "c"),
+        "c:1:18: stacks.a.l2: the sqlite driver needs the option \"location\""
+    );
+}
+
+/// A driver of one's own, which takes options of every type.
+#[derive(Debug)]
+struct Own {
+    delay: Duration,
+}
+
+#[async_trait::async_trait]
+impl Driver for Own {
+    fn name(&self) -> &'static str {
+        "own"
+    }
+    async fn get(&self, _: &str) -> Result<Option<Bytes>> {
+        Ok(Some(self.delay.as_millis().to_string().into()))
+    }
+    async fn set(&self, _: &str, value: Bytes, _: Option<Duration>, when: When) -> Result<Written> {
+        Ok(when.outcome(None, &value))
+    }
+    async fn delete(&self, _: &str) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+fn registry() -> Registry {
+    Registry::compiled().driver("own", &["mine"], |options| {
+        let url = options.url();
+        let delay = options.duration("delay")?;
+        let token = options.secret("token")?;
+        let mode = options.choice("mode", &["fast", "slow"])?;
+        let delay = options.required("delay", delay)?;
+        if mode == Some("slow") && token.is_none() {
+            return Err(options.error("mode", "slow needs a token"));
+        }
+        let _ = url;
+        Ok(async move { Ok(Own { delay }) })
+    })
+}
+
+#[tokio::test]
+async fn ones_own_driver_gets_the_same_precision() {
+    let registry = registry();
+    let store = StoreConfig::from_url("mine://:hunter2@host/0?delay=7ms&mode=FAST", "--store").unwrap();
+    let driver = registry.open(&store).await.unwrap();
+    assert_eq!(driver.get("k").await.unwrap().as_deref(), Some(&b"7"[..]));
+    for (url, said) in [
+        ("own:?delay=7", "--store: delay: \"7\" has no unit: write \"7s\" for seconds or \"7ms\" for milliseconds"),
+        ("own:?delai=7ms&delay=7ms", "--store: unknown option \"delai\", did you mean \"delay\"? (known: delay, mode, token)"),
+        ("own:", "--store: the own driver needs the option \"delay\""),
+        ("own:?delay=7ms&mode=slow", "--store: mode: slow needs a token"),
+        ("own:?delay=7ms&delay=8ms", "--store: the option \"delay\" is given twice"),
+        ("own:?delay", "--store: the option \"delay\" of the URL has no value"),
+    ] {
+        let error = StoreConfig::from_url(url, "--store").and_then(|store| registry.check(&store)).unwrap_err();
+        assert_eq!(error.message(), said, "{url}");
+    }
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let key = "5ec2e7".repeat(10) + "5ec2";
+    let text = format!(
+        "stacks:
+  users:
+    l2: {{url: 'own://user:hunter2@host/0', delay: 5ms, token: hunter2}}
+    encrypt: {{keys: ['1:aes-256-gcm:{key}', '${{OLD}}']}}
+  pages: {{l2: 'own://${{PW}}@host?delay=5ms&token=${{PW}}'}}
+"
+    );
+    let old = format!("2:aes-256-gcm:{key}");
+    let loader = loader(&[("OLD", &old), ("PW", "hunter2"), ("LARDER_STACKS__PAGES__L2__TOKEN", "hunter2")]);
+    let config = loader.parse(&text, Format::Yaml, "c.yaml").unwrap();
+    let told = config.describe(&registry()).unwrap();
+    assert!(told.contains("1:aes-256-gcm:***") && told.contains("//***@host/0"), "{told}");
+    let printed = format!("{config:?} {config:#?} {loader:?} {told} {:?}", Secret::new("hunter2"));
+    assert!(!printed.contains("hunter2") && !printed.contains("5ec2"), "{printed}");
+    let store = StoreConfig::from_url("own://hunter2@host?token=hunter2", "--store").unwrap();
+    let wrong = registry().check(&store).unwrap_err();
+    assert!(!format!("{store} {store:?} {wrong} {wrong:?}").contains("hunter2"));
+    for key in [old.replace("5e", "zz"), old.replace("2:aes", "2:ads"), "hunter2".to_owned()] {
+        let text = format!("stacks: {{users: {{l2: 'memory:', encrypt: {{keys: '{key}'}}}}}}");
+        let said = error_of(&text, Format::Yaml, "c.yaml");
+        assert!(said.starts_with("c.yaml:1:49: stacks.users.encrypt.keys: "), "{said}");
+        assert!(!said.contains("hunter2") && !said.contains("c2e7"), "{said}");
+    }
+}
+
+#[test]
+fn what_a_configuration_means_is_told_with_its_origins() {
+    let text = "stacks:\n  users: {l1: {max_items: 10}, l2: 'memory:?max_bytes=1mb', ttl: 5m}\n  tiny: {}\n";
+    let told = yaml(text).describe(&Registry::compiled()).unwrap();
+    let expected = "\
+tiny
+  l1.max_items             100000    default
+  l1.max_bytes             no limit  default
+  l1.max_entry_bytes       4MiB      default
+  ttl                      30m       default
+  grace                    0         default
+  l2                       none      default
+users
+  l1.max_items             10        c.yaml:2:27
+  l1.max_bytes             no limit  default
+  l1.max_entry_bytes       4MiB      default
+  ttl                      5m        c.yaml:2:66
+  grace                    0         default
+  l2.driver                memory    c.yaml:2:36
+  l2.max_items             100000    default
+  l2.max_bytes             1MiB      c.yaml:2:36
+  l2.max_entry_bytes       4MiB      default
+  prefix                   users     default
+  codec                    json      default
+  deadline                 2s        default
+  suppress_l2_errors       true      default
+  compress                 off       default
+  encrypt                  off       default
+";
+    assert!(told == expected, "\n{told}");
+}
+
+#[tokio::test]
+async fn a_configuration_becomes_stacks_that_work() {
+    let key = "5ec2e7".repeat(10) + "5ec2";
+    let text = format!(
+        "defaults: {{l2: 'memory:', compress: true, encrypt: {{keys: ['1:xchacha20-poly1305:{key}']}}}}
+stacks: {{users: {{ttl: 5m}}, pages: {{l1: false, codec: messagepack}}}}"
+    );
+    let larder = yaml(&text).build(&Registry::compiled()).await.unwrap();
+    for name in ["users", "pages"] {
+        let cache = larder.cache::<String>(name).unwrap();
+        cache.set("42", "Ada".repeat(1_000)).await.unwrap();
+        assert_eq!(cache.get("42").await.unwrap().map(|value| value.len()), Some(3_000), "{name}");
+    }
+    larder.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_driver_that_cannot_open_is_named_with_its_place() {
+    let registry = Registry::empty().driver("broken", &[], |_| {
+        Ok(async move { Err::<Own, _>(larder::Error::new(ErrorKind::Unavailable, "no route")) })
+    });
+    let config = yaml("stacks: {users: {l2: 'broken:'}}");
+    config.check(&registry).unwrap();
+    let error = config.build(&registry).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(error.message(), "c.yaml:1:22: stacks.users.l2: cannot open the store");
+    assert!(error.to_string().ends_with("unavailable: no route"), "{error}");
+}
+
+#[test]
+fn a_file_is_read_by_its_extension() {
+    let directory = tempfile::tempdir().unwrap();
+    for (extension, text) in
+        [("yml", "stacks: {a: {}}"), ("TOML", "[stacks.a]"), ("json", "{\"stacks\": {\"a\": {}}}")]
+    {
+        let path = directory.path().join(format!("c.{extension}"));
+        std::fs::write(&path, text).unwrap();
+        assert!(loader(&[]).load(&path).unwrap().stacks.contains_key("a"));
+    }
+    let missing = loader(&[]).load(directory.path().join("none.yaml")).unwrap_err();
+    assert!(missing.kind() == ErrorKind::Config && missing.to_string().contains("none.yaml"), "{missing}");
+    let format = loader(&[]).load("larder.ini").unwrap_err();
+    assert!(format.message().starts_with("larder.ini: cannot tell the format"), "{format}");
+    std::fs::write(directory.path().join("big.json"), vec![b' '; (1 << 20) + 1]).unwrap();
+    let big = loader(&[]).load(directory.path().join("big.json")).unwrap_err();
+    assert!(big.message().ends_with("the document is larger than 1048576 bytes"), "{big}");
+}
+
+#[test]
+fn beego_memory_strings_are_understood() {
+    for json in [r#"{"interval":60}"#, r#"{"interval":"60"}"#, "{}"] {
+        let stack = Config::from_beego("memory", json).unwrap();
+        stack.check("old", &Registry::compiled()).unwrap();
+        assert_eq!(value(stack.ttl), Ttl::Forever);
+        assert!(matches!(stack.l1, MemoryConfig::Off(_)));
+        assert_eq!(stack.l2.unwrap().driver(), "memory");
+    }
+    for (name, json, said) in [
+        ("memory", r#"{"intervall":60}"#, "beego's memory cache:1:2: unknown option \"intervall\", did you mean \"interval\"? (known: interval)"),
+        ("memory", "[]", "beego's memory cache:1:1: expected a map of options, found a list"),
+        ("memory", r#"{"interval":"x"}"#, "beego's memory cache:1:13: interval: expected a whole number from -4294967295 to 4294967295, found \"x\""),
+        ("redis", r#"{"conn":":6039","password":"thePassWord"}"#, "beego: cannot take over beego's adapter \"redis\" (known: file, memory)"),
+    ] {
+        let error = Config::from_beego(name, json).unwrap_err();
+        assert_eq!(error.message(), said);
+    }
+}
+
+#[test]
+fn beego_file_strings_are_understood() {
+    let numbers = r#"{"CachePath":"./cache","FileSuffix":".cache","DirectoryLevel":2,"EmbedExpiry":120}"#;
+    let texts = r#"{"CachePath":"./cache","FileSuffix":".cache","DirectoryLevel":"2","EmbedExpiry":"120"}"#;
+    for json in [numbers, texts] {
+        let stack = Config::from_beego("file", json).unwrap();
+        assert_eq!(value(stack.ttl), Ttl::For(seconds(120)));
+        assert_eq!(stack.l2.unwrap().driver(), "file");
+    }
+    let forever = Config::from_beego("file", "{}").unwrap();
+    assert_eq!(value(forever.ttl), Ttl::Forever);
+}
