@@ -463,6 +463,19 @@ stacks:
     assert_eq!(told("pages", "l1.max_items"), "2 LARDER_STACKS__PAGES__L1__MAX_ITEMS");
 }
 
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_variable_overrides_a_part_of_a_url() {
+    let loader = loader(&[
+        ("LARDER_STACKS__USERS__L2__LOCATION", "other.db"),
+        ("LARDER_STACKS__USERS__L2__TABLE", "others"),
+    ]);
+    let config =
+        loader.parse("stacks: {users: {l2: 'sqlite:one.db?table=ones'}}", Format::Yaml, "c.yaml").unwrap();
+    let told = config.describe(&Registry::compiled()).unwrap();
+    assert!(told.contains("other.db") && told.contains("others") && !told.contains("one"), "{told}");
+}
+
 #[test]
 fn a_wrong_variable_is_named() {
     let text = "stacks: {users: {l2: 'memory:'}}";

@@ -47,17 +47,34 @@ const fn option(name: &'static str, aliases: &'static [&'static str], default: &
 /// use larder::config::DRIVERS;
 /// assert!(DRIVERS.iter().any(|driver| driver.name == "memory" && driver.feature.is_none()));
 /// ```
-pub const DRIVERS: &[DriverInfo] = &[DriverInfo {
-    name: "memory",
-    schemes: &[],
-    feature: None,
-    about: "this process's memory",
-    options: &[
-        option("max_items", &["maxItems"], "100000"),
-        option("max_bytes", &["maxSize"], "no limit"),
-        option("max_entry_bytes", &["maxEntrySize"], "4MiB"),
-    ],
-}];
+pub const DRIVERS: &[DriverInfo] = &[
+    DriverInfo {
+        name: "memory",
+        schemes: &[],
+        feature: None,
+        about: "this process's memory",
+        options: &[
+            option("max_items", &["maxItems"], "100000"),
+            option("max_bytes", &["maxSize"], "no limit"),
+            option("max_entry_bytes", &["maxEntrySize"], "4MiB"),
+        ],
+    },
+    DriverInfo {
+        name: "sqlite",
+        schemes: &["sqlite3"],
+        feature: Some("sqlite"),
+        about: "a table in a SQLite file that several processes may share",
+        options: &[
+            option("location", &["path", "filename", "connection.filename"], "required"),
+            option("table", &["tableName"], "larder"),
+            option("create_table", &["autoCreateTable"], "true"),
+            option("max_bytes", &[], "no limit"),
+            option("prune_interval", &["pruneInterval"], "1m"),
+            option("readers", &[], "4"),
+            option("busy_timeout", &[], "5s"),
+        ],
+    },
+];
 
 /// The options of a stack, by their paths; an empty default is "not there".
 pub(crate) const STACK_OPTIONS: &[OptionInfo] = &[

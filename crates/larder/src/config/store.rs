@@ -137,7 +137,11 @@ impl StoreConfig {
         fields.forget();
         let parts = url::split(text).map_err(|what| item.error(what))?;
         for (name, value) in parts.query.into_iter().rev() {
-            if fields.left().any(|key| key.name == name) {
+            if let Some(key) = fields.left().find(|key| key.name == name) {
+                // A variable over a URL's option is what it was set for.
+                if matches!(key.origin, Origin::Variable(_)) {
+                    continue;
+                }
                 return Err(item.error(format_args!("the option \"{name}\" is given twice")));
             }
             fields.put(&name, Node { value: Value::Text(value), origin: item.node.origin.clone() });
@@ -237,7 +241,9 @@ impl StoreOptions {
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if both are written, or if the URL names a host.
     pub fn location(&mut self, name: &str) -> Result<Option<String>> {
-        let Some(url) = self.store.url.take().filter(|url| !url.rest.is_empty()) else {
+        let overridden =
+            self.store.fields.left().any(|key| key.name == name && matches!(key.origin, Origin::Variable(_)));
+        let Some(url) = self.store.url.take().filter(|url| !url.rest.is_empty() && !overridden) else {
             let location = self.text(name)?;
             return match location {
                 Some(location) if location.is_empty() => Err(self.error(name, "must not be empty")),
