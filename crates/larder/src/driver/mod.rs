@@ -15,6 +15,8 @@ pub mod compress;
 pub mod encrypt;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(all(feature = "file", unix))]
+pub mod file;
 
 use std::fmt;
 use std::sync::Arc;

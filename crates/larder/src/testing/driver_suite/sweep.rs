@@ -65,8 +65,14 @@ pub async fn clear_leaves_the_neighbour_alone(driver: Arc<dyn Driver>) {
         "1",
     ];
     write(&subject, &inside, &outside).await;
+    // Contains the prefix, but does not begin with it.
+    let later = format!("x{}", subject.key("users:1"));
+    subject.put(&later, &record(&later, stamp(1), b"v")).await;
     must(subject.driver.clear(&subject.key("users:")).await, "clearing a prefix works");
     check_cleared(&subject, "users:", &inside, &outside).await;
+    subject
+        .expect(&later, &record(&later, stamp(1), b"v"), "a prefix is looked for at the beginning only")
+        .await;
 }
 
 /// Wildcards, quotes, case, other scripts and the ends of ranges mean themselves.
@@ -122,6 +128,8 @@ pub async fn a_listing_names_each_key_once_with_its_head(driver: Arc<dyn Driver>
         subject.put(&key, &value).await;
         expected.insert(key, head(&value));
     }
+    let later = format!("x{}", subject.key("1"));
+    subject.put(&later, &record(&later, stamp(1), b"v")).await;
     let gone = subject.key("gone");
     subject.put(&gone, &record(&gone, stamp(1), b"v")).await;
     subject.delete(&gone).await;
