@@ -1,232 +1,27 @@
 //! Configurations as people write them: what they mean, and what is said about those that mean nothing.
 #![cfg(feature = "config")]
 
+#[path = "config/mistakes.rs"]
+mod mistakes;
+#[path = "config/reference.rs"]
+mod reference;
+#[path = "config/seeds.rs"]
+mod seeds;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use larder::codec::CodecName;
-use larder::config::{Config, Format, Loader, MemoryConfig, Registry, Secret, Setting, StackConfig, StoreConfig};
+use larder::config::{
+    Config, Format, Loader, MemoryConfig, Registry, Secret, Setting, StackConfig, StoreConfig,
+};
 use larder::driver::{Driver, When, Written};
-use larder::time::{Ttl, minutes, seconds};
+use larder::time::{Ttl, minutes};
 use larder::{ErrorKind, Result};
+use mistakes::KNOWN;
 
 const FORMATS: [(Format, &str); 3] =
     [(Format::Yaml, "c.yaml"), (Format::Toml, "c.toml"), (Format::Json, "c.json")];
-
-/// One mistake in YAML, TOML and JSON: the text, and the place at which it is found.
-type Mistake = (&'static str, [(&'static str, &'static str); 3]);
-
-const KNOWN: &str =
-    "(known: codec, compress, deadline, encrypt, grace, l1, l2, prefix, suppress_l2_errors, ttl)";
-
-const MISTAKES: &[Mistake] = &[
-    (
-        "unknown setting \"stack\", did you mean \"stacks\"? (known: defaults, stacks)",
-        [("stack:\n  users: {}", "1:1"), ("[stack.users]", "1:2"), ("{\"stack\": {\"users\": {}}}", "1:2")],
-    ),
-    (
-        "stacks.users: unknown option \"deadlin\", did you mean \"deadline\"? KNOWN",
-        [
-            ("stacks:\n  users:\n    ttl: 5m\n    deadlin: 1s", "4:5"),
-            ("[stacks.users]\nttl = '5m'\ndeadlin = '1s'", "3:1"),
-            ("{\"stacks\": {\"users\": {\n  \"ttl\": \"5m\",\n  \"deadlin\": \"1s\"}}}", "3:3"),
-        ],
-    ),
-    (
-        "stacks.users: unknown option \"bananas\" KNOWN",
-        [
-            ("stacks: {users: {bananas: 3}}", "1:18"),
-            ("stacks.users.bananas = 3", "1:14"),
-            ("{\"stacks\": {\"users\": {\"bananas\": 3}}}", "1:23"),
-        ],
-    ),
-    (
-        "stacks.users.l1: unknown option \"maxitems\", did you mean \"max_items\"? \
-         (known: max_bytes, max_entry_bytes, max_items)",
-        [
-            ("stacks:\n  users:\n    l1:\n      maxitems: 3", "4:7"),
-            ("[stacks.users.l1]\nmaxitems = 3", "2:1"),
-            ("{\"stacks\": {\"users\": {\"l1\":\n {\"maxitems\": 3}}}}", "2:3"),
-        ],
-    ),
-    (
-        "stacks.users.ttl: 300 has no unit: write \"300s\" for seconds or \"300ms\" for milliseconds",
-        [
-            ("stacks:\n  users:\n    ttl: 300", "3:10"),
-            ("[stacks.users]\nttl = 300", "2:7"),
-            ("{\"stacks\": {\"users\": {\n\"ttl\": 300}}}", "2:8"),
-        ],
-    ),
-    (
-        "stacks.users.grace: \"5 minuts\" is not a duration such as \"500ms\", \"5m\" or \"1h30m\"",
-        [
-            ("stacks:\n  users:\n    grace: 5 minuts", "3:12"),
-            ("[stacks.users]\ngrace = '5 minuts'", "2:9"),
-            ("{\"stacks\": {\"users\": {\n\"grace\": \"5 minuts\"}}}", "2:10"),
-        ],
-    ),
-    (
-        "stacks.users.ttl: expected a duration such as \"5m\", or \"forever\", found a list",
-        [
-            ("stacks:\n  users:\n    ttl: [5m]", "3:10"),
-            ("[stacks.users]\nttl = ['5m']", "2:7"),
-            ("{\"stacks\": {\"users\": {\n\"ttl\": [\"5m\"]}}}", "2:8"),
-        ],
-    ),
-    (
-        "stacks.users.l1.max_bytes: \"64 potatoes\" is not a size such as \"64MiB\", \"10mb\" or a number of bytes",
-        [
-            ("stacks:\n  users:\n    l1: {max_bytes: 64 potatoes}", "3:21"),
-            ("[stacks.users]\nl1 = {max_bytes = '64 potatoes'}", "2:19"),
-            ("{\"stacks\": {\"users\": {\n\"l1\": {\"max_bytes\": \"64 potatoes\"}}}}", "2:21"),
-        ],
-    ),
-    (
-        "stacks.users.compress.level: expected a whole number from 1 to 22, found 23",
-        [
-            ("stacks:\n  users:\n    compress: {level: 23}", "3:23"),
-            ("[stacks.users]\ncompress.level = 23", "2:18"),
-            ("{\"stacks\": {\"users\": {\n\"compress\": {\"level\": 23}}}}", "2:23"),
-        ],
-    ),
-    (
-        "stacks.users.suppress_l2_errors: expected true or false, found \"perhaps\"",
-        [
-            ("stacks:\n  users:\n    suppress_l2_errors: perhaps", "3:25"),
-            ("[stacks.users]\nsuppress_l2_errors = 'perhaps'", "2:22"),
-            ("{\"stacks\": {\"users\": {\n\"suppress_l2_errors\": \"perhaps\"}}}", "2:23"),
-        ],
-    ),
-    (
-        "stacks.users.codec: expected one of json, messagepack, found \"mesagepack\", did you mean \"messagepack\"?",
-        [
-            ("stacks:\n  users:\n    codec: mesagepack", "3:12"),
-            ("[stacks.users]\ncodec = 'mesagepack'", "2:9"),
-            ("{\"stacks\": {\"users\": {\n\"codec\": \"mesagepack\"}}}", "2:10"),
-        ],
-    ),
-    (
-        "stacks.users.prefix: expected text (put it in quotes), found 2024",
-        [
-            ("stacks:\n  users:\n    prefix: 2024", "3:13"),
-            ("[stacks.users]\nprefix = 2024", "2:10"),
-            ("{\"stacks\": {\"users\": {\n\"prefix\": 2024}}}", "2:11"),
-        ],
-    ),
-    (
-        "stacks.users.deadline: a deadline must be longer than zero",
-        [
-            ("stacks:\n  users:\n    deadline: 0", "3:15"),
-            ("[stacks.users]\ndeadline = 0", "2:12"),
-            ("{\"stacks\": {\"users\": {\n\"deadline\": 0}}}", "2:13"),
-        ],
-    ),
-    (
-        "defaults: unknown option \"tll\", did you mean \"ttl\"? KNOWN",
-        [
-            ("defaults:\n  tll: 5m\nstacks: {a: }", "2:3"),
-            ("[defaults]\ntll = '5m'\n[stacks.a]", "2:1"),
-            ("{\"defaults\": {\n\"tll\": \"5m\"}, \"stacks\": {\"a\": {}}}", "2:1"),
-        ],
-    ),
-    (
-        "stacks.users.l2: unknown driver \"redis\" (this build has: DRIVERS)",
-        [
-            ("stacks:\n  users:\n    l2: redis://:hunter2@cache:6379/0", "3:9"),
-            ("[stacks.users]\nl2 = 'redis://:hunter2@cache:6379/0'", "2:6"),
-            ("{\"stacks\": {\"users\": {\n\"l2\": \"redis://:hunter2@cache:6379/0\"}}}", "2:7"),
-        ],
-    ),
-    (
-        "stacks.users.l2: unknown driver \"memroy\", did you mean \"memory\"? (this build has: DRIVERS)",
-        [
-            ("stacks:\n  users:\n    l2: {driver: memroy}", "3:18"),
-            ("[stacks.users]\nl2.driver = 'memroy'", "2:13"),
-            ("{\"stacks\": {\"users\": {\n\"l2\": {\"driver\": \"memroy\"}}}}", "2:18"),
-        ],
-    ),
-    (
-        "stacks.users.l2: a store needs \"driver\" or \"url\", did you mean \"driver\"?",
-        [
-            ("stacks:\n  users:\n    l2: {drivr: memory, max_items: 3}", "3:9"),
-            ("[stacks.users]\nl2 = {drivr = 'memory', max_items = 3}", "2:6"),
-            ("{\"stacks\": {\"users\": {\n\"l2\": {\"drivr\": \"memory\", \"max_items\": 3}}}}", "2:7"),
-        ],
-    ),
-    (
-        "stacks.users.l2: a store has to begin with its driver, as in \"sqlite:FILE\" or \"file:DIRECTORY\"",
-        [
-            ("stacks:\n  users:\n    l2: ./cache.db", "3:9"),
-            ("[stacks.users]\nl2 = './cache.db'", "2:6"),
-            ("{\"stacks\": {\"users\": {\n\"l2\": \"./cache.db\"}}}", "2:7"),
-        ],
-    ),
-    (
-        "stacks.users.l2: unknown option \"max_itms\", did you mean \"max_items\"? \
-         (known: max_bytes, max_entry_bytes, max_items)",
-        [
-            ("stacks:\n  users:\n    l2: memory:?max_itms=3", "3:9"),
-            ("[stacks.users]\nl2 = 'memory:?max_itms=3'", "2:6"),
-            ("{\"stacks\": {\"users\": {\n\"l2\": \"memory:?max_itms=3\"}}}", "2:7"),
-        ],
-    ),
-    (
-        "stacks.users.l2.max_items: expected a whole number from 1, found \"none\"",
-        [
-            ("stacks:\n  users:\n    l2:\n      memory:\n        max_items: none", "5:20"),
-            ("[stacks.users.l2.memory]\nmax_items = 'none'", "2:13"),
-            ("{\"stacks\": {\"users\": {\"l2\": {\"memory\": {\n\"max_items\": \"none\"}}}}}", "2:14"),
-        ],
-    ),
-    (
-        "stacks.users.l2: the memory driver takes nothing after its scheme",
-        [
-            ("stacks:\n  users:\n    l2: memory:here", "3:9"),
-            ("[stacks.users]\nl2 = 'memory:here'", "2:6"),
-            ("{\"stacks\": {\"users\": {\n\"l2\": \"memory:here\"}}}", "2:7"),
-        ],
-    ),
-    (
-        "stacks.users.l1: \"maxItems\" and \"max_items\" are the same option, given twice",
-        [
-            ("stacks:\n  users:\n    l1: {maxItems: 3, max_items: 4}", "3:10"),
-            ("[stacks.users.l1]\nmaxItems = 3\nmax_items = 4", "2:1"),
-            ("{\"stacks\": {\"users\": {\"l1\": {\n\"maxItems\": 3, \"max_items\": 4}}}}", "2:1"),
-        ],
-    ),
-    (
-        "stacks.users: the stack has neither a memory tier (\"l1\") nor a store (\"l2\")",
-        [
-            ("stacks:\n  users: {l1: false}", "2:10"),
-            ("[stacks.users]\nl1 = false", "1:1"),
-            ("{\"stacks\": {\"users\": {\"l1\": false}}}", "1:22"),
-        ],
-    ),
-    (
-        "stacks.users.encrypt: encryption needs \"keys\", a list of ID:CIPHER:SECRET",
-        [
-            ("stacks:\n  users:\n    encrypt: {keys: []}", "3:14"),
-            ("[stacks.users]\nencrypt = {keys = []}", "2:11"),
-            ("{\"stacks\": {\"users\": {\n\"encrypt\": {\"keys\": []}}}}", "2:12"),
-        ],
-    ),
-    (
-        "stacks.users.l2: the variable CACHE_DIR is not set (\"${CACHE_DIR:-…}\" gives a default)",
-        [
-            ("stacks:\n  users:\n    l2: sqlite:${CACHE_DIR}/c.db", "3:9"),
-            ("[stacks.users]\nl2 = 'sqlite:${CACHE_DIR}/c.db'", "2:6"),
-            ("{\"stacks\": {\"users\": {\n\"l2\": \"sqlite:${CACHE_DIR}/c.db\"}}}", "2:7"),
-        ],
-    ),
-    (
-        "stacks: expected a map of stacks by name, found a list",
-        [
-            ("stacks:\n  - users", "2:3"),
-            ("stacks = ['users']", "1:10"),
-            ("{\"stacks\": [\"users\"]}", "1:12"),
-        ],
-    ),
-];
 
 /// The error that a document gives when it is read, or else when its stores are.
 fn error_of(text: &str, format: Format, name: &str) -> String {
@@ -238,55 +33,6 @@ fn error_of(text: &str, format: Format, name: &str) -> String {
             error.message().to_owned()
         }
     }
-}
-
-#[test]
-fn every_mistake_is_named_with_its_place_in_every_format() {
-    let drivers = Registry::compiled().names().collect::<Vec<_>>().join(", ");
-    let mut wrong = String::new();
-    for (said, written) in MISTAKES {
-        let said = said.replace("KNOWN", KNOWN).replace("DRIVERS", &drivers);
-        for ((format, name), (text, place)) in FORMATS.into_iter().zip(written) {
-            let (expected, found) = (format!("{name}:{place}: {said}"), error_of(text, format, name));
-            if found != expected {
-                wrong.push_str(&format!("  expected {expected}\n  found    {found}\n"));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "\n{wrong}");
-}
-
-#[test]
-fn what_is_no_document_is_said_in_the_words_of_its_parser() {
-    let mut said = String::new();
-    for ((format, name), texts) in FORMATS.into_iter().zip([
-        ["a: 1\na: 2", "stacks:\n\tusers: {}", "stacks: {a: \"x}", "- a\n--- \n- b", "a: *b"],
-        ["a = 1\na = 2", "stacks = ", "a = 'x", "a = 1 b = 2", "[a\nb = 1"],
-        ["{\"a\": 1,\n \"a\": 2}", "{\"stacks\": }", "{\"a\": \"x}", "{} {}", "{\"a\": 01}"],
-    ]) {
-        for text in texts {
-            said.push_str(&error_of(text, format, name));
-            said.push('\n');
-        }
-    }
-    let expected = "\
-c.yaml:2:1: duplicate key \"a\"
-c.yaml:2:2: tabs disallowed within this context (block indentation)
-c.yaml:1:13: unclosed quote
-c.yaml:2:1: only one document is read
-c.yaml:1:4: alias references unknown anchor
-c.toml:2:1: duplicate key
-c.toml:1:10: string values must be quoted, expected literal string
-c.toml:1:7: invalid literal string, expected `'`
-c.toml:1:9: unexpected key or value, expected newline, `#`
-c.toml:1:3: unclosed table, expected `]`
-c.json:2:2: duplicate key \"a\"
-c.json:1:12: expected value
-c.json:1:9: EOF while parsing a string
-c.json:1:4: trailing characters
-c.json:1:8: invalid number
-";
-    assert!(said == expected, "\n{said}");
 }
 
 fn yaml(text: &str) -> Config {
@@ -480,10 +226,22 @@ fn a_variable_overrides_a_part_of_a_url() {
 fn a_wrong_variable_is_named() {
     let text = "stacks: {users: {l2: 'memory:'}}";
     for (variable, given, said) in [
-        ("TTL", "ten", "stacks.users.ttl: \"ten\" is not a duration such as \"500ms\", \"5m\" or \"1h30m\", nor \"forever\""),
+        (
+            "TTL",
+            "ten",
+            "stacks.users.ttl: \"ten\" is not a duration such as \"500ms\", \"5m\" or \"1h30m\", nor \"forever\"",
+        ),
         ("TLL", "5m", "stacks.users: unknown option \"tll\", did you mean \"ttl\"? KNOWN"),
-        ("L2__MAX_ITMS", "5", "stacks.users.l2: unknown option \"max_itms\", did you mean \"max_items\"? (known: max_bytes, max_entry_bytes, max_items)"),
-        ("L2", "memroy:", "stacks.users.l2: unknown driver \"memroy\", did you mean \"memory\"? (this build has: DRIVERS)"),
+        (
+            "L2__MAX_ITMS",
+            "5",
+            "stacks.users.l2: unknown option \"max_itms\", did you mean \"max_items\"? (known: max_bytes, max_entry_bytes, max_items)",
+        ),
+        (
+            "L2",
+            "memroy:",
+            "stacks.users.l2: unknown driver \"memroy\", did you mean \"memory\"? (this build has: DRIVERS)",
+        ),
         ("TTL__X", "5m", "stacks.users.ttl: expected a duration such as \"5m\", or \"forever\", found a map"),
     ] {
         let variable = format!("LARDER_STACKS__USERS__{variable}");
@@ -496,7 +254,8 @@ fn a_wrong_variable_is_named() {
         let said = said.replace("KNOWN", KNOWN).replace("DRIVERS", &drivers);
         assert_eq!(error.message(), format!("{variable}: {said}"));
     }
-    let error = loader(&[("LARDER_STACKS__USRS__TTL", "5m")]).parse(text, Format::Yaml, "c.yaml").unwrap_err();
+    let error =
+        loader(&[("LARDER_STACKS__USRS__TTL", "5m")]).parse(text, Format::Yaml, "c.yaml").unwrap_err();
     assert_eq!(
         error.message(),
         "LARDER_STACKS__USRS__TTL: there is no stack \"usrs\", did you mean \"users\"? (known: users)"
@@ -509,76 +268,6 @@ fn variables_alone_can_make_a_stack() {
     let config = loader(&variables).environment_only().unwrap();
     assert_eq!(config.stacks["jobs"].ttl.as_ref().unwrap().value, Ttl::Forever);
     assert!(loader(&[]).environment_only().unwrap().stacks.is_empty());
-}
-
-#[test]
-fn bentocache_words_are_understood() {
-    let text = "
-stacks:
-  memory: {l1: {maxSize: 10mb, maxItems: 1000, maxEntrySize: 2kb}, suppressL2Errors: false}
-  store: {l1: false, l2: {memory: {maxSize: 10485760, maxItems: '1000'}}, grace: false}
-";
-    let lines = yaml(text).explain(&Registry::compiled()).unwrap();
-    let told = |stack: &str, option: &str| {
-        lines.iter().find(|line| line.stack == stack && line.option == option).unwrap().value.clone()
-    };
-    assert_eq!(told("memory", "l1.max_bytes"), "10MiB");
-    assert_eq!(told("memory", "l1.max_items"), "1000");
-    assert_eq!(told("memory", "l1.max_entry_bytes"), "2KiB");
-    assert_eq!(told("store", "l2.max_bytes"), "10MiB");
-    assert_eq!(told("store", "l2.max_items"), "1000");
-    assert_eq!(told("store", "grace"), "0");
-}
-
-#[cfg(feature = "sqlite")]
-#[test]
-fn bentocache_sqlite_options_are_understood() {
-    let text = "
-stacks:
-  sqlite:
-    l2:
-      driver: sqlite
-      connection: {filename: cache.sqlite3}
-      tableName: bentocache
-      autoCreateTable: true
-      pruneInterval: false
-";
-    let lines = yaml(text).explain(&Registry::compiled()).unwrap();
-    let told: Vec<String> = lines
-        .iter()
-        .filter(|line| line.option.starts_with("l2."))
-        .map(|line| format!("{} {} {}", line.option, line.value, line.origin))
-        .collect();
-    assert_eq!(
-        told,
-        [
-            "l2.driver sqlite c.yaml:5:15",
-            "l2.location cache.sqlite3 c.yaml:6:30",
-            "l2.table bentocache c.yaml:7:18",
-            "l2.create_table true c.yaml:8:24",
-            "l2.max_bytes no limit default",
-            "l2.prune_interval off c.yaml:9:22",
-            "l2.readers 4 default",
-            "l2.busy_timeout 5s default",
-        ]
-    );
-    let wrong = text.replace("filename:", "filname:");
-    assert_eq!(
-        error_of(&wrong, Format::Yaml, "c.yaml"),
-        "c.yaml:6:20: stacks.sqlite.l2.connection: unknown option \"filname\", did you mean \"filename\"? (known: filename)"
-    );
-    for (options, said) in [
-        ("table=a;b", "\"a;b\" cannot name a table: a letter or underscore, then up to 62 letters, digits and underscores, and not sqlite_ in front"),
-        ("max_bytes=1", "max_bytes of a sqlite store is less than 256 KiB"),
-        ("prune_interval=0", "the prune interval of a sqlite store is zero"),
-    ] {
-        let text = format!("stacks: {{a: {{l2: 'sqlite:c.db?{options}'}}}}");
-        assert_eq!(error_of(&text, Format::Yaml, "c"), format!("c:1:17: stacks.a.l2: {said}"));
-    }
-    assert_eq!(
-        error_of("stacks: {a: {l2: 'sqlite:'}}", Format::Yaml, "c"),
-        "c:1:18: stacks.a.l2: the sqlite driver needs the option \"location\""
-    );
 }
 
 /// A driver of one's own, which takes options of every type.
@@ -625,14 +314,21 @@ async fn ones_own_driver_gets_the_same_precision() {
     let driver = registry.open(&store).await.unwrap();
     assert_eq!(driver.get("k").await.unwrap().as_deref(), Some(&b"7"[..]));
     for (url, said) in [
-        ("own:?delay=7", "--store: delay: \"7\" has no unit: write \"7s\" for seconds or \"7ms\" for milliseconds"),
-        ("own:?delai=7ms&delay=7ms", "--store: unknown option \"delai\", did you mean \"delay\"? (known: delay, mode, token)"),
+        (
+            "own:?delay=7",
+            "--store: delay: \"7\" has no unit: write \"7s\" for seconds or \"7ms\" for milliseconds",
+        ),
+        (
+            "own:?delai=7ms&delay=7ms",
+            "--store: unknown option \"delai\", did you mean \"delay\"? (known: delay, mode, token)",
+        ),
         ("own:", "--store: the own driver needs the option \"delay\""),
         ("own:?delay=7ms&mode=slow", "--store: mode: slow needs a token"),
         ("own:?delay=7ms&delay=8ms", "--store: the option \"delay\" is given twice"),
         ("own:?delay", "--store: the option \"delay\" of the URL has no value"),
     ] {
-        let error = StoreConfig::from_url(url, "--store").and_then(|store| registry.check(&store)).unwrap_err();
+        let error =
+            StoreConfig::from_url(url, "--store").and_then(|store| registry.check(&store)).unwrap_err();
         assert_eq!(error.message(), said, "{url}");
     }
 }
@@ -746,35 +442,23 @@ fn a_file_is_read_by_its_extension() {
     assert!(big.message().ends_with("the document is larger than 1048576 bytes"), "{big}");
 }
 
-#[test]
-fn beego_memory_strings_are_understood() {
-    for json in [r#"{"interval":60}"#, r#"{"interval":"60"}"#, "{}"] {
-        let stack = Config::from_beego("memory", json).unwrap();
-        stack.check("old", &Registry::compiled()).unwrap();
-        assert_eq!(value(stack.ttl), Ttl::Forever);
-        assert!(matches!(stack.l1, MemoryConfig::Off(_)));
-        assert_eq!(stack.l2.unwrap().driver(), "memory");
+#[cfg(all(feature = "file", feature = "sqlite", unix))]
+#[tokio::test]
+async fn checking_and_explaining_create_nothing_and_building_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().to_str().unwrap();
+    let text = "stacks: {a: {l2: 'sqlite:${DIR}/c.db'}, b: {l1: false, l2: 'file:${DIR}/files'}}";
+    let config = loader(&[("DIR", place)]).parse(text, Format::Yaml, "c.yaml").unwrap();
+    config.check(&Registry::compiled()).unwrap();
+    let told = config.describe(&Registry::compiled()).unwrap();
+    assert!(told.contains("${DIR}/files") && !told.contains(place), "{told}");
+    assert_eq!(std::fs::read_dir(place).unwrap().count(), 0);
+    let larder = config.build(&Registry::compiled()).await.unwrap();
+    for name in ["a", "b"] {
+        let cache = larder.cache::<u32>(name).unwrap();
+        cache.set("k", 7).await.unwrap();
+        assert_eq!(cache.get("k").await.unwrap().as_deref(), Some(&7));
     }
-    for (name, json, said) in [
-        ("memory", r#"{"intervall":60}"#, "beego's memory cache:1:2: unknown option \"intervall\", did you mean \"interval\"? (known: interval)"),
-        ("memory", "[]", "beego's memory cache:1:1: expected a map of options, found a list"),
-        ("memory", r#"{"interval":"x"}"#, "beego's memory cache:1:13: interval: expected a whole number from -4294967295 to 4294967295, found \"x\""),
-        ("redis", r#"{"conn":":6039","password":"thePassWord"}"#, "beego: cannot take over beego's adapter \"redis\" (known: file, memory)"),
-    ] {
-        let error = Config::from_beego(name, json).unwrap_err();
-        assert_eq!(error.message(), said);
-    }
-}
-
-#[test]
-fn beego_file_strings_are_understood() {
-    let numbers = r#"{"CachePath":"./cache","FileSuffix":".cache","DirectoryLevel":2,"EmbedExpiry":120}"#;
-    let texts = r#"{"CachePath":"./cache","FileSuffix":".cache","DirectoryLevel":"2","EmbedExpiry":"120"}"#;
-    for json in [numbers, texts] {
-        let stack = Config::from_beego("file", json).unwrap();
-        assert_eq!(value(stack.ttl), Ttl::For(seconds(120)));
-        assert_eq!(stack.l2.unwrap().driver(), "file");
-    }
-    let forever = Config::from_beego("file", "{}").unwrap();
-    assert_eq!(value(forever.ttl), Ttl::Forever);
+    larder.close().await.unwrap();
+    assert!(directory.path().join("c.db").is_file() && directory.path().join("files").is_dir());
 }

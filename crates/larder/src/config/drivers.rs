@@ -1,9 +1,14 @@
 //! The drivers that this crate has, and their options; and the table of all options, for whoever explains them.
 
+#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
+use std::time::Duration;
+
 use super::registry::Registry;
 use super::stacks::MEMORY_ALIASES;
 use super::store::StoreOptions;
 use crate::driver::MemoryDriver;
+#[cfg(all(feature = "file", unix))]
+use crate::driver::file::{FileDriver, FileOptions, LEVELS_MAX};
 #[cfg(feature = "sqlite")]
 use crate::driver::sqlite::{SqliteDriver, SqliteOptions};
 use crate::error::Result;
@@ -60,6 +65,19 @@ pub const DRIVERS: &[DriverInfo] = &[
         ],
     },
     DriverInfo {
+        name: "file",
+        schemes: &["dir"],
+        feature: Some("file"),
+        about: "files in a directory that several processes may share",
+        options: &[
+            option("directory", &["path", "location"], "required"),
+            option("max_bytes", &[], "no limit"),
+            option("prune_interval", &["pruneInterval"], "1m"),
+            option("levels", &[], "2"),
+            option("suffix", &[], ".larder"),
+        ],
+    },
+    DriverInfo {
         name: "sqlite",
         schemes: &["sqlite3"],
         feature: Some("sqlite"),
@@ -107,6 +125,11 @@ pub(crate) fn compiled() -> Registry {
         let memory = memory(options)?;
         Ok(async move { Ok(MemoryDriver::new(memory)) })
     });
+    #[cfg(all(feature = "file", unix))]
+    let registry = registry.driver("file", &["dir"], |options| {
+        let file = file(options)?;
+        Ok(FileDriver::open(file))
+    });
     #[cfg(feature = "sqlite")]
     let registry = registry.driver("sqlite", &["sqlite3"], |options| {
         let sqlite = sqlite(options)?;
@@ -128,6 +151,37 @@ fn memory(options: &mut StoreOptions) -> Result<MemoryOptions> {
     Ok(memory)
 }
 
+#[cfg(all(feature = "file", unix))]
+fn file(options: &mut StoreOptions) -> Result<FileOptions> {
+    for (other, name) in
+        [("path", "directory"), ("location", "directory"), ("pruneInterval", "prune_interval")]
+    {
+        options.alias(other, name)?;
+    }
+    let directory = options.location("directory")?;
+    let (max_bytes, prune_interval) = (options.size("max_bytes")?, prune_interval(options)?);
+    let (levels, suffix) = (options.integer("levels", 0..=i64::from(LEVELS_MAX))?, options.text("suffix")?);
+
+    let mut file = FileOptions::new(options.required("directory", directory)?);
+    file.max_bytes = max_bytes;
+    file.prune_interval = prune_interval.unwrap_or(file.prune_interval);
+    file.levels = levels.and_then(|levels| u8::try_from(levels).ok()).unwrap_or(file.levels);
+    file.suffix = suffix.unwrap_or(file.suffix);
+    file.check().map_err(|error| options.refuse(error.message()))?;
+    Ok(file)
+}
+
+/// How often a driver prunes by itself: a time, or `Some(None)` for never.
+#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
+#[expect(clippy::option_option, reason = "not written and switched off are two things")]
+fn prune_interval(options: &mut StoreOptions) -> Result<Option<Option<Duration>>> {
+    let interval = options.duration_or_off("prune_interval")?;
+    if interval.flatten().is_some_and(|interval| interval.is_zero()) {
+        return Err(options.error("prune_interval", "must be longer than zero (false switches it off)"));
+    }
+    Ok(interval)
+}
+
 #[cfg(feature = "sqlite")]
 fn sqlite(options: &mut StoreOptions) -> Result<SqliteOptions> {
     for (other, name) in [
@@ -142,8 +196,7 @@ fn sqlite(options: &mut StoreOptions) -> Result<SqliteOptions> {
     }
     let location = options.location("location")?;
     let (table, create_table) = (options.text("table")?, options.boolean("create_table")?);
-    let (max_bytes, prune_interval) =
-        (options.size("max_bytes")?, options.duration_or_off("prune_interval")?);
+    let (max_bytes, prune_interval) = (options.size("max_bytes")?, prune_interval(options)?);
     let (readers, busy_timeout) = (options.integer("readers", 1..=64)?, options.duration("busy_timeout")?);
 
     let mut sqlite = SqliteOptions::new(options.required("location", location)?);

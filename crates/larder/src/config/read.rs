@@ -182,7 +182,13 @@ impl Item {
             return Err(self.expected(what));
         }
         let mut node = self.node;
-        Ok(Fields { members: node.take_members(), origin: node.origin, path: self.path, known: Vec::new() })
+        Ok(Fields {
+            members: node.take_members(),
+            origin: node.origin,
+            path: self.path,
+            known: Vec::new(),
+            inner: Vec::new(),
+        })
     }
 }
 
@@ -193,6 +199,8 @@ pub(crate) struct Fields {
     pub(crate) origin: Origin,
     members: Vec<(Key, Node)>,
     known: Vec<String>,
+    /// Members of members that have an alias: `connection` and `filename`.
+    inner: Vec<(String, String)>,
 }
 
 impl Fields {
@@ -203,7 +211,7 @@ impl Fields {
 
     /// A map without members.
     pub(crate) fn empty(path: &str, origin: Origin) -> Self {
-        Self { path: path.to_owned(), origin, members: Vec::new(), known: Vec::new() }
+        Self { path: path.to_owned(), origin, members: Vec::new(), known: Vec::new(), inner: Vec::new() }
     }
 
     /// Forgets what was asked for, so that others' errors list their own names only.
@@ -235,7 +243,10 @@ impl Fields {
     /// Lets a member be called by another name as well; with a dot in it, by a member of a member.
     pub(crate) fn alias(&mut self, other: &str, name: &str) -> Result<()> {
         let taken = match other.split_once('.') {
-            Some((outer, inner)) => self.take_inner(outer, inner),
+            Some((outer, inner)) => {
+                self.inner.push((outer.to_owned(), inner.to_owned()));
+                self.take_inner(outer, inner)
+            }
             None => {
                 let index = self.members.iter().position(|(key, _)| key.name == other);
                 index.map(|index| self.members.remove(index))
@@ -281,27 +292,40 @@ impl Fields {
         self.members.iter().map(|(key, _)| key)
     }
 
-    /// The names that were asked for.
-    #[cfg(test)]
-    pub(crate) fn known(&self) -> &[String] {
-        &self.known
-    }
-
     /// Refuses what nobody asked for.
     pub(crate) fn finish(&self, what: &str) -> Result<()> {
-        let Some(key) = self.left().next() else { return Ok(()) };
-        let mut known: Vec<&str> = self.known.iter().map(String::as_str).collect();
+        match self.members.first() {
+            None => Ok(()),
+            Some((key, node)) => Err(self.unknown(what, key, node)),
+        }
+    }
+
+    /// The error of a member that was probably meant to be the one of this name, which is missing.
+    pub(crate) fn mistyped(&self, name: &str) -> Option<Error> {
+        let meant = |key: &Key| {
+            nearest(&key.name, [name]).is_some() || self.inner.iter().any(|(outer, _)| *outer == key.name)
+        };
+        let (key, node) = self.members.iter().find(|(key, _)| meant(key))?;
+        Some(self.unknown("option", key, node))
+    }
+
+    fn unknown(&self, what: &str, key: &Key, node: &Node) -> Error {
+        let inner: Vec<&str> = self
+            .inner
+            .iter()
+            .filter(|(outer, _)| *outer == key.name)
+            .map(|(_, inner)| inner.as_str())
+            .collect();
+        let path = if inner.is_empty() { self.path.clone() } else { join(&self.path, &key.name) };
+        let (key, mut known) = match (&node.value, inner.is_empty()) {
+            (Value::Map(members), false) => (members.first().map_or(key, |(key, _)| key), inner),
+            (_, false) => return error_at(&node.origin, &path, "expected a map"),
+            (_, true) => (key, self.known.iter().map(String::as_str).collect()),
+        };
         known.sort_unstable();
         let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        Err(error_at(
-            &key.origin,
-            &self.path,
-            format_args!(
-                "unknown {what} {:?}{} (known: {names})",
-                key.name,
-                did_you_mean(nearest(&key.name, known.iter().copied()))
-            ),
-        ))
+        let meant = did_you_mean(nearest(&key.name, known.iter().copied()));
+        error_at(&key.origin, &path, format_args!("unknown {what} {:?}{meant} (known: {names})", key.name))
     }
 }
 

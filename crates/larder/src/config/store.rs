@@ -347,12 +347,16 @@ impl StoreOptions {
         self.read(name, |item| item.boolean().map(|value| (value, value.to_string())))
     }
 
-    /// What a reader gave, which has to be there.
+    /// What a reader gave, which has to be there. To be asked after all options are read: a name that is
+    /// left over and looks like this one is then the mistake that is reported.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is not.
     pub fn required<T>(&self, name: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| {
+            if let Some(mistyped) = self.store.fields.mistyped(name) {
+                return mistyped;
+            }
             let driver = self.store.driver();
             self.store.error(format_args!("the {driver} driver needs the option \"{name}\""))
         })
