@@ -1,5 +1,6 @@
 //! Configurations as people write them: what they mean, and what is said about those that mean nothing.
 #![cfg(feature = "config")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "config/mistakes.rs"]
 mod mistakes;
@@ -360,6 +361,42 @@ fn no_secret_is_ever_printed() {
         assert!(said.starts_with("c.yaml:1:49: stacks.users.encrypt.keys: "), "{said}");
         assert!(!said.contains("hunter2") && !said.contains("c2e7"), "{said}");
     }
+}
+
+#[test]
+fn keys_without_the_shape_of_one_are_refused_before_anything_is_opened() {
+    let key = "ab".repeat(32);
+    let twice = format!("1:aes-256-gcm:{key},1:xchacha20-poly1305:{key}");
+    let said = error_of(
+        &format!("stacks: {{users: {{l2: 'memory:', encrypt: {{keys: '{twice}'}}}}}}"),
+        Format::Yaml,
+        "c.yaml",
+    );
+    assert_eq!(said, "c.yaml:1:49: stacks.users.encrypt.keys: two keys have the id 1");
+}
+
+#[test]
+fn a_driver_whose_feature_is_off_says_which() {
+    for (url, said) in [
+        (
+            "sqlite:c.db",
+            "the driver \"sqlite\" needs the feature \"sqlite\", which this build lacks (it has: none)",
+        ),
+        ("dir:c", "the driver \"file\" needs the feature \"file\", which this build lacks (it has: none)"),
+        ("postgres://x", "unknown driver \"postgres\" (this build has: none)"),
+    ] {
+        let store = StoreConfig::from_url(url, "--store").unwrap();
+        let error = Registry::empty().check(&store).unwrap_err();
+        assert_eq!(error.message(), format!("--store: {said}"));
+    }
+}
+
+#[test]
+fn a_terminal_is_told_nothing_that_it_would_obey() {
+    let told = yaml("stacks: {users: {l2: 'memory:', prefix: \"a\\e[2Jb\"}}")
+        .describe(&Registry::compiled())
+        .unwrap();
+    assert!(told.contains("a\\u{1b}[2Jb"), "{told}");
 }
 
 #[test]

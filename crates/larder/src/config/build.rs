@@ -171,6 +171,8 @@ mod compressing {
 
 #[cfg(feature = "encrypt")]
 mod encrypting {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::driver::encrypt::{Encrypt, EncryptionKey, KeyRing};
 
@@ -190,9 +192,17 @@ mod encrypting {
     fn ring(config: &EncryptConfig, path: &str) -> Result<KeyRing> {
         let path = join(path, "encrypt.keys");
         let mut ring: Option<KeyRing> = None;
+        let mut ids = BTreeSet::new();
         for key in &config.keys {
             let parsed = EncryptionKey::parse(key.value.expose())
                 .map_err(|error| error_at(&key.origin, &path, error.message()))?;
+            if !ids.insert(parsed.id()) {
+                return Err(error_at(
+                    &key.origin,
+                    &path,
+                    format_args!("two keys have the id {}", parsed.id()),
+                ));
+            }
             ring = Some(match ring {
                 None => KeyRing::new(parsed),
                 Some(ring) => ring.retired(parsed),

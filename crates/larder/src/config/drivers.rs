@@ -173,7 +173,6 @@ fn file(options: &mut StoreOptions) -> Result<FileOptions> {
 
 /// How often a driver prunes by itself: a time, or `Some(None)` for never.
 #[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
-#[expect(clippy::option_option, reason = "not written and switched off are two things")]
 fn prune_interval(options: &mut StoreOptions) -> Result<Option<Option<Duration>>> {
     let interval = options.duration_or_off("prune_interval")?;
     if interval.flatten().is_some_and(|interval| interval.is_zero()) {
@@ -208,4 +207,59 @@ fn sqlite(options: &mut StoreOptions) -> Result<SqliteOptions> {
     sqlite.busy_timeout = busy_timeout.unwrap_or(sqlite.busy_timeout);
     sqlite.check().map_err(|error| options.refuse(error.message()))?;
     Ok(sqlite)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{format_duration, format_size};
+
+    fn default_of(driver: &str, name: &str) -> &'static str {
+        let info = DRIVERS.iter().find(|info| info.name == driver).unwrap();
+        info.options.iter().find(|info| info.name == name).unwrap().default
+    }
+
+    #[test]
+    fn the_table_says_what_the_memory_tier_does() {
+        let memory = MemoryOptions::default();
+        for items in [default_of("memory", "max_items"), stack_default("l1.max_items")] {
+            assert_eq!(items, memory.max_items.to_string());
+        }
+        assert!(memory.max_bytes.is_none() && default_of("memory", "max_bytes") == "no limit");
+    }
+
+    #[test]
+    fn the_table_says_what_a_stack_does() {
+        assert_eq!(stack_default("ttl"), crate::config::format_ttl(crate::options::TTL_DEFAULT));
+        assert_eq!(stack_default("deadline"), format_duration(crate::stack::DEADLINE_DEFAULT));
+        assert_eq!(stack_default("codec"), crate::codec::CodecName::default().to_string());
+    }
+
+    #[cfg(feature = "compress")]
+    #[test]
+    fn the_table_says_what_compression_does() {
+        let compress = crate::driver::compress::CompressOptions::default();
+        assert_eq!(stack_default("compress.level"), compress.level.to_string());
+        assert_eq!(stack_default("compress.threshold"), format_size(compress.threshold_bytes as u64));
+    }
+
+    #[cfg(all(feature = "file", unix))]
+    #[test]
+    fn the_table_says_what_the_file_driver_does() {
+        let file = FileOptions::new("x");
+        assert_eq!(default_of("file", "levels"), file.levels.to_string());
+        assert_eq!(default_of("file", "suffix"), file.suffix);
+        assert_eq!(default_of("file", "prune_interval"), format_duration(file.prune_interval.unwrap()));
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn the_table_says_what_the_sqlite_driver_does() {
+        let sqlite = SqliteOptions::new("x");
+        assert_eq!(default_of("sqlite", "table"), sqlite.table);
+        assert_eq!(default_of("sqlite", "create_table"), sqlite.create_table.to_string());
+        assert_eq!(default_of("sqlite", "readers"), sqlite.readers.to_string());
+        assert_eq!(default_of("sqlite", "busy_timeout"), format_duration(sqlite.busy_timeout));
+        assert_eq!(default_of("sqlite", "prune_interval"), format_duration(sqlite.prune_interval.unwrap()));
+    }
 }

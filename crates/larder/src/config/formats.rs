@@ -110,8 +110,11 @@ fn yaml(text: &str, file: &Arc<str>) -> Result<Node> {
 }
 
 fn yaml_error(error: &serde_saphyr::Error, file: &Arc<str>) -> Error {
-    let error = error.without_snippet();
+    let mut error = error.without_snippet();
     let origin = origin_of(error.location(), file);
+    while let serde_saphyr::Error::AliasError { error: inner, .. } = error {
+        error = inner;
+    }
     let too_large = "the document is too large, deep or branched once its aliases are followed";
     let message = match error {
         serde_saphyr::Error::DuplicateMappingKey { key, .. } => {

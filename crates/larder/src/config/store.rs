@@ -307,7 +307,6 @@ impl StoreOptions {
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is neither.
-    #[expect(clippy::option_option, reason = "not written and switched off are two things")]
     pub fn duration_or_off(&mut self, name: &str) -> Result<Option<Option<Duration>>> {
         self.read(name, |item| {
             let value = item.duration_or_off()?;
