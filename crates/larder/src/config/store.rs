@@ -370,8 +370,8 @@ impl StoreOptions {
         error_at(origin, &super::node::join(&self.store.fields.path, name), what)
     }
 
-    /// An error about the store as a whole.
-    pub(crate) fn refuse(&self, what: impl fmt::Display) -> Error {
+    /// As [`StoreOptions::error`], about the store as a whole, such as two options that contradict each other.
+    pub fn refuse(&self, what: impl fmt::Display) -> Error {
         self.store.error(what)
     }
 
