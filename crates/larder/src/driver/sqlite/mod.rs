@@ -119,7 +119,9 @@ impl SqliteOptions {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether the options make sense, without opening anything.
+    pub(crate) fn check(&self) -> Result<()> {
+        Table::new(&self.table)?;
         let wrong = |message: &'static str| Err(Error::new(ErrorKind::Config, message));
         if self.location == SqliteLocation::File(PathBuf::new()) {
             return wrong("the path of a sqlite file is empty");
