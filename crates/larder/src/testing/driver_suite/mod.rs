@@ -66,6 +66,7 @@ $crate::driver_suite! { @$what $argument
                     an_empty_batch_is_nothing
                     a_batch_of_five_hundred_works
                     sixty_four_tasks_get_their_own_answers
+                    a_value_that_is_being_replaced_is_never_missing
                     a_ping_answers
                     closing_twice_is_not_an_error;
                 keys:
