@@ -109,7 +109,9 @@ impl Store {
 fn like(text: &[u8], pattern: &[u8]) -> bool {
     match (text, pattern) {
         (_, []) => text.is_empty(),
-        (_, [b'%', rest @ ..]) => (0..=text.len()).any(|skipped| like(&text[skipped..], rest)),
+        (_, [b'%', rest @ ..]) => {
+            (0..=text.len()).any(|skipped| text.get(skipped..).is_some_and(|text| like(text, rest)))
+        }
         ([_, text @ ..], [b'_', rest @ ..]) => like(text, rest),
         ([a, text @ ..], [b, rest @ ..]) => a.eq_ignore_ascii_case(b) && like(text, rest),
         ([], _) => false,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::registry::Registry;
 use super::stacks::MEMORY_ALIASES;
 use super::store::StoreOptions;
-use crate::driver::MemoryDriver;
 #[cfg(all(feature = "file", unix))]
 use crate::driver::file::{FileDriver, FileOptions, LEVELS_MAX};
+use crate::driver::memory::MemoryDriver;
 #[cfg(feature = "sqlite")]
 use crate::driver::sqlite::{SqliteDriver, SqliteOptions};
 use crate::error::Result;

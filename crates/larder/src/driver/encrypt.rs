@@ -46,7 +46,7 @@ impl Cipher {
 
 /// A secret with its number and its cipher.
 ///
-/// Its `Debug` shows the number and the cipher, never the secret.
+/// Its `Debug` shows the number and the cipher, never the secret. What it keeps is wiped when it is dropped.
 ///
 /// ```
 /// use larder::driver::encrypt::{Cipher, EncryptionKey};
@@ -56,13 +56,13 @@ impl Cipher {
 #[derive(Clone)]
 pub struct EncryptionKey {
     id: u32,
-    cipher: Box<Keyed>,
+    cipher: Keyed,
 }
 
 /// A cipher with its secret: what is kept is the expanded key alone.
 #[derive(Clone)]
 enum Keyed {
-    Aes(Aes256Gcm),
+    Aes(Box<Aes256Gcm>),
     XChaCha(XChaCha20Poly1305),
 }
 
@@ -70,10 +70,10 @@ impl EncryptionKey {
     /// A key. The id is stored with every value that it seals, and is no secret; no two keys of a store may
     /// share one.
     pub fn new(id: u32, cipher: Cipher, secret: [u8; SECRET_BYTES]) -> Self {
-        let cipher = Box::new(match cipher {
-            Cipher::Aes256Gcm => Keyed::Aes(Aes256Gcm::new(&secret.into())),
+        let cipher = match cipher {
+            Cipher::Aes256Gcm => Keyed::Aes(Box::new(Aes256Gcm::new(&secret.into()))),
             Cipher::XChaCha20Poly1305 => Keyed::XChaCha(XChaCha20Poly1305::new(&secret.into())),
-        });
+        };
         Self { id, cipher }
     }
 
@@ -115,7 +115,7 @@ impl EncryptionKey {
 
     /// The algorithm that it seals with.
     pub fn cipher(&self) -> Cipher {
-        match *self.cipher {
+        match self.cipher {
             Keyed::Aes(_) => Cipher::Aes256Gcm,
             Keyed::XChaCha(_) => Cipher::XChaCha20Poly1305,
         }
@@ -228,8 +228,8 @@ impl Transform for KeyRing {
             return Err(Error::new(ErrorKind::Encode, "encrypting a record that is encrypted already"));
         };
         *marker = self.first.cipher().id();
-        let sealed = match &*self.first.cipher {
-            Keyed::Aes(cipher) => seal(cipher, self.first.id, key, &head, body),
+        let sealed = match &self.first.cipher {
+            Keyed::Aes(cipher) => seal(&**cipher, self.first.id, key, &head, body),
             Keyed::XChaCha(cipher) => seal(cipher, self.first.id, key, &head, body),
         };
         sealed.map(Some)
@@ -241,8 +241,8 @@ impl Transform for KeyRing {
         let plain = self
             .with_id(u32::from_be_bytes(*id))
             .filter(|with| with.cipher().id() == marker)
-            .find_map(|with| match &*with.cipher {
-                Keyed::Aes(cipher) => open(cipher, key, head, sealed),
+            .find_map(|with| match &with.cipher {
+                Keyed::Aes(cipher) => open(&**cipher, key, head, sealed),
                 Keyed::XChaCha(cipher) => open(cipher, key, head, sealed),
             })?;
         Some(Opened::Plain(plain))

@@ -69,7 +69,7 @@ impl MemoryDriver {
     /// An empty store whose entries expire by the machine's clock.
     ///
     /// ```
-    /// use larder::{driver::MemoryDriver, memory::MemoryOptions};
+    /// use larder::{driver::memory::MemoryDriver, memory::MemoryOptions};
     /// let store = MemoryDriver::new(MemoryOptions::new(1_000));
     /// ```
     pub fn new(options: MemoryOptions) -> Self {
@@ -80,7 +80,7 @@ impl MemoryDriver {
     ///
     /// ```
     /// use std::sync::Arc;
-    /// use larder::{driver::MemoryDriver, memory::MemoryOptions, time::SystemClock};
+    /// use larder::{driver::memory::MemoryDriver, memory::MemoryOptions, time::SystemClock};
     /// let store = MemoryDriver::with_clock(MemoryOptions::default(), Arc::new(SystemClock::default()));
     /// ```
     pub fn with_clock(options: MemoryOptions, clock: Arc<dyn Clock>) -> Self {
@@ -248,12 +248,14 @@ mod tests {
     #[tokio::test]
     async fn a_clear_touches_no_neighbour_and_wants_a_prefix() {
         let driver = MemoryDriver::default();
-        for key in ["users", "users:1", "usersAbc", "user", "Users", "us%rs", "us*"] {
+        for key in ["users", "users:1", "usersAbc", "user", "Users", "us%rs", "us*", "my users:1"] {
             driver.set(key, stamped(1), None, When::Always).await.unwrap();
         }
         assert_eq!(driver.clear("").await.unwrap_err().kind(), ErrorKind::Config);
         assert_eq!(driver.clear("users:").await.unwrap(), 1);
         assert_eq!(driver.clear("us*").await.unwrap(), 1);
+        let left = ["Users", "my users:1", "us%rs", "user", "users", "usersAbc"];
+        assert_eq!(keys(&driver, "").await, left);
         assert_eq!(keys(&driver, "user").await, ["user", "users", "usersAbc"]);
     }
 
@@ -280,20 +282,19 @@ mod tests {
     async fn of_many_swaps_against_one_stamp_exactly_one_succeeds() {
         let driver = MemoryDriver::default();
         driver.set("k", stamped(1), None, When::Always).await.unwrap();
-        let won: usize = std::thread::scope(|scope| {
-            let swap = |stamp: u64| {
-                let driver = driver.clone();
-                move || {
-                    let when = When::Unchanged(Some(Stamp::from_bits(1)));
-                    let write = driver.set("k", stamped(stamp), None, when);
-                    let written = futures_util::FutureExt::now_or_never(write).unwrap().unwrap();
-                    usize::from(matches!(written, Written::Stored { .. }))
-                }
-            };
-            let threads: Vec<_> = (2..10).map(|stamp| scope.spawn(swap(stamp))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        let swap = |stamp: u64| {
+            let when = When::Unchanged(Some(Stamp::from_bits(1)));
+            let write = driver.set("k", stamped(stamp), None, when);
+            let written = futures_util::FutureExt::now_or_never(write).unwrap().unwrap();
+            matches!(written, Written::Stored { .. }).then_some(stamp)
+        };
+        let swap = &swap;
+        let won: Vec<u64> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (2..10).map(|stamp| scope.spawn(move || swap(stamp))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
         });
-        assert_eq!(won, 1);
+        let [winner] = won[..] else { panic!("{} of 8 succeeded", won.len()) };
+        assert_eq!(driver.get("k").await.unwrap(), Some(stamped(winner)));
     }
 
     #[tokio::test]

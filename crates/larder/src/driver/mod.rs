@@ -6,17 +6,17 @@
 //!
 //! `docs/write-a-driver.md` shows a whole driver with its tests.
 
-mod memory;
 #[cfg(any(feature = "compress", feature = "encrypt"))]
 mod body;
 #[cfg(feature = "compress")]
 pub mod compress;
 #[cfg(feature = "encrypt")]
 pub mod encrypt;
-#[cfg(feature = "sqlite")]
-pub mod sqlite;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
+pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,8 +29,6 @@ use futures_util::stream::BoxStream;
 use crate::entry::wire::{HEAD_BYTES, stamp_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Stamp;
-
-pub use memory::MemoryDriver;
 
 /// How bytes reach one kind of store.
 ///

@@ -3,7 +3,9 @@
 //! Concrete and synchronous: a hit costs one hash, a lock that readers share, and two reference counts. It
 //! knows nothing of freshness (whoever asks decides), of stores, or of events; it reports what it evicted.
 
+mod cache;
 mod engine;
+mod flight;
 mod shard;
 
 use std::fmt;
@@ -12,13 +14,16 @@ use std::hash::Hash;
 use crate::entry::{Entry, Meta};
 use crate::event::EvictionCause;
 
+pub use cache::{MemoryCache, MemoryCacheBuilder};
 pub(crate) use engine::{Engine, Limits, Lookup, Put};
 
 /// What the memory tier may hold.
 ///
 /// The size of an entry is that of its key, its value, its tags and validators, and a constant of 256 bytes
 /// for what keeping it costs. No limit is ever exceeded; since an entry counts with the larger of its shares
-/// of items and bytes, a mix of very small and very large ones may leave up to half of either unused.
+/// of items and bytes, a mix of very small and very large ones may leave up to half of either unused. From 512
+/// entries on it is split into parts by the hash of the key, which do not fill evenly: the first evictions come
+/// a few percent before the limit is reached.
 ///
 /// ```
 /// use larder::memory::MemoryOptions;
@@ -95,20 +100,7 @@ impl Memory {
     /// What had to go is added to `evicted`; so is the entry itself if it is too large, so that
     /// [`Inserted::TooLarge`] needs no event of its own.
     ///
-    /// The replaced entry is dropped in here: [`Memory::replace`] hands it back.
-    pub(crate) fn insert(
-        &self,
-        namespace: u32,
-        key: &str,
-        entry: Entry,
-        value_bytes: usize,
-        evicted: &mut Vec<Evicted>,
-    ) -> Inserted {
-        self.replace(namespace, key, entry, value_bytes, evicted).0
-    }
-
-    /// As [`Memory::insert`], and hands back what was under the key, for a caller that holds a lock which the
-    /// value's `Drop` may want.
+    /// What was under the key comes back, because the caller holds a lock that the value's `Drop` may want.
     pub(crate) fn replace(
         &self,
         namespace: u32,
@@ -175,11 +167,6 @@ impl Memory {
     /// What all entries weigh together, in bytes, overhead included.
     pub(crate) fn bytes(&self) -> u64 {
         self.engine.bytes()
-    }
-
-    /// Removes everything.
-    pub(crate) fn clear(&self) {
-        drop(self.engine.clear());
     }
 
     /// Whether the sums are the sums of what is there, and within the limits.
@@ -262,7 +249,7 @@ mod tests {
     }
 
     fn put(memory: &Memory, namespace: u32, key: &str, entry: Entry) -> Inserted {
-        memory.insert(namespace, key, entry, 8, &mut Vec::new())
+        memory.replace(namespace, key, entry, 8, &mut Vec::new()).0
     }
 
     #[test]
@@ -300,7 +287,7 @@ mod tests {
         let alive = Arc::downgrade(&first.value);
         put(&memory, 7, "first", first);
         let mut evicted = Vec::new();
-        assert_eq!(memory.insert(7, "second", entry(2, 2), 8, &mut evicted), Inserted::Stored);
+        assert_eq!(memory.replace(7, "second", entry(2, 2), 8, &mut evicted).0, Inserted::Stored);
         let [gone] = &evicted[..] else { panic!("one goes") };
         assert_eq!((gone.namespace, &*gone.key, gone.cause), (7, "first", EvictionCause::Capacity));
         assert!(alive.upgrade().is_some());
@@ -314,10 +301,10 @@ mod tests {
         options.max_entry_bytes = Some(ENTRY_OVERHEAD_BYTES + 101);
         let memory = Memory::new(&options);
         let mut evicted = Vec::new();
-        assert_eq!(memory.insert(1, "a", entry(1, 1), 100, &mut evicted), Inserted::Stored);
-        assert_eq!(memory.insert(1, "a", entry(0, 0), 101, &mut evicted), Inserted::Older);
+        assert_eq!(memory.replace(1, "a", entry(1, 1), 100, &mut evicted).0, Inserted::Stored);
+        assert_eq!(memory.replace(1, "a", entry(0, 0), 101, &mut evicted).0, Inserted::Older);
         assert!(evicted.is_empty() && memory.get(1, "a").is_some());
-        assert_eq!(memory.insert(1, "a", entry(2, 2), 101, &mut evicted), Inserted::TooLarge);
+        assert_eq!(memory.replace(1, "a", entry(2, 2), 101, &mut evicted).0, Inserted::TooLarge);
         assert!(memory.get(1, "a").is_none());
         assert_eq!(evicted.iter().map(|gone| gone.cause).collect::<Vec<_>>(), [EvictionCause::TooLarge]);
         assert_eq!((memory.len(), memory.bytes()), (0, 0));
@@ -334,7 +321,7 @@ mod tests {
         put(&memory, 1, "a", tagged);
         assert!(memory.bytes() >= plain + 201);
         memory.check_weights().unwrap();
-        memory.clear();
+        assert_eq!(memory.retain(|_, _, _| false).len(), 1);
         assert_eq!((memory.len(), memory.bytes()), (0, 0));
     }
 
@@ -383,7 +370,7 @@ mod tests {
                 0 => drop(memory.remove(0, &key)),
                 1..=3 => {
                     let size = usize::try_from(random % 300).unwrap();
-                    memory.insert(0, &key, entry(step, number), size, &mut evicted);
+                    memory.replace(0, &key, entry(step, number), size, &mut evicted);
                 }
                 _ => assert!(memory.get(0, &key).is_none_or(|entry| value(&entry) == number)),
             }

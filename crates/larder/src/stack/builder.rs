@@ -32,7 +32,7 @@ const UPDATE_STRIPES: usize = 64;
 /// Parts of a [`Stack`], to be chosen in any order.
 ///
 /// ```
-/// use larder::{EntryOptions, Stack, driver::MemoryDriver, memory::MemoryOptions, time::{hours, minutes}};
+/// use larder::{EntryOptions, Stack, driver::memory::MemoryDriver, memory::MemoryOptions, time::{hours, minutes}};
 ///
 /// let stack = Stack::builder("users")
 ///     .memory(MemoryOptions::new(10_000))

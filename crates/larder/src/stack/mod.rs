@@ -133,7 +133,7 @@ impl Stack {
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
     /// use bytes::Bytes;
-    /// use larder::{Stack, codec::Raw, driver::MemoryDriver};
+    /// use larder::{Stack, codec::Raw, driver::memory::MemoryDriver};
     ///
     /// let stack = Stack::builder("blobs").store(MemoryDriver::default()).build()?;
     /// let blobs = stack.cache_with::<Bytes>(Raw);

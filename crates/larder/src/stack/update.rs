@@ -318,10 +318,11 @@ impl Core {
             // Loads under way began before this, so they lose even where there is nothing to expire.
             let Some(Found { meta, .. }) = found else { return Ok(Change::Remove) };
             let mut meta = meta.clone();
-            if meta.stale_until == Timestamp::FOREVER {
-                meta.stale_until = now + grace_of(door, &meta);
+            if meta.freshness(now) == Freshness::Fresh {
+                // Grace counts from the end of freshness, which is now.
+                meta.stale_until = meta.stale_until.min(now + grace_of(door, &meta));
+                meta.fresh_until = now;
             }
-            meta.fresh_until = meta.fresh_until.min(now);
             let has_grace = meta.freshness(now) == Freshness::Stale;
             Ok(if has_grace { Change::Rewrite(meta) } else { Change::Remove })
         };

@@ -7,6 +7,10 @@
 mod chaos;
 mod clock;
 pub mod driver_suite;
+mod harness;
+mod model;
 
 pub use chaos::{Chaos, ChaosHandle, Operation};
 pub use clock::ManualClock;
+pub use harness::{Harness, Recorder, Tiers};
+pub use model::Model;

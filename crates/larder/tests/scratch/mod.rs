@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// A driver and the directory that it works in.
 #[derive(Debug)]
-pub struct Scratch<D> {
+pub(crate) struct Scratch<D> {
     // Dropped first, so that it is done with the directory.
     driver: D,
     _directory: TempDir,
@@ -20,7 +20,7 @@ pub struct Scratch<D> {
 
 impl<D: Driver> Scratch<D> {
     /// Opens a driver somewhere in a new directory.
-    pub async fn open(open: impl AsyncFnOnce(&Path) -> D) -> Self {
+    pub(crate) async fn open(open: impl AsyncFnOnce(&Path) -> D) -> Self {
         let directory = TempDir::new().unwrap();
         Self { driver: open(directory.path()).await, _directory: directory }
     }

@@ -85,7 +85,7 @@ impl Directory {
         refuse_precious(&path)?;
         DirBuilder::new()
             .recursive(true)
-            .mode(FOLDER_MODE.bits().into())
+            .mode(0o700)
             .create(&path)
             .map_err(|error| unavailable("make the directory", &path, error))?;
         let root = rustix::fs::open(&path, FOLDER, Mode::empty()).map_err(|errno| match errno {

@@ -89,7 +89,8 @@ pub struct SqliteOptions {
     pub location: SqliteLocation,
     /// The table: `[A-Za-z_][A-Za-z0-9_]{0,62}`. Default: `larder`.
     pub table: String,
-    /// Whether a missing table is created. Default: yes. [`SqliteDriver::schema`] shows how.
+    /// Whether a missing table is created, as [`SqliteDriver::schema`] says. Default: yes. In memory it always
+    /// is.
     pub create_table: bool,
     /// How many bytes of the file may be in use, other tables and the room between rows included; at least
     /// 256 KiB. What was written longest ago goes first. The log beside the file comes on top: a quarter of
@@ -176,10 +177,15 @@ impl SqliteDriver {
     /// is someone else's; [`ErrorKind::Unavailable`] if the file cannot be opened or is no database;
     /// [`ErrorKind::Timeout`] if another process keeps it locked.
     pub async fn open(options: SqliteOptions) -> Result<Self> {
-        Self::open_at(options, Arc::new(SystemClock::default())).await
+        Self::open_with_clock(options, Arc::new(SystemClock::default())).await
     }
 
-    async fn open_at(options: SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self> {
+    /// As [`SqliteDriver::open`], with a clock of one's own to tell what has expired and when to prune. Processes
+    /// that share a file have to agree about the time.
+    ///
+    /// # Errors
+    /// As [`SqliteDriver::open`].
+    pub async fn open_with_clock(options: SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         options.check()?;
         let SqliteOptions { location, table, create_table, max_bytes, prune_interval, readers, busy_timeout } =
             options;
@@ -377,14 +383,13 @@ impl Driver for SqliteDriver {
     }
 
     async fn close(&self) -> Result<()> {
-        // Both first: neither takes work while the other is waited for.
-        self.writes.close();
+        self.writes.refuse();
         if let Some(reads) = &self.reads {
-            reads.close();
-            reads.closed().await;
+            reads.close().await;
         }
-        // The writer last, so that it is the last connection, which clears the log away.
-        self.writes.closed().await;
+        // The file's last connection copies the log back and removes it. Two that close at once each take the
+        // other for the last one, so the writer's waits for the readers'.
+        self.writes.close().await;
         Ok(())
     }
 }

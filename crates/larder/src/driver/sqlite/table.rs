@@ -217,7 +217,7 @@ pub(super) fn get(
     now: Timestamp,
 ) -> rusqlite::Result<Option<Bytes>> {
     let mut statement = connection.prepare_cached(&table.get)?;
-    statement.query_row(params![key.as_bytes(), millis(now)], |row| record_of(row)).optional()
+    statement.query_row(params![key.as_bytes(), millis(now)], record_of).optional()
 }
 
 /// Several keys in one snapshot. Nothing travels between the statements of an embedded database, so a loop

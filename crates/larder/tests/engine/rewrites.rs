@@ -1,0 +1,259 @@
+//! Atomic rewrites: counters, add, pull, touch, expire.
+
+use std::time::Duration;
+
+use larder::entry::Freshness;
+use larder::testing::{Harness, Operation, Tiers};
+use larder::time::{Ttl, hours, seconds};
+use larder::{EntryOptions, ErrorKind};
+
+use crate::flow::cache;
+
+#[tokio::test]
+async fn counting_starts_from_zero_or_is_refused_as_asked() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<i64>(&harness);
+        let refused = numbers.increment("a", 1).existing().await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Counter);
+        assert_eq!(numbers.increment("a", 5).await.unwrap(), 5);
+        assert_eq!(numbers.decrement("a", 7).await.unwrap(), -2);
+        assert_eq!(numbers.increment("a", 1).existing().await.unwrap(), -1);
+        assert_eq!(*numbers.get("a").await.unwrap().unwrap(), -1);
+        harness.finish(1).await;
+    }
+}
+
+#[tokio::test]
+async fn counting_keeps_the_ttl_and_a_counter_past_it_starts_again() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u64>(&harness);
+        numbers.increment("a", 1).ttl(seconds(10)).await.unwrap();
+        harness.clock.advance(seconds(4));
+        numbers.increment("a", 1).ttl(hours(1)).await.unwrap();
+        assert_eq!(numbers.entry("a").await.unwrap().unwrap().ttl_left, Some(seconds(6)));
+        harness.clock.advance(seconds(6));
+        assert_eq!(numbers.increment("a", 1).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_sum_that_does_not_fit_changes_nothing() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let bytes = cache::<u8>(&harness);
+        bytes.set("a", 250).await.unwrap();
+        for error in [bytes.increment("a", 6).await, bytes.decrement("a", 251).await] {
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Counter);
+            assert!(error.message().contains("u8") && error.message().contains("\"a\""), "{error}");
+        }
+        assert_eq!(bytes.increment("a", 5).await.unwrap(), 255);
+        let wide = cache::<i64>(&harness).namespace("wide").unwrap();
+        wide.set("max", i64::MAX).await.unwrap();
+        assert!(wide.increment("max", 1).await.is_err());
+        wide.set("min", i64::MIN).await.unwrap();
+        assert!(wide.decrement("min", 1).await.is_err());
+        assert!(wide.decrement("min", i64::MIN).await.is_ok_and(|sum| sum == 0));
+    }
+}
+
+#[tokio::test]
+async fn counting_on_something_that_is_not_a_number_is_an_error_and_leaves_it() {
+    let harness = Harness::new(Tiers::L2);
+    cache::<String>(&harness).set("a", "text".to_owned()).await.unwrap();
+    assert_eq!(cache::<i64>(&harness).increment("a", 1).await.unwrap_err().kind(), ErrorKind::Decode);
+    assert!(cache::<String>(&harness).has("a").await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_counts_add_up_in_one_process_and_in_two() {
+    for tiers in Tiers::ALL {
+        let first = Harness::new(tiers);
+        let second = Harness::over(tiers, first.clock.clone(), first.store.clone(), |builder| builder);
+        let processes = if tiers.has_store() { vec![&first, &second] } else { vec![&first] };
+        let mut tasks = Vec::new();
+        for harness in &processes {
+            for _ in 0..8 {
+                let numbers = cache::<u64>(harness);
+                tasks.push(tokio::spawn(async move {
+                    for _ in 0..50 {
+                        numbers.increment("a", 1).await.unwrap();
+                    }
+                }));
+            }
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let sum = cache::<u64>(&first).increment("a", 0).await.unwrap();
+        assert_eq!(sum, 400 * processes.len() as u64, "{tiers:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_who_add_one_succeeds_and_of_many_who_pull_one_gets_it() {
+    for tiers in Tiers::ALL {
+        let first = Harness::new(tiers);
+        let second = Harness::over(tiers, first.clock.clone(), first.store.clone(), |builder| builder);
+        let processes = if tiers.has_store() { [&first, &second] } else { [&first, &first] };
+        for round in 0..20 {
+            let key = round.to_string();
+            let spawn = |n: usize, pulls: bool| {
+                let (numbers, key) = (cache::<u32>(processes[n % 2]), key.clone());
+                tokio::spawn(async move {
+                    match pulls {
+                        true => numbers.pull(&key).await.unwrap().is_some(),
+                        false => numbers.add(&key, 1).await.unwrap(),
+                    }
+                })
+            };
+            for pulls in [false, true] {
+                let tasks: Vec<_> = (0..8).map(|n| spawn(n, pulls)).collect();
+                let mut winners = 0;
+                for task in tasks {
+                    winners += u32::from(task.await.unwrap());
+                }
+                assert_eq!(winners, 1, "{tiers:?} pulls {pulls}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pull_gives_the_fresh_value_once_whatever_it_is() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let texts = cache::<String>(&harness);
+        texts.set("a", String::new()).await.unwrap();
+        assert_eq!(texts.pull("a").await.unwrap().as_deref(), Some(&String::new()));
+        assert_eq!(texts.pull("a").await.unwrap(), None);
+        texts.set("b", "x".to_owned()).ttl(seconds(1)).grace(seconds(9)).await.unwrap();
+        harness.clock.advance(seconds(1));
+        assert_eq!(texts.pull("b").await.unwrap(), None, "stale is not fresh");
+        harness.finish(3).await;
+    }
+}
+
+#[tokio::test]
+async fn add_takes_the_place_of_what_is_no_longer_fresh() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        assert!(numbers.add("a", 1).ttl(seconds(1)).grace(seconds(9)).await.unwrap());
+        assert!(!numbers.add("a", 2).await.unwrap());
+        harness.clock.advance(seconds(1));
+        assert!(numbers.add("a", 3).await.unwrap());
+        assert_eq!(*numbers.get("a").await.unwrap().unwrap(), 3);
+        numbers.delete("a").await.unwrap();
+        assert!(numbers.add("a", 4).await.unwrap(), "what a delete leaves behind is nothing");
+        numbers.clear().await.unwrap();
+        assert!(numbers.add("a", 5).await.unwrap());
+        harness.finish(1).await;
+    }
+}
+
+#[tokio::test]
+async fn touch_renews_the_ttl_of_what_is_fresh_and_of_nothing_else() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        assert!(!numbers.touch("a", seconds(5)).await.unwrap());
+        numbers.set("a", 1).ttl(seconds(5)).grace(seconds(3)).await.unwrap();
+        harness.clock.advance(seconds(4));
+        assert!(numbers.touch("a", seconds(5)).await.unwrap());
+        let entry = numbers.entry("a").await.unwrap().unwrap();
+        assert_eq!((entry.ttl_left, entry.life_left), (Some(seconds(5)), Some(seconds(8))));
+        assert_eq!(entry.age, seconds(4), "the value is as old as it was");
+        harness.clock.advance(seconds(5));
+        assert!(!numbers.touch("a", seconds(5)).await.unwrap(), "a stale entry is not brought back to life");
+        numbers.set("b", 1).await.unwrap();
+        assert!(numbers.touch("b", Ttl::Forever).await.unwrap());
+        assert!(numbers.touch("b", Duration::ZERO).await.unwrap());
+        assert!(!numbers.has("b").await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn expire_leaves_the_grace_and_never_lengthens_it() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        assert!(!numbers.expire("a").await.unwrap());
+        numbers.set("a", 1).ttl(seconds(10)).grace(seconds(10)).await.unwrap();
+        harness.clock.advance(seconds(5));
+        assert!(numbers.expire("a").await.unwrap());
+        let entry = numbers.entry("a").await.unwrap().unwrap();
+        assert_eq!((entry.state, entry.life_left), (Freshness::Stale, Some(seconds(10))));
+        harness.clock.advance(seconds(5));
+        assert!(numbers.expire("a").await.unwrap());
+        assert_eq!(numbers.entry("a").await.unwrap().unwrap().life_left, Some(seconds(5)));
+        numbers.set("plain", 1).await.unwrap();
+        assert!(numbers.expire("plain").await.unwrap());
+        assert!(numbers.entry("plain").await.unwrap().is_none(), "without grace nothing is left");
+        let graced = numbers.clone().with_options(EntryOptions::default().grace(seconds(7)));
+        graced.set("forever", 1).ttl(Ttl::Forever).await.unwrap();
+        assert!(graced.expire("forever").await.unwrap());
+        assert_eq!(graced.entry("forever").await.unwrap().unwrap().life_left, Some(seconds(7)));
+    }
+}
+
+#[tokio::test]
+async fn touch_and_expire_work_on_what_another_type_stored() {
+    let harness = Harness::new(Tiers::L2);
+    cache::<String>(&harness).set("a", "text".to_owned()).grace(seconds(9)).await.unwrap();
+    let numbers = cache::<u32>(&harness);
+    assert!(numbers.touch("a", seconds(5)).await.unwrap());
+    assert!(numbers.expire("a").await.unwrap());
+    assert_eq!(*cache::<String>(&harness).entry("a").await.unwrap().unwrap().value, "text");
+}
+
+#[tokio::test]
+async fn memory_follows_a_rewrite_in_the_store() {
+    let harness = Harness::new(Tiers::Both);
+    let numbers = cache::<u32>(&harness);
+    numbers.set("a", 1).ttl(seconds(5)).await.unwrap();
+    numbers.touch("a", seconds(50)).await.unwrap();
+    harness.clock.advance(seconds(20));
+    harness.chaos.reset_calls();
+    assert_eq!(*numbers.get("a").await.unwrap().unwrap(), 1);
+    numbers.increment("a", 1).await.unwrap();
+    harness.chaos.reset_calls();
+    assert_eq!(*numbers.get("a").await.unwrap().unwrap(), 2);
+    assert_eq!(harness.chaos.calls_total(), 0);
+}
+
+#[tokio::test]
+async fn a_rewrite_does_not_carry_a_value_past_a_clear_in_another_process() {
+    let here = Harness::new(Tiers::L2);
+    let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
+    let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&there));
+    mine.set("a", 1).await.unwrap();
+    // The clear lands between the rewrite's read and its write.
+    here.chaos.fail_next_after_landing(Operation::GetMany, 0, ErrorKind::Unavailable);
+    here.chaos.stall(Operation::Set);
+    let touch = tokio::spawn({
+        let mine = mine.clone();
+        async move { mine.touch("a", seconds(500)).await }
+    });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    there.chaos.fail_all(Operation::Clear, ErrorKind::Unavailable);
+    theirs.clear().await.unwrap();
+    here.chaos.release(Operation::Set);
+    touch.await.unwrap().unwrap();
+    assert_eq!(theirs.get("a").await.unwrap(), None);
+    assert_eq!(mine.get("a").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_rewrite_whose_outcome_is_unknown_leaves_nothing_old_in_memory() {
+    let harness = Harness::new(Tiers::Both);
+    let numbers = cache::<u32>(&harness);
+    numbers.set("a", 1).await.unwrap();
+    harness.chaos.fail_next_after_landing(Operation::Set, 1, ErrorKind::Timeout);
+    assert_eq!(numbers.increment("a", 1).await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(*numbers.get("a").await.unwrap().unwrap(), 2, "the store is asked, and has it");
+}
