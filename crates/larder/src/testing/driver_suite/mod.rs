@@ -107,7 +107,7 @@ $crate::driver_suite! { @$what $argument
                     clearing_everything_is_refused
                     a_listing_names_each_key_once_with_its_head
                     a_listing_takes_its_prefix_literally
-                    thousands_of_keys_are_listed_and_cleared
+                    more_than_a_thousand_keys_are_listed_and_cleared
                     what_cannot_enumerate_says_so;
                 cancel:
                     a_dropped_call_gives_its_answer_to_no_other
