@@ -19,7 +19,7 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::event::Tier;
 use crate::get_or_set::{GetOrSet, GetOrSetMany};
 use crate::options::{EntryOptions, TagList};
-use crate::stack::{Change, Core, Door, Found, NewValue};
+use crate::stack::{Change, Core, Door, Found, Hardness, NewValue};
 use crate::tag::Tag;
 use crate::time::{Stamp, Timestamp, Ttl};
 
@@ -412,12 +412,37 @@ impl<V: Any + Send + Sync> Cache<V> {
 
     /// Removes all entries of this namespace and of those inside it, and nothing else. It holds as soon as one
     /// mark is stored; then the space is reclaimed, where the store can list keys. Returns how many entries the
-    /// store gave back.
+    /// store gave back. `.soft()` before the `.await` makes them stale in place of removing them.
     ///
     /// There is no deadline on the reclaiming. Dropping the future then leaves the clear in force.
-    pub async fn clear(&self) -> Result<u64> {
-        let now = self.enter("")?;
-        self.core.clear(&self.door.space, now).await
+    pub fn clear(&self) -> Clear<'_, V> {
+        Clear { cache: self, hardness: Hardness::Hard }
+    }
+
+    /// Removes the entries of this namespace, and of those inside it, that carry one of these tags: when it
+    /// returns, no lookup that starts later in this process gets one whose load began before. What is stored
+    /// afterwards lives. `.soft()` before the `.await` makes them stale in place of removing them.
+    ///
+    /// It costs one write a tag and one more, however many entries there are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] for a tag that is empty or too long.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use larder::{Stack, memory::MemoryOptions};
+    /// # let cache = Stack::builder("demo").memory(MemoryOptions::new(1_000)).build()?.cache::<u32>()?;
+    /// cache.set("ada", 1).tags(["users", "admins"]).await?;
+    /// cache.set("bob", 2).tags(["users"]).await?;
+    /// cache.invalidate(["admins"]).await?;
+    /// assert!(!cache.has("ada").await? && cache.has("bob").await?);
+    /// # Ok::<(), larder::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn invalidate<'a>(&'a self, tags: impl IntoIterator<Item = &'a str>) -> Invalidate<'a, V> {
+        let mut list = TagList::default();
+        list.extend(tags);
+        Invalidate { cache: self, tags: list, hardness: Hardness::Hard }
     }
 
     /// The keys of this namespace that have an entry, stale ones included, in no particular order; those of
@@ -620,6 +645,67 @@ impl<'a, V: Any + Send + Sync> IntoFuture for SetMany<'a, V> {
                 values.push((key, self.write.new_value(value)?));
             }
             cache.core.set_many(&cache.door, values, now).await
+        })
+    }
+}
+
+/// A clear about to be made: see [`Cache::clear`].
+#[derive(Debug)]
+#[must_use = "nothing is cleared until it is awaited"]
+pub struct Clear<'a, V> {
+    cache: &'a Cache<V>,
+    hardness: Hardness,
+}
+
+impl<V> Clear<'_, V> {
+    /// Makes the entries stale, so that their grace may still serve them while they are loaded again. What has no
+    /// grace is gone.
+    pub fn soft(mut self) -> Self {
+        self.hardness = Hardness::Soft;
+        self
+    }
+}
+
+impl<'a, V: Any + Send + Sync> IntoFuture for Clear<'a, V> {
+    type Output = Result<u64>;
+    type IntoFuture = BoxFuture<'a, Result<u64>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { cache, hardness } = self;
+            let now = cache.enter("")?;
+            cache.core.clear(&cache.door.space, hardness, now).await
+        })
+    }
+}
+
+/// An invalidation about to be made: see [`Cache::invalidate`].
+#[derive(Debug)]
+#[must_use = "nothing is invalidated until it is awaited"]
+pub struct Invalidate<'a, V> {
+    cache: &'a Cache<V>,
+    tags: TagList<'a>,
+    hardness: Hardness,
+}
+
+impl<V> Invalidate<'_, V> {
+    /// Makes the entries stale, so that their grace may still serve them while they are loaded again. What has no
+    /// grace is gone.
+    pub fn soft(mut self) -> Self {
+        self.hardness = Hardness::Soft;
+        self
+    }
+}
+
+impl<'a, V: Any + Send + Sync> IntoFuture for Invalidate<'a, V> {
+    type Output = Result<()>;
+    type IntoFuture = BoxFuture<'a, Result<()>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { cache, tags, hardness } = self;
+            let now = cache.enter("")?;
+            cache.core.invalidate(&cache.door.space, &tags.tags()?, hardness, now).await
         })
     }
 }

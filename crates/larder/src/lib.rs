@@ -73,7 +73,7 @@ pub mod config;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use cache::{Add, Cache, CachedEntry, Increment, Set, SetMany};
+pub use cache::{Add, Cache, CachedEntry, Clear, Increment, Invalidate, Set, SetMany};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Suppress};
 pub use larder::Larder;

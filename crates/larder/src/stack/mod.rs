@@ -1,8 +1,8 @@
 //! The engine: what a lookup, a load and a write do to the tiers, in which order. Not generic: it moves
 //! values as `Arc<dyn Any>`, and is compiled once.
 //!
-//! - `read` looks values up, `fill` loads what is missing, `write` stores, deletes, expires and clears,
-//!   `update` rewrites atomically (counters, add, pull, touch);
+//! - `read` looks values up, `fill` loads what is missing, `write` stores and deletes, `tags` clears and
+//!   invalidates, `update` rewrites atomically (counters, add, pull, touch);
 //! - `verdict` decides what may be done with what was found, and is pure;
 //! - `flight` is single-flight and the right to be kept; `space` is namespaces and their clears;
 //! - `l2` is the only caller of a driver. Only this room emits events.
@@ -15,6 +15,7 @@ mod flight;
 mod l2;
 mod read;
 mod space;
+mod tags;
 mod update;
 mod verdict;
 mod write;
@@ -49,6 +50,7 @@ pub(crate) use flight::Landed;
 use l2::{L2, OnFailure, Ownership};
 pub(crate) use space::Space;
 use space::Spaces;
+pub(crate) use tags::Hardness;
 pub(crate) use update::{Change, Found};
 pub(crate) use write::NewValue;
 
@@ -349,11 +351,8 @@ impl Core {
     }
 
     fn is_kept(&self, namespace: u32, meta: &crate::entry::Meta, now: Timestamp) -> bool {
-        let cleared = self
-            .spaces
-            .by_id(namespace)
-            .map_or(crate::time::Stamp::ZERO, |space| self.spaces.cleared(&space, meta.born));
-        verdict::standing(meta, cleared, now) != crate::entry::Freshness::Expired
+        let mark = self.spaces.by_id(namespace).map(|space| self.spaces.mark(&space, meta.born, meta.tags()));
+        verdict::standing(meta, mark.unwrap_or_default(), now) != crate::entry::Freshness::Expired
     }
 }
 

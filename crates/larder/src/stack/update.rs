@@ -114,8 +114,8 @@ impl Core {
         let (mut replaced, mut dead) = (None, None);
         let changed = self.flights.supersede_if(space.id, key, || {
             let found = memory.get(space.id, key).and_then(|entry| {
-                let cleared = self.spaces.cleared(space, entry.meta.born);
-                let freshness = standing(&entry.meta, cleared, now);
+                let freshness =
+                    standing(&entry.meta, self.spaces.mark(space, entry.meta.born, entry.meta.tags()), now);
                 (freshness != Freshness::Expired).then_some((entry, freshness))
             });
             let change = decide(found.as_ref().map(|(entry, freshness)| Found {
