@@ -4,6 +4,14 @@
 //! hit, and how many times the bare engine that is. Rounds of all contenders alternate, so that a busy
 //! moment of the machine meets all of them. Keys are 24 bytes, values `Arc<u64>`, every lookup is a hit.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failing test or benchmark ends in a panic"
+)]
+
 use std::future::{Future, IntoFuture};
 use std::hint::black_box;
 use std::pin::pin;

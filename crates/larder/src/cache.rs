@@ -517,35 +517,30 @@ macro_rules! write_options {
     ($request:ident) => {
         impl<'a, V> $request<'a, V> {
             /// How long the entry is fresh; zero stores nothing.
-            #[must_use]
             pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
                 self.write.options.ttl = Some(ttl.into());
                 self
             }
 
             /// How long after that it may still be served when its loader fails.
-            #[must_use]
             pub fn grace(mut self, grace: Duration) -> Self {
                 self.write.options.grace = Some(grace);
                 self
             }
 
             /// What it can be invalidated by. A second call adds to the first.
-            #[must_use]
             pub fn tags(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
                 self.write.tags.extend(tags);
                 self
             }
 
             /// The validator of its source.
-            #[must_use]
             pub fn etag(mut self, etag: &'a str) -> Self {
                 self.write.etag = Some(etag);
                 self
             }
 
             /// When its source says that it was modified.
-            #[must_use]
             pub fn last_modified(mut self, last_modified: &'a str) -> Self {
                 self.write.last_modified = Some(last_modified);
                 self
@@ -642,7 +637,6 @@ write_options!(Increment);
 
 impl<V> Increment<'_, V> {
     /// Fails with [`ErrorKind::Counter`] where there is no number yet, in place of counting from zero.
-    #[must_use]
     pub fn existing(mut self) -> Self {
         self.existing = true;
         self

@@ -40,28 +40,24 @@ impl<'a, V> Wish<'a, V> {
 macro_rules! load_options {
     () => {
         /// How long what is loaded is fresh; zero stores nothing.
-        #[must_use]
         pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
             self.wish.options.ttl = Some(ttl.into());
             self
         }
 
         /// How long after that it may still be served when its loader fails.
-        #[must_use]
         pub fn grace(mut self, grace: Duration) -> Self {
             self.wish.options.grace = Some(grace);
             self
         }
 
         /// What it can be invalidated by. A second call adds to the first.
-        #[must_use]
         pub fn tags(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
             self.wish.tags.extend(tags);
             self
         }
 
         /// Whether a failing store is treated as a miss: see [`EntryOptions::suppress_l2_errors`].
-        #[must_use]
         pub fn suppress_l2_errors(mut self, suppress: Suppress) -> Self {
             self.wish.options.suppress_l2_errors = Some(suppress == Suppress::Yes);
             self

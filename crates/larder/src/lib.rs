@@ -19,6 +19,8 @@ mod stack;
 mod get_or_set;
 mod cache;
 mod larder;
+#[cfg(feature = "config")]
+pub mod config;
 #[cfg(feature = "testing")]
 pub mod testing;
 

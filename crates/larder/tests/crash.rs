@@ -36,6 +36,12 @@ async fn open(driver: &str, directory: &Path, clock: Arc<dyn Clock>) -> Arc<dyn 
             use larder::driver::file::{FileDriver, FileOptions};
             Arc::new(FileDriver::open_with_clock(FileOptions::new(directory), clock).await.unwrap())
         }
+        #[cfg(feature = "sqlite")]
+        "sqlite" => {
+            use larder::driver::sqlite::{SqliteDriver, SqliteOptions};
+            let options = SqliteOptions::new(directory.join("cache.db"));
+            Arc::new(SqliteDriver::open_with_clock(options, clock).await.unwrap())
+        }
         // An arm for each further driver whose store outlives the process.
         other => panic!("no driver {other:?} takes part ({directory:?}, {clock:?})"),
     }
@@ -309,5 +315,23 @@ mod file {
     #[tokio::test]
     async fn two_processes_share_a_directory() {
         is_shared_by_two_processes("file").await;
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_killed_writer_leaves_whole_values_and_no_litter() {
+        let scratch = survives_kills("sqlite").await;
+        let files = std::fs::read_dir(scratch.path().join("store")).unwrap();
+        let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files, ["cache.db"], "the log goes when the last process closes");
+    }
+
+    #[tokio::test]
+    async fn two_processes_share_a_file() {
+        is_shared_by_two_processes("sqlite").await;
     }
 }

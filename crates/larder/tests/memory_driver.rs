@@ -1,6 +1,6 @@
 //! The memory driver against what the engine relies on, without limits and with all of them.
 
-use larder::driver::MemoryDriver;
+use larder::driver::memory::MemoryDriver;
 use larder::memory::MemoryOptions;
 
 larder::driver_suite!(unlimited, async || MemoryDriver::default());

@@ -48,6 +48,15 @@ impl Stored {
     }
 }
 
+/// A write that its caller insists on: see [`L2::insist`].
+pub(crate) struct Insist<'a> {
+    pub(crate) operation: &'static str,
+    pub(crate) full: &'a str,
+    pub(crate) ttl: Option<Duration>,
+    /// The stamp to begin with.
+    pub(crate) stamp: Stamp,
+}
+
 /// How the failure of a call is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnFailure {
@@ -195,13 +204,11 @@ impl L2 {
     pub(crate) async fn insist(
         &self,
         core: &Core,
-        operation: &'static str,
-        full: &str,
+        insist: Insist<'_>,
         now: Timestamp,
-        ttl: Option<Duration>,
-        mut stamp: Stamp,
         mut encode: impl FnMut(Stamp) -> Result<Bytes> + Send,
     ) -> Result<(Stamp, Option<Bytes>)> {
+        let Insist { operation, full, ttl, mut stamp } = insist;
         for _ in 0..WRITE_TRIES_MAX {
             let write = self.driver.set(full, encode(stamp)?, ttl, When::Newer);
             match self.call(core, operation, OnFailure::Return, write).await? {

@@ -15,7 +15,7 @@ use crate::entry::{AnyValue, Entry, Extras, Meta};
 use crate::error::Result;
 use crate::event::Event;
 use crate::options::EntryOptions;
-use crate::stack::l2::{OnFailure, was_alive};
+use crate::stack::l2::{Insist, OnFailure, was_alive};
 use crate::stack::{Core, Door, Space};
 use crate::time::{Stamp, Timestamp};
 
@@ -99,14 +99,15 @@ impl Core {
                 let abandoned = Abandoned::guard(self, space, key);
                 let ttl = entry.meta.life_left(now);
                 let mut first = Some(record);
-                let stored = l2.insist(self, "set", &full, now, ttl, stamp, |stamp| {
-                    if let Some(record) = first.take() {
-                        return Ok(record);
-                    }
-                    entry.meta.stamp = stamp;
-                    entry.meta.born = stamp;
-                    self.encode(door, &full, &entry.value, &entry.meta).map(|(record, _)| record)
-                });
+                let stored =
+                    l2.insist(self, Insist { operation: "set", full: &full, ttl, stamp }, now, |stamp| {
+                        if let Some(record) = first.take() {
+                            return Ok(record);
+                        }
+                        entry.meta.stamp = stamp;
+                        entry.meta.born = stamp;
+                        self.encode(door, &full, &entry.value, &entry.meta).map(|(record, _)| record)
+                    });
                 // If the store failed, memory still takes what the caller meant; the caller gets the error.
                 outcome = stored.await.map(|_| ());
                 abandoned.disarm();
@@ -182,7 +183,9 @@ impl Core {
                 let stamp = self.clock.tick(now);
                 let ttl = Some(self.load_max);
                 let outcome = l2
-                    .insist(self, "delete", &full, now, ttl, stamp, |stamp| Ok(self.tombstone(stamp, now)))
+                    .insist(self, Insist { operation: "delete", full: &full, ttl, stamp }, now, |stamp| {
+                        Ok(self.tombstone(stamp, now))
+                    })
                     .await
                     .map(|(_, previous)| was_alive(self, space, previous.as_ref(), now));
                 abandoned.disarm();
@@ -281,7 +284,9 @@ impl Core {
     async fn mark(&self, space: &Space, stamp: Stamp, now: Timestamp) -> Result<Stamp> {
         let Some(l2) = &self.l2 else { return Ok(stamp) };
         let encode = |stamp| wire::encode_mark(&space.mark_key, stamp);
-        l2.insist(self, "clear", &space.mark_key, now, None, stamp, encode).await.map(|(stamp, _)| stamp)
+        l2.insist(self, Insist { operation: "clear", full: &space.mark_key, ttl: None, stamp }, now, encode)
+            .await
+            .map(|(stamp, _)| stamp)
     }
 }
 

@@ -76,6 +76,12 @@ impl FileOptions {
             suffix: ".larder".to_owned(),
         }
     }
+
+    /// Whether the options make sense, without opening anything.
+    #[cfg(feature = "config")]
+    pub(crate) fn check(&self) -> Result<()> {
+        layout::check(self)
+    }
 }
 
 /// A driver that keeps each entry in a file.

@@ -22,6 +22,8 @@ use super::table;
 
 /// How many pieces of work may wait in a lane; more are refused.
 const WAITING_MAX: usize = 65_536;
+/// How many bytes of values may wait in a lane before more is refused.
+const WAITING_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// How many writes share a transaction at most.
 const BATCH_MAX: usize = 256;
 
@@ -127,10 +129,11 @@ impl Lane {
         if state.refusing {
             return Err(Error::new(ErrorKind::Closed, format!("sqlite {what}: the driver was closed")));
         }
-        if state.waiting.len() >= WAITING_MAX {
-            let message = format!("sqlite {what}: {WAITING_MAX} calls are waiting already");
+        if state.waiting.len() >= WAITING_MAX || state.waiting_bytes >= WAITING_BYTES_MAX {
+            let message = format!("sqlite {what}: {} calls are waiting already", state.waiting.len());
             return Err(Error::new(ErrorKind::Overloaded, message));
         }
+        state.waiting_bytes += task.bytes();
         state.waiting.push_back(task);
         let starts = state.waiting.len() > state.idle && state.threads < self.queue.threads_max;
         state.threads += usize::from(starts);
@@ -157,6 +160,7 @@ impl Lane {
         }
         // Nobody will: dropping them tells whoever waits.
         state.waiting.clear();
+        state.waiting_bytes = 0;
         Err(Error::from_source(ErrorKind::Unavailable, format!("sqlite {what}: starting a thread"), cause))
     }
 
@@ -201,6 +205,15 @@ pub(super) enum Task {
     Prune(oneshot::Sender<Result<u64>>),
 }
 
+impl Task {
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Job(job) => job.bytes(),
+            Self::Prune(_) => 0,
+        }
+    }
+}
+
 /// What a thread takes from the queue.
 pub(super) enum Taken {
     Jobs(Vec<Box<dyn Job>>),
@@ -220,6 +233,7 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Task>,
+    waiting_bytes: u64,
     /// Threads that wait for work.
     idle: usize,
     threads: usize,
@@ -273,6 +287,7 @@ impl State {
             match self.waiting.pop_front() {
                 Some(Task::Job(job)) => {
                     bytes += job.bytes();
+                    self.waiting_bytes -= job.bytes();
                     jobs.push(job);
                     if bytes >= bytes_max {
                         break;

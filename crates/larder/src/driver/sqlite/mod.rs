@@ -89,7 +89,8 @@ pub struct SqliteOptions {
     pub location: SqliteLocation,
     /// The table: `[A-Za-z_][A-Za-z0-9_]{0,62}`. Default: `larder`.
     pub table: String,
-    /// Whether a missing table is created. Default: yes. [`SqliteDriver::schema`] shows how.
+    /// Whether a missing table is created, as [`SqliteDriver::schema`] says. Default: yes. In memory it always
+    /// is.
     pub create_table: bool,
     /// How many bytes of the file may be in use, other tables and the room between rows included; at least
     /// 256 KiB. What was written longest ago goes first. The log beside the file comes on top: a quarter of
@@ -118,7 +119,9 @@ impl SqliteOptions {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether the options make sense, without opening anything.
+    pub(crate) fn check(&self) -> Result<()> {
+        Table::new(&self.table)?;
         let wrong = |message: &'static str| Err(Error::new(ErrorKind::Config, message));
         if self.location == SqliteLocation::File(PathBuf::new()) {
             return wrong("the path of a sqlite file is empty");
@@ -174,10 +177,15 @@ impl SqliteDriver {
     /// is someone else's; [`ErrorKind::Unavailable`] if the file cannot be opened or is no database;
     /// [`ErrorKind::Timeout`] if another process keeps it locked.
     pub async fn open(options: SqliteOptions) -> Result<Self> {
-        Self::open_at(options, Arc::new(SystemClock::default())).await
+        Self::open_with_clock(options, Arc::new(SystemClock::default())).await
     }
 
-    async fn open_at(options: SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self> {
+    /// As [`SqliteDriver::open`], with a clock of one's own to tell what has expired and when to prune. Processes
+    /// that share a file have to agree about the time.
+    ///
+    /// # Errors
+    /// As [`SqliteDriver::open`].
+    pub async fn open_with_clock(options: SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         options.check()?;
         let SqliteOptions { location, table, create_table, max_bytes, prune_interval, readers, busy_timeout } =
             options;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use futures_util::FutureExt as _;
+use futures_util::future::maybe_done;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -90,13 +91,18 @@ async fn close_finishes_what_was_begun_and_refuses_what_comes_after() {
     let (_directory, path) = place();
     let driver = open(&path).await;
     let keys: Vec<_> = (0..100).map(|n| n.to_string()).collect();
-    let mut begun: Vec<_> = keys.iter().map(|key| driver.set(key, "v".into(), None, When::Always)).collect();
+    let mut begun: Vec<_> = keys
+        .iter()
+        .map(|key| Box::pin(maybe_done(driver.set(key, "v".into(), None, When::Always))))
+        .collect();
     for write in &mut begun {
-        assert!(write.as_mut().now_or_never().is_none());
+        // One poll begins it.
+        let _ = write.as_mut().now_or_never();
     }
     driver.close().await.unwrap();
-    for write in begun {
-        write.await.unwrap();
+    for mut write in begun {
+        write.as_mut().await;
+        write.as_mut().take_output().unwrap().unwrap();
     }
     assert_eq!(driver.get("1").await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(driver.prune().await.unwrap_err().kind(), ErrorKind::Closed);
@@ -247,7 +253,7 @@ async fn columns_of_another_hand_read_as_damage() {
 async fn what_expired_is_not_there_for_anyone() {
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
     let options = SqliteOptions { prune_interval: None, ..SqliteOptions::new(":memory:") };
-    let driver = SqliteDriver::open_at(options, clock.clone()).await.unwrap();
+    let driver = SqliteDriver::open_with_clock(options, clock.clone()).await.unwrap();
     driver.set("k", "old".into(), Some(minutes(1)), When::Always).await.unwrap();
     put(&driver, "stays", "v").await;
     clock.advance(minutes(1));
@@ -269,7 +275,7 @@ async fn what_expired_is_not_there_for_anyone() {
 async fn pruning_gives_the_space_back_to_the_file_system() {
     let (_directory, path) = place();
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_000)));
-    let driver = SqliteDriver::open_at(options(&path), clock.clone()).await.unwrap();
+    let driver = SqliteDriver::open_with_clock(options(&path), clock.clone()).await.unwrap();
     for n in 0..2_000 {
         driver.set(&format!("k{n}"), vec![0; 4_000].into(), Some(minutes(1)), When::Always).await.unwrap();
     }
@@ -365,6 +371,29 @@ async fn writes_that_share_a_transaction_with_a_failing_one_are_told_the_truth()
     for (n, stored) in outcomes {
         assert_eq!(driver.get(&format!("{n}")).await.unwrap().is_some(), stored, "write {n}");
     }
+}
+
+#[tokio::test]
+async fn what_waits_has_a_bound() {
+    let (_directory, path) = place();
+    let driver = open(&path).await;
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let value = Bytes::from(vec![0; 16 * 1024 * 1024]);
+    let mut begun = Vec::new();
+    let refused = loop {
+        assert!(begun.len() < 20, "more than 256 MiB wait");
+        let mut write = driver.set("k", value.clone(), None, When::Always);
+        match write.as_mut().now_or_never() {
+            Some(outcome) => break outcome.unwrap_err(),
+            None => begun.push(write),
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::Overloaded, "{refused}");
+    assert!(begun.len() > 15, "{}", begun.len());
+    drop(begun);
+    driver.get("k").await.unwrap();
+    other.execute_batch("ROLLBACK").unwrap();
 }
 
 #[tokio::test]

@@ -1,29 +1,25 @@
-//! SQLite between processes: killed at any moment, and written by two at once.
+//! What SQLite acknowledged outlives the process that wrote it.
 //!
-//! Both tests start this very binary again, as its test `child`, which works off what its environment names.
+//! The test starts this very binary again, as its test `child`, which writes to the file in its environment.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use larder::driver::sqlite::{SqliteDriver, SqliteOptions};
-use larder::driver::{Driver, When, Written};
+use larder::driver::{Driver, When};
 use larder::entry::Meta;
 use larder::entry::wire::{CodecId, Record, decode, encode_entry};
 use larder::time::{HybridClock, Stamp, SystemClock, Ttl, minutes};
 
-const ROLE: &str = "LARDER_TEST_ROLE";
 const FILE: &str = "LARDER_TEST_FILE";
-const MILLIS: &str = "LARDER_TEST_MILLIS";
 const WRITERS: usize = 8;
-const COUNTERS: u64 = 4;
 
 fn clock() -> HybridClock {
     HybridClock::new(Arc::new(SystemClock::default()))
@@ -40,18 +36,16 @@ fn record(key: &str, stamp: Stamp, number: u64) -> Bytes {
 fn number_of(key: &str, stored: &Bytes) -> (Stamp, u64) {
     let Ok(Record::Entry(entry)) = decode(key, stored) else { panic!("{key}: {:?}", decode(key, stored)) };
     let (numbers, []) = entry.payload.as_chunks::<8>() else { panic!("{key}: a torn payload") };
-    let number = u64::from_be_bytes(numbers[0]);
+    let number = u64::from_be_bytes(*numbers.first().unwrap());
     assert_eq!(numbers.len() as u64, 1 + number % 700);
     assert!(numbers.iter().all(|&other| u64::from_be_bytes(other) == number));
     (entry.meta.stamp, number)
 }
 
-fn start(role: &str, file: &Path, millis: u64) -> Child {
+fn start(file: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-        .env(ROLE, role)
         .env(FILE, file)
-        .env(MILLIS, millis.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
@@ -59,18 +53,11 @@ fn start(role: &str, file: &Path, millis: u64) -> Child {
 
 #[test]
 fn child() {
-    let Ok(role) = std::env::var(ROLE) else { return };
-    let file = std::env::var(FILE).unwrap();
-    let millis = std::env::var(MILLIS).unwrap().parse().unwrap();
+    let Ok(file) = std::env::var(FILE) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let driver = SqliteDriver::open(SqliteOptions::new(file.as_str())).await.unwrap();
-        match role.as_str() {
-            "until killed" => write_until_killed(&driver).await,
-            "soak" => soak(&driver, Duration::from_millis(millis)).await,
-            other => panic!("no role {other}"),
-        }
-        driver.close().await.unwrap();
+        write_until_killed(&driver).await;
     });
 }
 
@@ -94,57 +81,13 @@ async fn write_until_killed(driver: &SqliteDriver) {
     join_all(writers).await;
 }
 
-/// Counts up shared counters by compare-and-swap, and reads and writes shared keys in between.
-async fn soak(driver: &SqliteDriver, time: Duration) {
-    let clock = clock();
-    let over = AtomicBool::new(false);
-    let writers = (0..WRITERS as u64).map(|writer| {
-        let (clock, over) = (&clock, &over);
-        async move {
-            let mut counted = 0u64;
-            for round in 0.. {
-                if over.load(Ordering::Relaxed) {
-                    break;
-                }
-                counted += count_up(driver, clock, &format!("counter {}", (writer + round) % COUNTERS)).await;
-                let key = format!("shared {}", (writer * 7 + round) % 50);
-                let value = record(&key, clock.tick(clock.now()), round);
-                driver.set(&key, value, Some(minutes(10)), When::Newer).await.unwrap();
-                if let Some(stored) = driver.get(&key).await.unwrap() {
-                    number_of(&key, &stored);
-                }
-            }
-            counted
-        }
-    });
-    let stop = async {
-        tokio::time::sleep(time).await;
-        over.store(true, Ordering::Relaxed);
-    };
-    let (counted, ()) = futures_util::join!(join_all(writers), stop);
-    println!("counted {}", counted.iter().sum::<u64>());
-}
-
-async fn count_up(driver: &SqliteDriver, clock: &HybridClock, key: &str) -> u64 {
-    let stored = driver.get(key).await.unwrap().map(|stored| number_of(key, &stored));
-    let (stamp, number) = stored.map_or((None, 0), |(stamp, number)| (Some(stamp), number));
-    if let Some(stamp) = stamp {
-        assert!(clock.observe(stamp, clock.now()));
-    }
-    let value = record(key, clock.tick(clock.now()), number + 1);
-    match driver.set(key, value, None, When::Unchanged(stamp)).await.unwrap() {
-        Written::Stored { .. } => 1,
-        Written::Refused { .. } => 0,
-    }
-}
-
 #[tokio::test]
-async fn a_killed_writer_leaves_whole_values_and_all_that_was_acknowledged() {
+async fn a_killed_writer_leaves_all_that_was_acknowledged() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("cache.db");
     let mut acknowledged = HashMap::new();
-    for round in 0u64..200 {
-        let mut writer = start("until killed", &file, 0);
+    for round in 0u64..50 {
+        let mut writer = start(&file);
         // At a moment that differs each time, from before the file is open to deep in the writing.
         tokio::time::sleep(Duration::from_micros(3_000 + (round * 7_919) % 50_000)).await;
         writer.kill().unwrap();
@@ -172,35 +115,9 @@ async fn a_killed_writer_leaves_whole_values_and_all_that_was_acknowledged() {
         }
         driver.close().await.unwrap();
     }
-    assert!(acknowledged.values().sum::<u64>() > 1_000, "{acknowledged:?}");
+    assert!(acknowledged.values().sum::<u64>() > 300, "{acknowledged:?}");
     SqliteDriver::open(SqliteOptions::new(file.as_path())).await.unwrap().close().await.unwrap();
     let left: Vec<_> =
         std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(left, ["cache.db"], "nothing stays behind");
-}
-
-/// Three seconds; `LARDER_SOAK_SECONDS` makes it longer.
-#[tokio::test]
-async fn counters_of_two_processes_add_up() {
-    let seconds = std::env::var("LARDER_SOAK_SECONDS").map_or(3, |seconds| seconds.parse().unwrap());
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("cache.db");
-    let processes = [(); 2].map(|()| start("soak", &file, seconds * 1_000));
-    let mut counted = 0;
-    for mut process in processes {
-        let mut output = String::new();
-        process.stdout.take().unwrap().read_to_string(&mut output).unwrap();
-        assert!(process.wait().unwrap().success(), "{output}");
-        let count = output.split("counted ").nth(1).unwrap().lines().next().unwrap();
-        counted += count.parse::<u64>().unwrap();
-    }
-    let driver = SqliteDriver::open(SqliteOptions::new(file.as_path())).await.unwrap();
-    let mut stored = 0;
-    for counter in 0..COUNTERS {
-        let key = format!("counter {counter}");
-        stored += number_of(&key, &driver.get(&key).await.unwrap().unwrap()).1;
-    }
-    println!("{counted} increments in {seconds} s");
-    assert_eq!(stored, counted);
-    assert!(counted > 100, "{counted}");
 }

@@ -1,0 +1,265 @@
+//! The drivers that this crate has, and their options; and the table of all options, for whoever explains them.
+
+#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
+use std::time::Duration;
+
+use super::registry::Registry;
+use super::stacks::MEMORY_ALIASES;
+use super::store::StoreOptions;
+#[cfg(all(feature = "file", unix))]
+use crate::driver::file::{FileDriver, FileOptions, LEVELS_MAX};
+use crate::driver::memory::MemoryDriver;
+#[cfg(feature = "sqlite")]
+use crate::driver::sqlite::{SqliteDriver, SqliteOptions};
+use crate::error::Result;
+use crate::memory::MemoryOptions;
+
+/// A driver that this crate has, whether or not this build does.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct DriverInfo {
+    /// What it is called in a configuration, and the scheme of its URLs.
+    pub name: &'static str,
+    /// Further schemes and names.
+    pub schemes: &'static [&'static str],
+    /// The feature that brings it; `None` if it is always there.
+    pub feature: Option<&'static str>,
+    /// What it is, in one line.
+    pub about: &'static str,
+    /// Its options.
+    pub options: &'static [OptionInfo],
+}
+
+/// An option of a configuration.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct OptionInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Other names that are taken for it.
+    pub aliases: &'static [&'static str],
+    /// What holds if it is not written, in words.
+    pub default: &'static str,
+}
+
+const fn option(name: &'static str, aliases: &'static [&'static str], default: &'static str) -> OptionInfo {
+    OptionInfo { name, aliases, default }
+}
+
+/// The drivers that this crate has, with their options.
+///
+/// ```
+/// use larder::config::DRIVERS;
+/// assert!(DRIVERS.iter().any(|driver| driver.name == "memory" && driver.feature.is_none()));
+/// ```
+pub const DRIVERS: &[DriverInfo] = &[
+    DriverInfo {
+        name: "memory",
+        schemes: &[],
+        feature: None,
+        about: "this process's memory",
+        options: &[
+            option("max_items", &["maxItems"], "100000"),
+            option("max_bytes", &["maxSize"], "no limit"),
+            option("max_entry_bytes", &["maxEntrySize"], "4MiB"),
+        ],
+    },
+    DriverInfo {
+        name: "file",
+        schemes: &["dir"],
+        feature: Some("file"),
+        about: "files in a directory that several processes may share",
+        options: &[
+            option("directory", &["path", "location"], "required"),
+            option("max_bytes", &[], "no limit"),
+            option("prune_interval", &["pruneInterval"], "1m"),
+            option("levels", &[], "2"),
+            option("suffix", &[], ".larder"),
+        ],
+    },
+    DriverInfo {
+        name: "sqlite",
+        schemes: &["sqlite3"],
+        feature: Some("sqlite"),
+        about: "a table in a SQLite file that several processes may share",
+        options: &[
+            option("location", &["path", "filename", "connection.filename"], "required"),
+            option("table", &["tableName"], "larder"),
+            option("create_table", &["autoCreateTable"], "true"),
+            option("max_bytes", &[], "no limit"),
+            option("prune_interval", &["pruneInterval"], "1m"),
+            option("readers", &[], "4"),
+            option("busy_timeout", &[], "5s"),
+        ],
+    },
+];
+
+/// The options of a stack, by their paths; an empty default is "not there".
+pub(crate) const STACK_OPTIONS: &[OptionInfo] = &[
+    option("l1", &[], "on"),
+    option("l1.max_items", &["maxItems"], "100000"),
+    option("l1.max_bytes", &["maxSize"], "no limit"),
+    option("l1.max_entry_bytes", &["maxEntrySize"], "4MiB"),
+    option("l2", &[], "none"),
+    option("prefix", &[], "the stack's name"),
+    option("ttl", &[], "30m"),
+    option("grace", &[], "0"),
+    option("codec", &[], "json"),
+    option("deadline", &[], "2s"),
+    option("suppress_l2_errors", &["suppressL2Errors"], "true with a memory tier, false without"),
+    option("compress", &[], "off"),
+    option("compress.level", &[], "1"),
+    option("compress.threshold", &[], "1KiB"),
+    option("encrypt", &[], "off"),
+    option("encrypt.keys", &[], ""),
+];
+
+/// What holds for an option of a stack that is not written.
+pub(crate) fn stack_default(path: &str) -> &'static str {
+    STACK_OPTIONS.iter().find(|info| info.name == path).map_or("", |info| info.default)
+}
+
+/// The drivers of this build.
+pub(crate) fn compiled() -> Registry {
+    let registry = Registry::empty().driver("memory", &[], |options| {
+        let memory = memory(options)?;
+        Ok(async move { Ok(MemoryDriver::new(memory)) })
+    });
+    #[cfg(all(feature = "file", unix))]
+    let registry = registry.driver("file", &["dir"], |options| {
+        let file = file(options)?;
+        Ok(FileDriver::open(file))
+    });
+    #[cfg(feature = "sqlite")]
+    let registry = registry.driver("sqlite", &["sqlite3"], |options| {
+        let sqlite = sqlite(options)?;
+        Ok(SqliteDriver::open(sqlite))
+    });
+    registry
+}
+
+fn memory(options: &mut StoreOptions) -> Result<MemoryOptions> {
+    for (other, name) in MEMORY_ALIASES {
+        options.alias(other, name)?;
+    }
+    let mut memory = MemoryOptions::default();
+    if let Some(items) = options.integer("max_items", 1..=i64::MAX)? {
+        memory.max_items = items.unsigned_abs();
+    }
+    memory.max_bytes = options.size("max_bytes")?;
+    memory.max_entry_bytes = options.size("max_entry_bytes")?;
+    Ok(memory)
+}
+
+#[cfg(all(feature = "file", unix))]
+fn file(options: &mut StoreOptions) -> Result<FileOptions> {
+    for (other, name) in
+        [("path", "directory"), ("location", "directory"), ("pruneInterval", "prune_interval")]
+    {
+        options.alias(other, name)?;
+    }
+    let directory = options.location("directory")?;
+    let (max_bytes, prune_interval) = (options.size("max_bytes")?, prune_interval(options)?);
+    let (levels, suffix) = (options.integer("levels", 0..=i64::from(LEVELS_MAX))?, options.text("suffix")?);
+
+    let mut file = FileOptions::new(options.required("directory", directory)?);
+    file.max_bytes = max_bytes;
+    file.prune_interval = prune_interval.unwrap_or(file.prune_interval);
+    file.levels = levels.and_then(|levels| u8::try_from(levels).ok()).unwrap_or(file.levels);
+    file.suffix = suffix.unwrap_or(file.suffix);
+    file.check().map_err(|error| options.refuse(error.message()))?;
+    Ok(file)
+}
+
+/// How often a driver prunes by itself: a time, or `Some(None)` for never.
+#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
+fn prune_interval(options: &mut StoreOptions) -> Result<Option<Option<Duration>>> {
+    let interval = options.duration_or_off("prune_interval")?;
+    if interval.flatten().is_some_and(|interval| interval.is_zero()) {
+        return Err(options.error("prune_interval", "must be longer than zero (false switches it off)"));
+    }
+    Ok(interval)
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite(options: &mut StoreOptions) -> Result<SqliteOptions> {
+    for (other, name) in [
+        ("path", "location"),
+        ("filename", "location"),
+        ("connection.filename", "location"),
+        ("tableName", "table"),
+        ("autoCreateTable", "create_table"),
+        ("pruneInterval", "prune_interval"),
+    ] {
+        options.alias(other, name)?;
+    }
+    let location = options.location("location")?;
+    let (table, create_table) = (options.text("table")?, options.boolean("create_table")?);
+    let (max_bytes, prune_interval) = (options.size("max_bytes")?, prune_interval(options)?);
+    let (readers, busy_timeout) = (options.integer("readers", 1..=64)?, options.duration("busy_timeout")?);
+
+    let mut sqlite = SqliteOptions::new(options.required("location", location)?);
+    sqlite.table = table.unwrap_or(sqlite.table);
+    sqlite.create_table = create_table.unwrap_or(sqlite.create_table);
+    sqlite.max_bytes = max_bytes;
+    sqlite.prune_interval = prune_interval.unwrap_or(sqlite.prune_interval);
+    sqlite.readers = readers.and_then(|readers| usize::try_from(readers).ok()).unwrap_or(sqlite.readers);
+    sqlite.busy_timeout = busy_timeout.unwrap_or(sqlite.busy_timeout);
+    sqlite.check().map_err(|error| options.refuse(error.message()))?;
+    Ok(sqlite)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{format_duration, format_size};
+
+    fn default_of(driver: &str, name: &str) -> &'static str {
+        let info = DRIVERS.iter().find(|info| info.name == driver).unwrap();
+        info.options.iter().find(|info| info.name == name).unwrap().default
+    }
+
+    #[test]
+    fn the_table_says_what_the_memory_tier_does() {
+        let memory = MemoryOptions::default();
+        for items in [default_of("memory", "max_items"), stack_default("l1.max_items")] {
+            assert_eq!(items, memory.max_items.to_string());
+        }
+        assert!(memory.max_bytes.is_none() && default_of("memory", "max_bytes") == "no limit");
+    }
+
+    #[test]
+    fn the_table_says_what_a_stack_does() {
+        assert_eq!(stack_default("ttl"), crate::config::format_ttl(crate::options::TTL_DEFAULT));
+        assert_eq!(stack_default("deadline"), format_duration(crate::stack::DEADLINE_DEFAULT));
+        assert_eq!(stack_default("codec"), crate::codec::CodecName::default().to_string());
+    }
+
+    #[cfg(feature = "compress")]
+    #[test]
+    fn the_table_says_what_compression_does() {
+        let compress = crate::driver::compress::CompressOptions::default();
+        assert_eq!(stack_default("compress.level"), compress.level.to_string());
+        assert_eq!(stack_default("compress.threshold"), format_size(compress.threshold_bytes as u64));
+    }
+
+    #[cfg(all(feature = "file", unix))]
+    #[test]
+    fn the_table_says_what_the_file_driver_does() {
+        let file = FileOptions::new("x");
+        assert_eq!(default_of("file", "levels"), file.levels.to_string());
+        assert_eq!(default_of("file", "suffix"), file.suffix);
+        assert_eq!(default_of("file", "prune_interval"), format_duration(file.prune_interval.unwrap()));
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn the_table_says_what_the_sqlite_driver_does() {
+        let sqlite = SqliteOptions::new("x");
+        assert_eq!(default_of("sqlite", "table"), sqlite.table);
+        assert_eq!(default_of("sqlite", "create_table"), sqlite.create_table.to_string());
+        assert_eq!(default_of("sqlite", "readers"), sqlite.readers.to_string());
+        assert_eq!(default_of("sqlite", "busy_timeout"), format_duration(sqlite.busy_timeout));
+        assert_eq!(default_of("sqlite", "prune_interval"), format_duration(sqlite.prune_interval.unwrap()));
+    }
+}

@@ -1,0 +1,376 @@
+//! The tree of a configuration to typed stacks: which options there are, and the defaults applied.
+//!
+//! Knows nothing of the options of drivers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use super::Config;
+use super::env::{self, Override};
+use super::node::{Key, Node, Origin, Setting, Value, join};
+use super::read::{Fields, Item, did_you_mean, nearest, plain};
+use super::store::StoreConfig;
+use crate::codec::CodecName;
+use crate::error::Result;
+use crate::time::Ttl;
+
+/// A stack's options: what was written, and where. `None` is "not written", and leaves it to the library.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct StackConfig {
+    /// `l1`: the memory tier. On unless it is switched off with `false`.
+    pub l1: MemoryConfig,
+    /// `l2`: the store behind it. None unless given.
+    pub l2: Option<StoreConfig>,
+    /// `prefix`: what the stack's keys in the store begin with.
+    pub prefix: Option<Setting<String>>,
+    /// `ttl`: how long entries are fresh, or `forever`.
+    pub ttl: Option<Setting<Ttl>>,
+    /// `grace`: how long after that they may still be served if loading fails.
+    pub grace: Option<Setting<Duration>>,
+    /// `codec`: `json` or `messagepack`.
+    pub codec: Option<Setting<CodecName>>,
+    /// `deadline`: how long one operation on the store may take.
+    pub deadline: Option<Setting<Duration>>,
+    /// `suppress_l2_errors`: whether lookups treat a failing store as a miss.
+    pub suppress_l2_errors: Option<Setting<bool>>,
+    /// `compress`: whether and how what goes to the store is compressed.
+    pub compress: Option<CompressConfig>,
+    /// `encrypt`: whether and with which keys what goes to the store is encrypted.
+    pub encrypt: Option<EncryptConfig>,
+}
+
+/// The memory tier of a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemoryConfig {
+    /// The stack has none; this is where that was written.
+    Off(Origin),
+    /// The stack has one, with these limits.
+    On(MemoryLimits),
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self::On(MemoryLimits::default())
+    }
+}
+
+/// Limits of the memory tier.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryLimits {
+    /// `max_items`: the most entries.
+    pub max_items: Option<Setting<u64>>,
+    /// `max_bytes`: the most bytes of all entries together.
+    pub max_bytes: Option<Setting<u64>>,
+    /// `max_entry_bytes`: the most bytes of one entry.
+    pub max_entry_bytes: Option<Setting<u64>>,
+}
+
+/// Compression of what goes to the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompressConfig {
+    /// Where it was switched on.
+    pub origin: Origin,
+    /// `level`: the zstd level, 1 to 22.
+    pub level: Option<Setting<i32>>,
+    /// `threshold`: bodies of fewer bytes are stored as they are.
+    pub threshold: Option<Setting<u64>>,
+}
+
+/// Encryption of what goes to the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EncryptConfig {
+    /// Where it was switched on.
+    pub origin: Origin,
+    /// `keys`: `ID:CIPHER:SECRET` each; the first writes, all read. Never empty.
+    pub keys: Vec<Setting<Secret>>,
+}
+
+/// Text that is not shown by accident.
+///
+/// ```
+/// use larder::config::Secret;
+/// let secret = Secret::new("hunter2");
+/// assert_eq!(format!("{secret:?}"), "***");
+/// assert_eq!(secret.expose(), "hunter2");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret of this text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Other names that are taken for an option's, in the memory tier and in the memory driver.
+pub(crate) const MEMORY_ALIASES: &[(&str, &str)] =
+    &[("maxItems", "max_items"), ("maxSize", "max_bytes"), ("maxEntrySize", "max_entry_bytes")];
+
+/// Other names that are taken for an option's, in a stack.
+pub(crate) const STACK_ALIASES: &[(&str, &str)] = &[("suppressL2Errors", "suppress_l2_errors")];
+
+/// A configuration from its tree and the environment.
+pub(crate) fn read_config(mut root: Node, variables: &BTreeMap<String, String>) -> Result<Config> {
+    env::substitute(&mut root, "", variables)?;
+    let (of_defaults, of_stacks): (Vec<_>, Vec<_>) =
+        env::overrides(variables)?.into_iter().partition(Override::is_default);
+    if matches!(root.value, Value::Map(_)) {
+        of_defaults.iter().try_for_each(|one| env::apply(&mut root, one))?;
+    }
+
+    let mut fields = Item::new(root, "").fields("a map with \"stacks\"")?;
+    let defaults = fields.take("defaults").filter(|item| item.node.value != Value::Null);
+    let stacks = fields.take("stacks").filter(|item| item.node.value != Value::Null);
+    fields.finish("setting")?;
+
+    let nothing = || Item::new(Node::map(fields.origin.clone()), "stacks");
+    let mut defaults = defaults.unwrap_or_else(nothing).node;
+    // On their own first, so that a mistake in them is reported as theirs.
+    read_stack(Item::new(defaults.clone(), "defaults"))?;
+    canonical(&mut defaults);
+    let mut stacks = stacks.unwrap_or_else(nothing);
+    if !matches!(stacks.node.value, Value::Map(_)) {
+        stacks.fields("a map of stacks by name")?;
+        return Ok(Config::default());
+    }
+    add_stacks(&mut stacks.node, &of_stacks)?;
+    let mut stacks = with_defaults(stacks.node, &defaults);
+    of_stacks.iter().try_for_each(|one| env::apply_to_stacks(&mut stacks, one))?;
+
+    let mut config = Config::default();
+    for (key, node) in stacks.take_members() {
+        let item = Item::new(node, join("stacks", &key.name));
+        if key.name.trim().is_empty() || key.name.chars().any(char::is_control) {
+            return Err(item.error("a stack's name must not be empty or contain control characters"));
+        }
+        let stack = read_stack(item.clone())?;
+        if matches!(stack.l1, MemoryConfig::Off(_)) && stack.l2.is_none() {
+            return Err(item.error("the stack has neither a memory tier (\"l1\") nor a store (\"l2\")"));
+        }
+        config.stacks.insert(key.name, stack);
+    }
+    Ok(config)
+}
+
+/// Adds the stacks that variables bring into being, which takes one that gives it a tier: otherwise a name
+/// that is mistyped in a variable would make a stack that nobody asked for.
+fn add_stacks(stacks: &mut Node, overrides: &[Override]) -> Result<()> {
+    let mut members = stacks.take_members();
+    let makers: BTreeSet<String> = overrides
+        .iter()
+        .filter(|one| one.gives_a_tier())
+        .filter_map(|one| one.stack())
+        .map(str::to_owned)
+        .collect();
+    for one in overrides {
+        let Some(name) = one.stack() else { continue };
+        if members.iter().any(|(key, _)| plain(&key.name) == plain(name)) {
+            continue;
+        }
+        if !makers.contains(name) {
+            let known: Vec<&str> = members.iter().map(|(key, _)| key.name.as_str()).collect();
+            let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let meant = did_you_mean(nearest(name, known.iter().copied()));
+            return Err(one.error(format_args!("there is no stack {name:?}{meant} (known: {names})")));
+        }
+        let key = Key { name: name.to_owned(), origin: one.origin() };
+        members.push((key, Node::map(one.origin())));
+    }
+    stacks.value = Value::Map(members);
+    Ok(())
+}
+
+/// The stacks, with what they do not say taken from the defaults.
+fn with_defaults(mut stacks: Node, defaults: &Node) -> Node {
+    let mut members = stacks.take_members();
+    for (_, stack) in &mut members {
+        if stack.value == Value::Null {
+            stack.value = Value::Map(Vec::new());
+        }
+        canonical(stack);
+        merge(stack, defaults);
+    }
+    stacks.value = Value::Map(members);
+    stacks
+}
+
+/// Options that are maps of independent ones are merged; a store is what it is as a whole.
+fn merge(node: &mut Node, defaults: &Node) {
+    let (Value::Map(members), Value::Map(defaults)) = (&mut node.value, &defaults.value) else { return };
+    for (key, default) in defaults {
+        match members.iter_mut().find(|(own, _)| own.name == key.name) {
+            Some((own, value)) if own.name != "l2" => merge(value, default),
+            Some(_) => {}
+            None => members.push((key.clone(), default.clone())),
+        }
+    }
+}
+
+/// Gives the options of a stack the names under which they are merged and overridden.
+fn canonical(stack: &mut Node) {
+    rename(stack, STACK_ALIASES);
+    if let Value::Map(members) = &mut stack.value {
+        members.iter_mut().filter(|(key, _)| key.name == "l1").for_each(|(_, l1)| rename(l1, MEMORY_ALIASES));
+    }
+}
+
+fn rename(node: &mut Node, aliases: &[(&str, &str)]) {
+    for (other, name) in aliases {
+        // Both at once is a contradiction, which the reader reports.
+        if node.member(name).is_some() {
+            continue;
+        }
+        let Value::Map(members) = &mut node.value else { return };
+        for (key, _) in members.iter_mut().filter(|(key, _)| key.name == *other) {
+            (*name).clone_into(&mut key.name);
+        }
+    }
+}
+
+/// A number that a limit may be.
+const COUNT: std::ops::RangeInclusive<i64> = 1..=i64::MAX;
+
+fn read_stack(item: Item) -> Result<StackConfig> {
+    let mut fields = item.fields("a map of options")?;
+    aliases(&mut fields, STACK_ALIASES)?;
+    let stack = StackConfig {
+        l1: fields.take("l1").map(read_memory).transpose()?.unwrap_or_default(),
+        l2: fields.take("l2").filter(|item| !item.is_off()).map(StoreConfig::read).transpose()?,
+        prefix: setting(&mut fields, "prefix", |item| Ok(item.text()?.text.clone()))?,
+        ttl: setting(&mut fields, "ttl", Item::ttl)?,
+        grace: setting(&mut fields, "grace", |item| Ok(item.duration_or_off()?.unwrap_or_default()))?,
+        codec: setting(&mut fields, "codec", |item| {
+            Ok(match item.choice(&["json", "messagepack"])? {
+                "messagepack" => CodecName::MessagePack,
+                _ => CodecName::Json,
+            })
+        })?,
+        deadline: setting(&mut fields, "deadline", |item| {
+            let deadline = item.duration()?;
+            if deadline.is_zero() {
+                Err(item.error("a deadline must be longer than zero"))
+            } else {
+                Ok(deadline)
+            }
+        })?,
+        suppress_l2_errors: setting(&mut fields, "suppress_l2_errors", Item::boolean)?,
+        compress: fields.take("compress").map(read_compress).transpose()?.flatten(),
+        encrypt: fields.take("encrypt").map(read_encrypt).transpose()?.flatten(),
+    };
+    fields.finish("option")?;
+    Ok(stack)
+}
+
+fn aliases(fields: &mut Fields, aliases: &[(&str, &str)]) -> Result<()> {
+    aliases.iter().try_for_each(|(other, name)| fields.alias(other, name))
+}
+
+fn setting<T>(
+    fields: &mut Fields,
+    name: &str,
+    read: impl FnOnce(&Item) -> Result<T>,
+) -> Result<Option<Setting<T>>> {
+    fields.take(name).map(|item| read(&item).map(|value| item.at(value))).transpose()
+}
+
+/// Whether something that is a map of options, or `true`, or `false`, is on.
+enum Switched {
+    Off(Origin),
+    On(Fields),
+}
+
+fn switched(item: Item, what: &str) -> Result<Switched> {
+    match &item.node.value {
+        Value::Map(_) => item.fields(what).map(Switched::On),
+        Value::Bool(_) | Value::Text(_) => {
+            let origin = item.node.origin.clone();
+            if item.boolean()? {
+                Ok(Switched::On(Fields::empty(&item.path, origin)))
+            } else {
+                Ok(Switched::Off(origin))
+            }
+        }
+        _ => item.fields(what).map(Switched::On),
+    }
+}
+
+fn read_memory(item: Item) -> Result<MemoryConfig> {
+    if item.node.value == Value::Null {
+        return Ok(MemoryConfig::default());
+    }
+    let mut fields = match switched(item, "a map of limits, true or false")? {
+        Switched::Off(origin) => return Ok(MemoryConfig::Off(origin)),
+        Switched::On(fields) => fields,
+    };
+    aliases(&mut fields, MEMORY_ALIASES)?;
+    let limits = MemoryLimits {
+        max_items: setting(&mut fields, "max_items", |item| item.integer(COUNT).map(i64::unsigned_abs))?,
+        max_bytes: setting(&mut fields, "max_bytes", Item::size)?,
+        max_entry_bytes: setting(&mut fields, "max_entry_bytes", Item::size)?,
+    };
+    fields.finish("option")?;
+    Ok(MemoryConfig::On(limits))
+}
+
+fn read_compress(item: Item) -> Result<Option<CompressConfig>> {
+    if item.node.value == Value::Null {
+        return Ok(None);
+    }
+    let Switched::On(mut fields) = switched(item, "a map of options, true or false")? else {
+        return Ok(None);
+    };
+    let level = |item: &Item| item.integer(1..=22).map(|level| i32::try_from(level).unwrap_or(i32::MAX));
+    let compress = CompressConfig {
+        origin: fields.origin.clone(),
+        level: setting(&mut fields, "level", level)?,
+        threshold: setting(&mut fields, "threshold", Item::size)?,
+    };
+    fields.finish("option")?;
+    Ok(Some(compress))
+}
+
+fn read_encrypt(item: Item) -> Result<Option<EncryptConfig>> {
+    if item.is_off() {
+        return Ok(None);
+    }
+    let mut fields = item.fields("a map with \"keys\", or false")?;
+    let keys = fields.take("keys").map(read_keys).transpose()?.unwrap_or_default();
+    fields.finish("option")?;
+    if keys.is_empty() {
+        return Err(fields.error("encryption needs \"keys\", a list of ID:CIPHER:SECRET"));
+    }
+    Ok(Some(EncryptConfig { origin: fields.origin, keys }))
+}
+
+/// A list of keys, or text with commas, which is all that a variable can hold.
+fn read_keys(item: Item) -> Result<Vec<Setting<Secret>>> {
+    if let Value::List(items) = item.node.value {
+        return items
+            .into_iter()
+            .map(|node| {
+                let item = Item::new(node, item.path.clone());
+                Ok(item.at(Secret::new(item.secret_text()?)))
+            })
+            .collect();
+    }
+    let keys = item.secret_text()?.split(',').map(str::trim).filter(|key| !key.is_empty());
+    Ok(keys.map(|key| item.at(Secret::new(key))).collect())
+}

@@ -1,0 +1,168 @@
+//! The words of other caches' configurations, as their documentation writes them.
+
+use larder::config::{Config, Format, MemoryConfig, Registry, StoreConfig};
+use larder::time::Ttl;
+
+use super::{error_of, value, yaml};
+
+#[test]
+fn bentocache_words_are_understood() {
+    let text = "
+stacks:
+  memory: {l1: {maxSize: 10mb, maxItems: 1000, maxEntrySize: 2kb}, suppressL2Errors: false}
+  store: {l1: false, l2: {memory: {maxSize: 10485760, maxItems: '1000'}}, grace: false}
+";
+    let lines = yaml(text).explain(&Registry::compiled()).unwrap();
+    let told = |stack: &str, option: &str| {
+        lines.iter().find(|line| line.stack == stack && line.option == option).unwrap().value.clone()
+    };
+    assert_eq!(told("memory", "l1.max_bytes"), "10MiB");
+    assert_eq!(told("memory", "l1.max_items"), "1000");
+    assert_eq!(told("memory", "l1.max_entry_bytes"), "2KiB");
+    assert_eq!(told("store", "l2.max_bytes"), "10MiB");
+    assert_eq!(told("store", "l2.max_items"), "1000");
+    assert_eq!(told("store", "grace"), "0");
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn bentocache_sqlite_options_are_understood() {
+    let text = "
+stacks:
+  sqlite:
+    l2:
+      driver: sqlite
+      connection: {filename: cache.sqlite3}
+      tableName: bentocache
+      autoCreateTable: true
+      pruneInterval: false
+";
+    let lines = yaml(text).explain(&Registry::compiled()).unwrap();
+    let told: Vec<String> = lines
+        .iter()
+        .filter(|line| line.option.starts_with("l2."))
+        .map(|line| format!("{} {} {}", line.option, line.value, line.origin))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "l2.driver sqlite c.yaml:5:15",
+            "l2.location cache.sqlite3 c.yaml:6:30",
+            "l2.table bentocache c.yaml:7:18",
+            "l2.create_table true c.yaml:8:24",
+            "l2.max_bytes no limit default",
+            "l2.prune_interval off c.yaml:9:22",
+            "l2.readers 4 default",
+            "l2.busy_timeout 5s default",
+        ]
+    );
+    let wrong = text.replace("filename:", "filname:");
+    assert_eq!(
+        error_of(&wrong, Format::Yaml, "c.yaml"),
+        "c.yaml:6:20: stacks.sqlite.l2.connection: unknown option \"filname\", did you mean \"filename\"? (known: filename)"
+    );
+    for (options, said) in [
+        (
+            "table=a;b",
+            "\"a;b\" cannot name a table: a letter or underscore, then up to 62 letters, digits and underscores, and not sqlite_ in front",
+        ),
+        ("max_bytes=1", "max_bytes of a sqlite store is less than 256 KiB"),
+    ] {
+        let text = format!("stacks: {{a: {{l2: 'sqlite:c.db?{options}'}}}}");
+        assert_eq!(error_of(&text, Format::Yaml, "c"), format!("c:1:18: stacks.a.l2: {said}"));
+    }
+    assert_eq!(
+        error_of("stacks: {a: {l2: 'sqlite:c.db?prune_interval=0'}}", Format::Yaml, "c"),
+        "c:1:18: stacks.a.l2.prune_interval: must be longer than zero (false switches it off)"
+    );
+    assert_eq!(
+        error_of("stacks: {a: {l2: 'sqlite:'}}", Format::Yaml, "c"),
+        "c:1:18: stacks.a.l2: the sqlite driver needs the option \"location\""
+    );
+}
+
+#[test]
+fn beego_memory_strings_are_understood() {
+    for json in [r#"{"interval":60}"#, r#"{"interval":"60"}"#, "{}"] {
+        let stack = Config::from_beego("memory", json).unwrap();
+        stack.check("old", &Registry::compiled()).unwrap();
+        assert_eq!(value(stack.ttl), Ttl::Forever);
+        assert!(matches!(stack.l1, MemoryConfig::Off(_)));
+        assert_eq!(stack.l2.unwrap().driver(), "memory");
+    }
+    for (name, json, said) in [
+        (
+            "memory",
+            r#"{"intervall":60}"#,
+            "beego's memory cache:1:2: unknown option \"intervall\", did you mean \"interval\"? (known: interval)",
+        ),
+        ("memory", "[]", "beego's memory cache:1:1: expected a map of options, found a list"),
+        (
+            "memory",
+            r#"{"interval":"x"}"#,
+            "beego's memory cache:1:13: interval: expected a whole number from -4294967295 to 4294967295, found \"x\"",
+        ),
+        (
+            "redis",
+            r#"{"conn":":6039","password":"thePassWord"}"#,
+            "beego: cannot take over beego's adapter \"redis\" (known: file, memory)",
+        ),
+    ] {
+        let error = Config::from_beego(name, json).unwrap_err();
+        assert_eq!(error.message(), said);
+    }
+}
+
+#[cfg(all(feature = "file", unix))]
+#[test]
+fn beego_file_strings_are_understood() {
+    let numbers = r#"{"CachePath":"./cache","FileSuffix":".cache","DirectoryLevel":2,"EmbedExpiry":120}"#;
+    let texts = r#"{"CachePath":"./cache","FileSuffix":".cache","DirectoryLevel":"2","EmbedExpiry":"120"}"#;
+    let told = |json: &str| {
+        let mut config = Config::default();
+        config.stacks.insert("old".to_owned(), Config::from_beego("file", json).unwrap());
+        let lines = config.explain(&Registry::compiled()).unwrap();
+        let told = |option: &str| lines.iter().find(|line| line.option == option).unwrap().value.clone();
+        ["ttl", "l2.directory", "l2.suffix", "l2.levels", "l2.prune_interval"].map(told).join(" ")
+    };
+    assert_eq!(told(numbers), "2m ./cache .cache 2 1m");
+    assert_eq!(told(texts), "2m ./cache .cache 2 1m");
+    assert_eq!(told("{}"), "forever cache .bin 2 1m");
+    assert_eq!(told(r#"{"DirectoryLevel":"5","EmbedExpiry":0,"interval":"0"}"#), "forever cache .bin 0 off");
+    assert_eq!(told(r#"{"interval":90}"#), "forever cache .bin 2 1m30s");
+}
+
+#[cfg(all(feature = "file", unix))]
+#[test]
+fn bentocache_file_options_and_urls_are_understood() {
+    for store in
+        ["{file: {directory: ./cache}}", "'file:./cache'", "{file: ./cache}", "{driver: file, path: ./cache}"]
+    {
+        let config = yaml(&format!("stacks: {{users: {{l2: {store}}}}}"));
+        let lines = config.explain(&Registry::compiled()).unwrap();
+        let directory = lines.iter().find(|line| line.option == "l2.directory").unwrap();
+        assert_eq!(directory.value, "./cache", "{store}");
+    }
+    for (url, said) in [
+        (
+            "file://cache",
+            "\"file://\" is followed by a host: write \"file:PATH\" for a path from here, \"file:///PATH\" for one from the root",
+        ),
+        ("file:", "the file driver needs the option \"directory\""),
+        ("file:c?levels=9", "levels: expected a whole number from 0 to 4, found \"9\""),
+        ("file:c?suffix=%2F", "the suffix \"/\" is not one of file names that are safe everywhere"),
+        ("file:c?directory=d", "the URL and the option \"directory\" both say where"),
+        (
+            "file:?directry=d",
+            "unknown option \"directry\", did you mean \"directory\"? (known: directory, levels, max_bytes, prune_interval, suffix)",
+        ),
+        (
+            "file:c%",
+            "a \"%\" in a URL needs two hexadecimal digits after it (\"%25\" is the character itself)",
+        ),
+    ] {
+        let store = StoreConfig::from_url(url, "--store").unwrap();
+        let error = Registry::compiled().check(&store).unwrap_err();
+        assert_eq!(error.message(), format!("--store: {said}"));
+    }
+}
