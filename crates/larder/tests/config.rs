@@ -123,10 +123,10 @@ l2.memory.max_items = 5
 #[test]
 fn what_a_stack_says_wins_over_the_defaults_option_by_option() {
     let text = "
-defaults: {ttl: 10m, grace: 1h, l1: {maxItems: 5, maxSize: 1kb}, l2: 'memory:?max_items=9'}
+defaults: {ttl: 10m, grace: 1h, l1: {maxItems: 5, maxSize: 1kb}, l2: {driver: memory, max_items: 9}}
 stacks:
   users: {ttl: 5m, grace: false, l1: {max_items: 7}}
-  pages: {l2: {memory: {}}, l1: false}
+  pages: {l2: {driver: memory}, l1: false}
   empty:
 ";
     let mut config = yaml(text);
@@ -445,6 +445,16 @@ stacks: {{users: {{ttl: 5m}}, pages: {{l1: false, codec: messagepack}}}}"
         assert_eq!(cache.get("42").await.unwrap().map(|value| value.len()), Some(3_000), "{name}");
     }
     larder.close().await.unwrap();
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn nothing_is_opened_for_a_configuration_that_is_wrong_further_down() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("c.db");
+    let text = format!("stacks: {{a: {{l2: 'sqlite:{}'}}, b: {{l2: 'nosuch:'}}}}", file.display());
+    assert!(yaml(&text).build(&Registry::compiled()).await.is_err());
+    assert!(!file.exists());
 }
 
 #[tokio::test]

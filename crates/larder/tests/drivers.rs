@@ -8,10 +8,8 @@ mod scratch;
 
 #[cfg(all(feature = "file", unix))]
 mod file {
-    use std::sync::Arc;
     use std::time::Duration;
 
-    use larder::driver::Driver;
     use larder::driver::file::{FileDriver, FileOptions};
     use larder::testing::Chaos;
 
@@ -27,8 +25,6 @@ mod file {
     }
 
     larder::driver_suite!(plain, async || open_with(|_| {}).await);
-
-    larder::driver_suite!(shared_pointer, async || Arc::new(open_with(|_| {}).await) as Arc<dyn Driver>);
 
     larder::driver_suite!(chaos_that_is_told_nothing, async || Chaos::new(open_with(|_| {}).await));
 

@@ -36,6 +36,7 @@ enum Wrong {
     CountsTtlInHours,
     CrossesAnswers,
     HidesWhatItReplaced,
+    DeletesThenStores,
 }
 
 #[derive(Debug)]
@@ -145,6 +146,15 @@ impl Driver for Store {
     async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>, when: When) -> Result<Written> {
         let value =
             if self.wrong == Wrong::CutsLongValues { value.slice(..value.len().min(65_535)) } else { value };
+        if self.wrong == Wrong::DeletesThenStores && when == When::Always {
+            let previous = self.read(key).map(|value| head(&value));
+            let deadline = self.deadline(key, ttl);
+            if self.map.lock().remove(key).is_some() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            self.map.lock().insert(key.to_owned(), (value, deadline));
+            return Ok(Written::Stored { previous });
+        }
         if self.wrong == Wrong::LooksThenStores {
             let outcome = self.outcome(when, self.read(key).as_ref(), &value);
             tokio::task::yield_now().await;
@@ -347,4 +357,9 @@ async fn hiding_what_was_replaced_fails_by_the_head() {
         ],
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_before_storing_fails_by_the_gap() {
+    fails_by(Wrong::DeletesThenStores, &["a_value_that_is_being_replaced_is_never_missing"]).await;
 }

@@ -76,9 +76,10 @@ impl StackConfig {
     /// As [`Config::build`].
     pub async fn build(&self, name: &str, registry: &Registry) -> Result<Stack> {
         self.check(name, registry)?;
-        let mut builder = Stack::builder(name)
-            .options(self.entry_options())
-            .prefix(self.prefix.as_ref().map_or(name, |prefix| &prefix.value));
+        let mut builder = Stack::builder(name).options(self.entry_options());
+        if let Some(prefix) = &self.prefix {
+            builder = builder.prefix(&prefix.value);
+        }
         if let MemoryConfig::On(limits) = &self.l1 {
             builder = builder.memory(memory_options(limits));
         }

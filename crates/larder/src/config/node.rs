@@ -179,3 +179,18 @@ pub(crate) fn error_at(origin: &Origin, path: &str, what: impl fmt::Display) -> 
 pub(crate) fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_printed_without_its_texts() {
+        let origin = Origin::Default;
+        let key = Key { name: "token".to_owned(), origin: origin.clone() };
+        let text = Node::text("hunter2", origin.clone());
+        let list = Node { value: Value::List(vec![text]), origin: origin.clone() };
+        let node = Node { value: Value::Map(vec![(key, list)]), origin };
+        assert_eq!(format!("{node:?}"), r#"{"token": [text]}"#);
+    }
+}

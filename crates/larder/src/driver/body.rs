@@ -21,6 +21,9 @@ pub(crate) trait Transform: fmt::Debug + Send + Sync + 'static {
     /// The index of the head's byte that this transformation owns; 0 there is a plain body.
     const MARKER_AT: usize;
 
+    /// Whether a record that was stored as it is may be read. If not, it is damage.
+    const READS_PLAIN: bool;
+
     /// By how much a value may grow, in bytes.
     const GROWTH_MAX: u64;
 
@@ -28,16 +31,9 @@ pub(crate) trait Transform: fmt::Debug + Send + Sync + 'static {
     /// `None` stores it as it is.
     fn seal(&self, key: &str, plain: &Bytes) -> Result<Option<Bytes>>;
 
-    /// The plain record, apart from the marker, which the caller resets. `None` is damage.
-    fn open(&self, key: &str, head: &[u8; HEAD_BYTES], body: &[u8], stored: &Bytes) -> Option<Opened>;
-}
-
-/// What became of stored bytes.
-pub(crate) enum Opened {
-    /// They are the plain record.
-    AsStored,
-    /// The plain record, its head copied from the stored one.
-    Plain(BytesMut),
+    /// The plain record, apart from the marker, which the caller resets. `None` is damage. Not asked about
+    /// records whose marker is 0.
+    fn open(&self, key: &str, head: &[u8; HEAD_BYTES], body: &[u8]) -> Option<BytesMut>;
 }
 
 /// A driver whose values' bodies are transformed on their way in and out.
@@ -58,9 +54,11 @@ impl<D, T: Transform> Transformed<D, T> {
 
     fn open(&self, key: &str, stored: Bytes) -> Bytes {
         let Some((head, body)) = stored.split_first_chunk::<HEAD_BYTES>() else { return stored };
-        match self.transform.open(key, head, body, &stored) {
-            Some(Opened::AsStored) => stored,
-            Some(Opened::Plain(mut plain)) => {
+        if T::READS_PLAIN && head.get(T::MARKER_AT) == Some(&0) {
+            return stored;
+        }
+        match self.transform.open(key, head, body) {
+            Some(mut plain) => {
                 reset_marker::<T>(&mut plain);
                 plain.freeze()
             }

@@ -9,7 +9,7 @@ use std::io::Read as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::driver::Driver;
-use crate::driver::body::{Opened, Transform, Transformed, transformed_driver};
+use crate::driver::body::{Transform, Transformed, transformed_driver};
 use crate::entry::wire::{COMPRESSION_AT, HEAD_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -90,6 +90,7 @@ struct Zstd(CompressOptions);
 
 impl Transform for Zstd {
     const MARKER_AT: usize = COMPRESSION_AT;
+    const READS_PLAIN: bool = true;
     const GROWTH_MAX: u64 = 0;
 
     fn seal(&self, _key: &str, plain: &Bytes) -> Result<Option<Bytes>> {
@@ -116,11 +117,9 @@ impl Transform for Zstd {
         Ok(Some(sealed.freeze()))
     }
 
-    fn open(&self, _key: &str, head: &[u8; HEAD_BYTES], body: &[u8], _stored: &Bytes) -> Option<Opened> {
-        match *head.get(COMPRESSION_AT)? {
-            PLAIN => return Some(Opened::AsStored),
-            ZSTD => {}
-            _ => return None,
+    fn open(&self, _key: &str, head: &[u8; HEAD_BYTES], body: &[u8]) -> Option<BytesMut> {
+        if head.get(COMPRESSION_AT) != Some(&ZSTD) {
+            return None;
         }
         let (length, frame) = body.split_first_chunk::<LENGTH_BYTES>()?;
         let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
@@ -131,7 +130,7 @@ impl Transform for Zstd {
         }
         let plausible = length <= TRUSTED_BYTES || length / TRUSTED_RATIO <= frame.len();
         let opened = if plausible { decompress(head, frame, length) } else { stream(head, frame, length) };
-        opened.map(|plain| Opened::Plain(BytesMut::from(plain)))
+        opened.map(BytesMut::from)
     }
 }
 

@@ -17,7 +17,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use chacha20poly1305::XChaCha20Poly1305;
 
 use crate::driver::Driver;
-use crate::driver::body::{Opened, Transform, Transformed, transformed_driver};
+use crate::driver::body::{Transform, Transformed, transformed_driver};
 use crate::entry::wire::{ENCRYPTION_AT, HEAD_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -217,6 +217,8 @@ transformed_driver!(Encrypt);
 
 impl Transform for KeyRing {
     const MARKER_AT: usize = ENCRYPTION_AT;
+    // Whoever can write the store could otherwise pass a record of his own off as a sealed one.
+    const READS_PLAIN: bool = false;
     // The key's id, the longer nonce, the tag.
     const GROWTH_MAX: u64 = 4 + 24 + 16;
 
@@ -235,17 +237,15 @@ impl Transform for KeyRing {
         sealed.map(Some)
     }
 
-    fn open(&self, key: &str, head: &[u8; HEAD_BYTES], body: &[u8], _stored: &Bytes) -> Option<Opened> {
+    fn open(&self, key: &str, head: &[u8; HEAD_BYTES], body: &[u8]) -> Option<BytesMut> {
         let marker = *head.get(ENCRYPTION_AT)?;
         let (id, sealed) = body.split_first_chunk::<KEY_ID_BYTES>()?;
-        let plain = self
-            .with_id(u32::from_be_bytes(*id))
-            .filter(|with| with.cipher().id() == marker)
-            .find_map(|with| match &with.cipher {
+        self.with_id(u32::from_be_bytes(*id)).filter(|with| with.cipher().id() == marker).find_map(|with| {
+            match &with.cipher {
                 Keyed::Aes(cipher) => open(&**cipher, key, head, sealed),
                 Keyed::XChaCha(cipher) => open(cipher, key, head, sealed),
-            })?;
-        Some(Opened::Plain(plain))
+            }
+        })
     }
 }
 

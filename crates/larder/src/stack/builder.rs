@@ -14,7 +14,7 @@ use crate::event::Observer;
 use crate::memory::{Memory, MemoryOptions};
 use crate::options::EntryOptions;
 use crate::stack::flight::{FLIGHTS_MAX, Flights};
-use crate::stack::l2::{DEADLINE_DEFAULT, L2};
+use crate::stack::l2::{DEADLINE_DEFAULT, L2, Ownership};
 use crate::stack::space::Spaces;
 use crate::stack::{Core, Stack};
 use crate::stats::Stats;
@@ -24,8 +24,6 @@ use crate::time::{Clock, HybridClock, SystemClock, hours};
 pub(crate) const LOAD_MAX_DEFAULT: Duration = hours(1);
 /// The largest encoded value, in bytes, unless the builder says otherwise.
 pub(crate) const VALUE_BYTES_MAX_DEFAULT: u64 = 64 << 20;
-/// What the keys in a store begin with, unless the builder says otherwise.
-const PREFIX_DEFAULT: &str = "larder";
 /// Rewrites of different keys that share a lock cost each other a wait, nothing more.
 const UPDATE_STRIPES: usize = 64;
 
@@ -46,8 +44,8 @@ const UPDATE_STRIPES: usize = 64;
 pub struct StackBuilder {
     name: String,
     memory: Option<MemoryOptions>,
-    driver: Option<Arc<dyn Driver>>,
-    prefix: String,
+    driver: Option<(Arc<dyn Driver>, Ownership)>,
+    prefix: Option<String>,
     options: EntryOptions,
     codec: CodecName,
     deadline: Duration,
@@ -64,7 +62,7 @@ impl StackBuilder {
             name,
             memory: None,
             driver: None,
-            prefix: PREFIX_DEFAULT.to_owned(),
+            prefix: None,
             options: EntryOptions::default(),
             codec: CodecName::default(),
             deadline: DEADLINE_DEFAULT,
@@ -82,16 +80,22 @@ impl StackBuilder {
         self
     }
 
-    /// Adds a store (L2).
+    /// Adds a store (L2), which is closed with the stack.
     pub fn store(mut self, driver: impl Driver) -> Self {
-        self.driver = Some(Arc::new(driver));
+        self.driver = Some((Arc::new(driver), Ownership::Owned));
         self
     }
 
-    /// What every key in the store begins with, so that several applications can share one. Default
-    /// `larder`. Two stacks with one prefix on one store share their entries.
+    /// Adds a store (L2) that others use as well: it stays open when the stack closes.
+    pub fn borrowed_store(mut self, driver: Arc<dyn Driver>) -> Self {
+        self.driver = Some((driver, Ownership::Borrowed));
+        self
+    }
+
+    /// What every key in the store begins with, so that several stacks and applications can share one.
+    /// Default: the stack's name. Two stacks with one prefix on one store share their entries.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.prefix = prefix.into();
+        self.prefix = Some(prefix.into());
         self
     }
 
@@ -169,12 +173,13 @@ impl StackBuilder {
             .memory
             .as_ref()
             .is_some_and(|memory| memory.max_bytes.is_some() || memory.max_entry_bytes.is_some());
+        let spaces = Spaces::new(self.prefix.as_deref().unwrap_or(&self.name))?;
         let core = Core {
             name: self.name.into(),
             memory: self.memory.as_ref().map(Memory::new),
-            l2: self.driver.map(|driver| L2 { driver, deadline: self.deadline }),
+            l2: self.driver.map(|(driver, ownership)| L2 { driver, ownership, deadline: self.deadline }),
             flights: Flights::new(self.loads_max),
-            spaces: Spaces::new(&self.prefix)?,
+            spaces,
             clock: HybridClock::new(self.clock),
             stats: Stats::default(),
             options: self.options,

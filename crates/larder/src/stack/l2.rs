@@ -26,7 +26,17 @@ const WRITE_TRIES_MAX: u32 = 1_000;
 #[derive(Debug)]
 pub(crate) struct L2 {
     pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) ownership: Ownership,
     pub(crate) deadline: Duration,
+}
+
+/// Who closes a driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// The stack, when it is closed.
+    Owned,
+    /// Whoever passed it in.
+    Borrowed,
 }
 
 /// What the store has for a key.

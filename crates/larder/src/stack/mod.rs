@@ -46,7 +46,7 @@ pub use space::NAMESPACES_MAX;
 pub(crate) use fill::{BoxLoad, Loads, Request};
 use flight::Flights;
 pub(crate) use flight::Landed;
-use l2::{L2, OnFailure};
+use l2::{L2, OnFailure, Ownership};
 pub(crate) use space::Space;
 use space::Spaces;
 pub(crate) use update::{Change, Found};
@@ -209,9 +209,8 @@ impl Stack {
         self.core.prune().await
     }
 
-    /// Refuses new operations, waits for the loads under way, and closes the store. What was passed in by
-    /// reference count (a driver that others hold as well) is closed all the same: hold it through another
-    /// stack only if its driver says that it may be.
+    /// Refuses new operations, waits for the loads under way, and closes the store, unless it was borrowed
+    /// ([`StackBuilder::borrowed_store`]).
     ///
     /// # Errors
     /// The driver's. Closing twice does nothing.
@@ -224,8 +223,8 @@ impl Stack {
         }
         self.core.flights.drained().await;
         match &self.core.l2 {
-            Some(l2) => l2.driver.close().await,
-            None => Ok(()),
+            Some(l2) if l2.ownership == Ownership::Owned => l2.driver.close().await,
+            _ => Ok(()),
         }
     }
 

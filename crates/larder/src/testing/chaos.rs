@@ -427,6 +427,7 @@ mod tests {
     }
 
     crate::driver_suite!(told_nothing, async || Chaos::new(Map::default()));
+    crate::driver_suite!(behind_a_pointer, async || Arc::new(Map::default()) as Arc<dyn Driver>);
 
     #[tokio::test]
     async fn a_failure_ends_after_as_many_calls_as_were_named() {

@@ -371,6 +371,21 @@ async fn a_closed_stack_refuses_and_closes_its_store_once() {
 }
 
 #[tokio::test]
+async fn a_borrowed_store_stays_open_and_two_stacks_on_it_are_apart() {
+    let owner = Harness::new(Tiers::L2);
+    let store: std::sync::Arc<dyn larder::driver::Driver> =
+        std::sync::Arc::new(larder::testing::Chaos::new(owner.store.clone()));
+    let open =
+        |name: &str| Stack::builder(name).borrowed_store(std::sync::Arc::clone(&store)).build().unwrap();
+    let (one, two) = (open("one"), open("two"));
+    one.cache::<u32>().unwrap().set("a", 1).await.unwrap();
+    assert_eq!(two.cache::<u32>().unwrap().get("a").await.unwrap(), None);
+    one.close().await.unwrap();
+    two.cache::<u32>().unwrap().set("a", 2).await.unwrap();
+    store.ping().await.unwrap();
+}
+
+#[tokio::test]
 async fn eviction_is_reported_with_its_cause() {
     let mut options = MemoryOptions::new(2);
     options.max_entry_bytes = Some(1_000);

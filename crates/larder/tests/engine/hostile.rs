@@ -15,7 +15,7 @@ use larder::time::{AHEAD_MAX, Clock as _, Stamp, Timestamp, Ttl, hours, seconds}
 use crate::flow::{cache, ok};
 
 fn full(key: &str) -> String {
-    KeySpace::new("larder").unwrap().full(key).unwrap()
+    KeySpace::new("test").unwrap().full(key).unwrap()
 }
 
 async fn plant(harness: &Harness, key: &str, bytes: impl Into<Bytes>) {
@@ -125,7 +125,7 @@ async fn a_mark_that_cannot_be_read_counts_as_a_clear() {
     let harness = Harness::new(Tiers::L2);
     let numbers = cache::<u32>(&harness);
     numbers.set("a", 1).await.unwrap();
-    let mark = KeySpace::new("larder").unwrap().mark_key();
+    let mark = KeySpace::new("test").unwrap().mark_key();
     harness.store.set(&mark, Bytes::from_static(b"junk"), None, When::Always).await.unwrap();
     assert_eq!(numbers.get("a").await.unwrap(), None, "what it may have cleared stays gone");
     numbers.set("a", 2).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_mark_that_cannot_be_read_counts_as_a_clear() {
 #[tokio::test]
 async fn a_mark_from_the_far_future_does_not_clear_for_ever() {
     let harness = Harness::new(Tiers::L2);
-    let key = KeySpace::new("larder").unwrap().mark_key();
+    let key = KeySpace::new("test").unwrap().mark_key();
     let mark = encode_mark(&key, Stamp::from_bits(u64::MAX)).unwrap();
     harness.store.set(&key, mark, None, When::Always).await.unwrap();
     let numbers = cache::<u32>(&harness);

@@ -94,7 +94,7 @@ impl FileOptions {
 /// # let directory = scratch.path().join("cache");
 /// let driver = FileDriver::open(FileOptions::new(directory)).await?;
 /// assert_eq!(driver.get("nothing yet").await?, None);
-/// # larder::Result::Ok(()) }).unwrap();
+/// # Ok::<(), larder::Error>(()) }).unwrap();
 /// ```
 #[derive(Debug)]
 pub struct FileDriver {

@@ -66,6 +66,7 @@ $crate::driver_suite! { @$what $argument
                     an_empty_batch_is_nothing
                     a_batch_of_five_hundred_works
                     sixty_four_tasks_get_their_own_answers
+                    a_value_that_is_being_replaced_is_never_missing
                     a_ping_answers
                     closing_twice_is_not_an_error;
                 keys:
@@ -106,7 +107,7 @@ $crate::driver_suite! { @$what $argument
                     clearing_everything_is_refused
                     a_listing_names_each_key_once_with_its_head
                     a_listing_takes_its_prefix_literally
-                    thousands_of_keys_are_listed_and_cleared
+                    more_than_a_thousand_keys_are_listed_and_cleared
                     what_cannot_enumerate_says_so;
                 cancel:
                     a_dropped_call_gives_its_answer_to_no_other

@@ -219,6 +219,35 @@ pub async fn sixty_four_tasks_get_their_own_answers(driver: Arc<dyn Driver>) {
     }
 }
 
+/// While a value is replaced, a reader sees the one or the other, whole: a gap would be a miss for everyone.
+pub async fn a_value_that_is_being_replaced_is_never_missing(driver: Arc<dyn Driver>) {
+    let subject = Subject::new(driver, "replace");
+    let key = subject.key("k");
+    let values = [record(&key, stamp(1), &[1; 30_000]), record(&key, stamp(2), &[2; 60_000])];
+    for value in &values {
+        subject.put(&key, value).await;
+    }
+    let writer = tokio::spawn({
+        let (subject, key, values) = (subject.clone(), key.clone(), values.clone());
+        async move {
+            for value in values.iter().cycle().take(100) {
+                subject.put(&key, value).await;
+            }
+        }
+    });
+    while !writer.is_finished() {
+        let found = subject.get(&key).await;
+        assert!(
+            found.as_ref().is_some_and(|found| values.contains(found)),
+            "while it is replaced, {key:?} should hold the one value or the other, but holds {}",
+            Shown(found.as_ref()),
+        );
+        // A driver that never waits would keep the writer from its turn.
+        tokio::task::yield_now().await;
+    }
+    must(writer.await, "replacing a value works");
+}
+
 /// A store that can be reached says so.
 pub async fn a_ping_answers(driver: Arc<dyn Driver>) {
     must(driver.ping().await, "a ping of a store that is there works");
