@@ -1,7 +1,56 @@
-//! One cache over memory, files and databases.
+//! One cache over memory, files and databases, with get-or-compute that survives slow and dead sources.
 //!
-//! Modules stand in reading order: first the words (`error` to `stats`), then the tiers (`memory`, `driver`),
-//! then the engine, then the doors.
+//! A [`Stack`] is a memory tier (L1), a store (L2), or both. A [`Cache<V>`] is a typed handle to it:
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! use larder::{Stack, driver::memory::MemoryDriver, memory::MemoryOptions, time::{hours, minutes}};
+//!
+//! # #[derive(serde::Serialize, serde::Deserialize, Debug, PartialEq)] struct User { name: String }
+//! # async fn user_from_database(_: u32) -> Result<User, std::io::Error> { Ok(User { name: "Ada".into() }) }
+//! let stack = Stack::builder("users")
+//!     .memory(MemoryOptions::new(10_000))
+//!     .store(MemoryDriver::default()) // or a file, SQLite, or a driver of your own
+//!     .build()?;
+//! let users = stack.cache::<User>()?;
+//!
+//! // However many ask at once, the database is asked once; memory and the store keep the answer.
+//! let user = users
+//!     .get_or_set("42", || user_from_database(42))
+//!     .ttl(minutes(5))
+//!     .grace(hours(6)) // serve it stale if the database is down by then
+//!     .await?;
+//! assert_eq!(user.name, "Ada");
+//!
+//! users.delete("42").await?; // from here on nobody in this process sees what was loaded before
+//! assert_eq!(users.get("42").await?, None);
+//! # Ok::<(), larder::Error>(()) })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`Cache`] has every operation; [`Stack`] and [`StackBuilder`] every setting; [`Larder`] is stacks by name,
+//!   from code or (feature `config`) from a file.
+//! - [`memory::MemoryCache`] is a synchronous in-process cache on the same engine, without serde or tokio.
+//! - [`driver::Driver`] is what a store of one's own implements; `docs/write-a-driver.md` shows one whole.
+//! - [`event::Observer`] hears what happens, [`Stack::stats`] counts it.
+//! - [`testing`](https://docs.rs/larder/latest/larder/testing/) (feature `testing`) has the compliance suite,
+//!   a clock moved by hand and a store that fails on command.
+//!
+//! # Features
+//!
+//! `json` (default) and `messagepack` are codecs; `file` and `sqlite` are stores, beside the memory one that is
+//! always there; `compress` and `encrypt` go around any store; `config` reads configurations; `full` is all of
+//! these; `testing` is for tests. All are additive.
+//!
+//! # Runtime
+//!
+//! Loads run in tasks of their own and store calls have deadlines, so both need a tokio runtime with time
+//! enabled. Hits in memory need none.
+//!
+//! Modules stand in reading order: the words (`error` to `counter`), the tiers (`memory`, `driver`), the engine,
+//! and the doors.
 
 pub mod error;
 pub mod time;

@@ -23,7 +23,7 @@ use crate::time::{Clock, SystemClock, Timestamp};
 /// gone without notice, as in any store that forgets.
 ///
 /// ```
-/// use larder::driver::{Driver, MemoryDriver, When};
+/// use larder::driver::{Driver, When, memory::MemoryDriver};
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let store = MemoryDriver::default();
 /// store.set("app:1::42", "bytes".into(), None, When::Always).await?;
