@@ -53,17 +53,24 @@ pub(crate) fn run(root: &Path) -> ExitCode {
     }
     report.step(root, "doc tests", &[&["test", "--doc", "--no-fail-fast"][..], &all].concat(), &[]);
     report.step(root, "benches build", &["check", "--package", "larder", "--all-features", "--benches"], &[]);
-    if has("clippy") {
+    let has_clippy = has("clippy");
+    if has_clippy {
         let args = ["clippy", "--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"];
         report.step(root, "clippy", &args, &[]);
     } else {
         report.skip("clippy", "it is not installed: rustup component add clippy");
     }
-    let args = [&["doc", "--no-deps", "--document-private-items"][..], &all].concat();
-    report.step(root, "doc", &args, &[("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links")]);
+    // The command's documentation is its help: its binary would overwrite the pages of the library.
+    let args = ["doc", "--no-deps", "--package", "larder", "--package", "xtask", "--all-features"];
+    report.step(root, "doc", &args, &[("RUSTDOCFLAGS", "-D warnings")]);
     for feature in FEATURES {
         let name = format!("feature {}", if feature.is_empty() { "none" } else { feature });
-        let args = ["check", "--package", "larder", "--lib", "--no-default-features", "--features", feature];
+        let with = ["--package", "larder", "--lib", "--no-default-features", "--features", feature];
+        let args = if has_clippy {
+            [&["clippy"][..], &with, &["--", "-D", "warnings"]].concat()
+        } else {
+            [&["check"][..], &with].concat()
+        };
         report.step(root, &name, &args, &[]);
     }
     if has("deny") {
