@@ -82,3 +82,8 @@ pub use stack::{
     DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, Stack, StackBuilder, WAITERS_MAX,
 };
 pub use tag::Tag;
+
+/// The README's programs, compiled and run by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}

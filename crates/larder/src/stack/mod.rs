@@ -83,6 +83,10 @@ pub(crate) struct Core {
     pub(crate) clock: HybridClock,
     pub(crate) stats: Stats,
     pub(crate) options: EntryOptions,
+    #[cfg_attr(
+        not(any(feature = "json", feature = "messagepack")),
+        expect(dead_code, reason = "no codec has a name")
+    )]
     pub(crate) codec: CodecName,
     pub(crate) value_bytes_max: u64,
     /// The longest load whose result is kept; tombstones live as long.
