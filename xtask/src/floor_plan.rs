@@ -36,7 +36,7 @@ const ROOMS: &[Room] = &[
     room("driver", &["error", "time", "key", "entry"]),
     room(
         "stack",
-        &["error", "time", "key", "entry", "codec", "options", "event", "stats", "memory", "driver"],
+        &["error", "time", "key", "tag", "entry", "codec", "options", "event", "stats", "memory", "driver"],
     ),
     room("get_or_set", &["error", "time", "entry", "options", "stack"]),
     room(

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 
-use crate::driver::{Driver, When, Write, Written};
+use crate::driver::{Driver, Scanned, When, Write, Written};
 use crate::entry::wire::{self, Damage, Head, Kind, Record, StoredEntry};
 use crate::entry::{Freshness, Meta};
 use crate::error::{Error, ErrorKind, Result};
@@ -274,6 +275,10 @@ impl L2 {
             Err(damage) => damage,
         };
         core.emit(&Event::Damaged { namespace: space.keys.path(), key, damage });
+        if damage == Damage::Sealed {
+            // Somebody who has the decorator that this stack lacks still reads it.
+            return Understood::Nothing { stamp: wire::stamp_of(bytes) };
+        }
         // A tombstone from the beginning of time: it outlives no write, and is gone at once for the store.
         let tombstone = wire::encode_tombstone(Stamp::ZERO, now);
         let heal = self.driver.set(full, tombstone, Some(Duration::from_secs(1)), replace(bytes));
@@ -334,6 +339,60 @@ impl L2 {
         let heal =
             self.driver.set(full, tombstone, Some(Duration::from_secs(1)), When::Unchanged(Some(stamp)));
         self.call(core, "heal", OnFailure::Return, heal).await.map(|_| ())
+    }
+
+    /// Stores a record if what is there still carries the expected stamp; `None`: if nothing is there.
+    pub(crate) async fn swap(
+        &self,
+        core: &Core,
+        operation: &'static str,
+        write: (&str, Bytes, Option<Duration>),
+        expected: Option<Stamp>,
+    ) -> Result<Written> {
+        let (full, record, ttl) = write;
+        let swap = self.driver.set(full, record, ttl, When::Unchanged(expected));
+        self.call(core, operation, OnFailure::Return, swap).await
+    }
+
+    /// Gives back the space of some prefixes, where the store can list keys. A failure is reported, not
+    /// returned: what is left goes when its time is over. There is no deadline.
+    pub(crate) async fn reclaim(&self, core: &Core, prefixes: &[String]) -> u64 {
+        if !self.driver.capabilities().enumerates {
+            return 0;
+        }
+        let mut reclaimed = 0;
+        for prefix in prefixes {
+            match self.driver.clear(prefix).await {
+                Ok(count) => reclaimed += count,
+                Err(error) => core.l2_failed("clear", &error, OnFailure::Suppress),
+            }
+        }
+        reclaimed
+    }
+
+    /// Gives back the space of what has expired. There is no deadline.
+    pub(crate) async fn prune(&self, core: &Core) -> Result<u64> {
+        let pruned = self.driver.prune().await;
+        pruned.inspect_err(|error| core.l2_failed("prune", error, OnFailure::Return))
+    }
+
+    /// The keys that begin with a prefix. There is no deadline.
+    pub(crate) fn scan<'a>(&'a self, core: &'a Core, prefix: &'a str) -> BoxStream<'a, Result<Scanned>> {
+        let scanned = self.driver.scan(prefix);
+        scanned.inspect_err(|error| core.l2_failed("scan", error, OnFailure::Return)).boxed()
+    }
+
+    /// Whether the store can be reached now.
+    pub(crate) async fn ping(&self, core: &Core) -> Result<()> {
+        self.call(core, "ping", OnFailure::Return, self.driver.ping()).await
+    }
+
+    /// Closes the store, unless it was borrowed.
+    pub(crate) async fn close(&self) -> Result<()> {
+        match self.ownership {
+            Ownership::Owned => self.driver.close().await,
+            Ownership::Borrowed => Ok(()),
+        }
     }
 
     /// Stores several records at once, each if nothing newer is there.

@@ -47,7 +47,7 @@ pub use space::NAMESPACES_MAX;
 pub(crate) use fill::{BoxLoad, Loads, Request};
 use flight::Flights;
 pub(crate) use flight::Landed;
-use l2::{L2, OnFailure, Ownership};
+use l2::{L2, OnFailure};
 pub(crate) use space::Space;
 use space::Spaces;
 pub(crate) use tags::Hardness;
@@ -203,7 +203,7 @@ impl Stack {
     pub async fn ping(&self) -> Result<()> {
         self.core.check_open()?;
         let Some(l2) = &self.core.l2 else { return Ok(()) };
-        l2.call(&self.core, "ping", OnFailure::Return, l2.driver.ping()).await
+        l2.ping(&self.core).await
     }
 
     /// Gives back the space of what has expired, in both tiers. Returns how many entries went.
@@ -229,8 +229,8 @@ impl Stack {
         }
         self.core.flights.drained().await;
         match &self.core.l2 {
-            Some(l2) if l2.ownership == Ownership::Owned => l2.driver.close().await,
-            _ => Ok(()),
+            Some(l2) => l2.close().await,
+            None => Ok(()),
         }
     }
 
@@ -345,11 +345,7 @@ impl Core {
             pruned += gone.len() as u64;
         }
         if let Some(l2) = &self.l2 {
-            pruned += l2
-                .driver
-                .prune()
-                .await
-                .inspect_err(|error| self.l2_failed("prune", error, OnFailure::Return))?;
+            pruned += l2.prune(self).await?;
         }
         Ok(pruned)
     }

@@ -225,14 +225,11 @@ impl Core {
                 let listed = async move {
                     // The clears first, so that the heads can be judged.
                     l2.read(self, space, &[], now, OnFailure::Return).await?;
-                    let scan = l2.driver.scan(space.keys.own_prefix());
+                    let scan = l2.scan(self, space.keys.own_prefix());
                     Ok::<_, Error>(scan.filter_map(move |scanned| async move {
                         let scanned = match scanned {
                             Ok(scanned) => scanned,
-                            Err(error) => {
-                                self.l2_failed("scan", &error, OnFailure::Return);
-                                return Some(Err(error));
-                            }
+                            Err(error) => return Some(Err(error)),
                         };
                         let head = Head::peek(&scanned.head).ok()?;
                         let key = space.keys.user_key(&scanned.key)?;

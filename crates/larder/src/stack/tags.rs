@@ -7,11 +7,11 @@
 
 use futures_util::future::try_join_all;
 
-use crate::driver::When;
+use crate::driver::Written;
 use crate::entry::wire;
 use crate::error::Result;
 use crate::event::Event;
-use crate::stack::l2::{Insist, L2, OnFailure, contended};
+use crate::stack::l2::{Insist, L2, contended};
 use crate::stack::verdict::Mark;
 use crate::stack::{Core, Space};
 use crate::tag::Tag;
@@ -54,7 +54,11 @@ impl Core {
             self.sweep_memory(space, mark.hard);
         }
         marked?;
-        let reclaimed = if hardness == Hardness::Hard { self.reclaim(space).await } else { 0 };
+        // The mark holds already; this only gives back the space.
+        let reclaimed = match &self.l2 {
+            Some(l2) if hardness == Hardness::Hard => l2.reclaim(self, &space.keys.prefixes()).await,
+            _ => 0,
+        };
         self.emit(&Event::Cleared { namespace: space.keys.path() });
         Ok(reclaimed)
     }
@@ -67,19 +71,6 @@ impl Core {
             });
             drop(gone);
         }
-    }
-
-    async fn reclaim(&self, space: &Space) -> u64 {
-        let Some(l2) = self.l2.as_ref().filter(|l2| l2.driver.capabilities().enumerates) else { return 0 };
-        let mut reclaimed = 0;
-        for prefix in space.keys.prefixes() {
-            match l2.driver.clear(&prefix).await {
-                Ok(count) => reclaimed += count,
-                // The mark holds already; what was not reclaimed goes when its time is over.
-                Err(error) => self.l2_failed("clear", &error, OnFailure::Suppress),
-            }
-        }
-        reclaimed
     }
 
     /// Invalidates every entry of a namespace, and of those inside it, that carries one of some tags.
@@ -151,10 +142,8 @@ impl Core {
             let (known, expected) = l2.read_mark(self, key, now).await?;
             let stamp = stamp.max(self.clock.tick(now));
             let record = wire::encode_mark(key, stamp, known.hard)?;
-            let write = l2.driver.set(key, record, None, When::Unchanged(expected));
-            if let crate::driver::Written::Stored { .. } =
-                l2.call(self, operation, OnFailure::Return, write).await?
-            {
+            let written = l2.swap(self, operation, (key, record, None), expected).await?;
+            if matches!(written, Written::Stored { .. }) {
                 return Ok(Mark { hard: known.hard, soft: stamp });
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::driver::{When, Written};
+use crate::driver::Written;
 use crate::entry::wire::{self, StoredEntry};
 use crate::entry::{AnyValue, Entry, Freshness, Meta};
 use crate::error::Result;
@@ -163,8 +163,7 @@ impl Core {
             let Some(swap) = self.swap(door, &full, stored, now, decide)? else { return Ok(false) };
             // If this is abandoned or fails half-way, memory must not go on serving what was there before.
             let abandoned = Abandoned::guard(self, space, key);
-            let write = l2.driver.set(&full, swap.record, swap.ttl, When::Unchanged(expected));
-            match l2.call(self, "update", OnFailure::Return, write).await? {
+            match l2.swap(self, "update", (&full, swap.record, swap.ttl), expected).await? {
                 Written::Stored { .. } => {
                     abandoned.disarm();
                     self.follow(space, key, swap.then);
