@@ -186,6 +186,13 @@ enum Slot {
 }
 
 impl Slot {
+    fn namespace(&self) -> u32 {
+        match self {
+            Self::Reading { namespace, .. } => *namespace,
+            Self::Loading(flight) => flight.namespace,
+        }
+    }
+
     fn is_for(&self, namespace: u32, key: &str) -> bool {
         match self {
             Self::Reading { namespace: n, key: k, .. } => *n == namespace && **k == *key,
@@ -305,6 +312,13 @@ impl Flights {
             slot.remove();
         }
         result
+    }
+
+    /// Takes the right to be kept from whatever is under way in some namespaces.
+    pub(crate) fn supersede_all(&self, is_meant: impl Fn(u32) -> bool) {
+        for shard in &self.shards {
+            shard.lock().retain(|slot| !is_meant(slot.namespace()));
+        }
     }
 
     /// Runs something under a key's lock, leaving alone what is under way.

@@ -70,6 +70,18 @@ impl Core {
         self.flights.supersede(space.id, key, || self.memory.as_ref()?.remove(space.id, key))
     }
 
+    /// Removes from memory what `is_meant` names in a namespace and those inside it, and takes the right to be
+    /// kept from whatever is under way there: a lookup that starts later starts a load of its own.
+    fn forget_all(&self, space: &Space, is_meant: impl Fn(&Entry) -> bool) {
+        let is_inside =
+            |namespace| self.spaces.by_id(namespace).is_some_and(|inner| inner.is_within(space.id));
+        self.flights.supersede_all(is_inside);
+        if let Some(memory) = &self.memory {
+            let gone = memory.retain(|namespace, _, entry| !(is_meant(entry) && is_inside(namespace)));
+            drop(gone);
+        }
+    }
+
     /// Puts a key into memory and takes the right to be kept from whatever is under way for it.
     pub(crate) fn remember(&self, space: &Space, key: &str, entry: &Entry, value_bytes: usize) {
         let mut evicted = Vec::new();
@@ -258,13 +270,7 @@ impl Core {
         let stamp = *marked.as_ref().unwrap_or(&stamp);
         // In this process the clear holds even if the store did not hear of it.
         self.spaces.raise(space, stamp);
-        if let Some(memory) = &self.memory {
-            let gone = memory.retain(|namespace, _, entry| {
-                entry.meta.born > stamp
-                    || !self.spaces.by_id(namespace).is_some_and(|inner| inner.is_within(space.id))
-            });
-            drop(gone);
-        }
+        self.forget_all(space, |entry| entry.meta.born <= stamp);
         marked?;
         let mut reclaimed = 0;
         if let Some(l2) = self.l2.as_ref().filter(|l2| l2.driver.capabilities().enumerates) {

@@ -13,4 +13,5 @@ mod flow;
 mod hostile;
 mod loads;
 mod model;
+mod review;
 mod rewrites;
