@@ -69,6 +69,22 @@ impl Drop for Abandoned<'_> {
     }
 }
 
+/// A clear on its way to the store. If it is abandoned, the mark may be there or not: memory forgets what it
+/// has, and the next read hears of the mark.
+struct AbandonedClear<'a> {
+    core: &'a Core,
+    space: &'a Space,
+    armed: bool,
+}
+
+impl Drop for AbandonedClear<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.core.forget_all(self.space, |_| true);
+        }
+    }
+}
+
 impl Core {
     /// Removes a key from memory on behalf of a change, and takes the right to be kept from whatever is under
     /// way for it.
@@ -277,7 +293,9 @@ impl Core {
     /// Returns how many entries the store gave back, as far as it can tell.
     pub(crate) async fn clear(&self, space: &Space, now: Timestamp) -> Result<u64> {
         let stamp = self.clock.tick(now);
+        let mut abandoned = AbandonedClear { core: self, space, armed: true };
         let marked = self.mark(space, stamp, now).await;
+        abandoned.armed = false;
         let stamp = *marked.as_ref().unwrap_or(&stamp);
         // In this process the clear holds even if the store did not hear of it.
         self.spaces.raise(space, stamp);

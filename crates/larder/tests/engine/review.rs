@@ -160,6 +160,34 @@ async fn agree(here: &Cache<u32>, other: &Cache<u32>, what: &str) {
 }
 
 #[tokio::test]
+async fn memory_agrees_with_the_store_wherever_an_operation_is_dropped() {
+    for warm in [false, true] {
+        for name in OPERATIONS {
+            for polls in 0.. {
+                let (here, other) = pair();
+                let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&other));
+                if warm {
+                    mine.set("a", 1).grace(hours(1)).await.unwrap();
+                } else {
+                    theirs.set("a", 1).grace(hours(1)).await.unwrap();
+                }
+                let mut operation = operate(&mine, name, 7);
+                let is_done = poll(&mut operation, polls).await;
+                drop(operation);
+                for _ in 0..50 {
+                    yield_now().await;
+                }
+                here.stack.check_invariants().unwrap();
+                agree(&mine, &theirs, &format!("{name}, warm {warm}, dropped after {polls} polls")).await;
+                if is_done {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn memory_agrees_with_the_store_however_two_operations_overlap() {
     for first in OPERATIONS {
         for second in OPERATIONS {
