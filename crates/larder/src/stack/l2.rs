@@ -193,6 +193,7 @@ impl L2 {
                 };
             }
             Ok(Record::Tombstone { stamp }) if core.clock.observe(stamp, now) => {
+                core.hear_of_delete(space, key, stamp);
                 return Stored::Nothing { stamp: Some(stamp) };
             }
             Ok(Record::Entry(_) | Record::Tombstone { .. }) => Damage::Future,

@@ -10,12 +10,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use larder::Cache;
 use larder::driver::memory::MemoryDriver;
 use larder::driver::{Capabilities, Driver, Scanned, When, Write, Written};
 use larder::entry::Freshness;
 use larder::testing::{Harness, Tiers};
-use larder::time::hours;
+use larder::time::{hours, seconds};
+use larder::{Cache, ErrorKind};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 
@@ -263,4 +263,20 @@ async fn a_lookup_after_a_clear_is_not_handed_a_load_from_before_it() {
             harness.finish(3).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_stale_value_is_not_served_once_the_store_has_said_that_it_was_deleted() {
+    let here = Harness::new(Tiers::Both);
+    let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
+    let numbers = cache::<u32>(&here);
+    numbers.set("a", 1).ttl(seconds(10)).grace(hours(6)).await.unwrap();
+    here.clock.advance(seconds(11));
+    cache::<u32>(&there).delete("a").await.unwrap();
+    let fail = || std::future::ready(Err::<u32, _>(std::io::Error::other("down")));
+    assert_eq!(numbers.get_or_set("a", fail).await.unwrap_err().kind(), ErrorKind::Load);
+    // Nor when the store has forgotten the delete.
+    here.clock.advance(hours(2));
+    assert_eq!(numbers.get_or_set("a", fail).await.unwrap_err().kind(), ErrorKind::Load);
+    here.finish(2).await;
 }
