@@ -210,6 +210,8 @@ const MILLIS_MAX: u64 = (1 << 48) - 1;
 impl Stamp {
     /// Before everything.
     pub const ZERO: Self = Self(0);
+    /// After everything.
+    pub const MAX: Self = Self(u64::MAX);
 
     /// The first stamp of a millisecond. A time beyond 48 bits (the year 10889) is the last one.
     pub const fn at(time: Timestamp) -> Self {

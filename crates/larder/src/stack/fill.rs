@@ -191,7 +191,11 @@ impl Fill {
         let mut wanted = Vec::new();
         for (mut missing, stored) in missing.into_iter().zip(stored) {
             match stored {
-                Stored::Nothing { .. } => wanted.push(missing),
+                Stored::Nothing { stamp } => {
+                    // A delete, or something later that is over, is newer than what memory has left.
+                    missing.fallback = missing.fallback.filter(|known| stamp <= Some(known.meta().stamp));
+                    wanted.push(missing);
+                }
                 Stored::Entry { entry: stored, freshness: Freshness::Fresh } => {
                     let value_bytes = stored.payload.len();
                     match core.decode(door, missing.flight.key(), stored) {

@@ -268,6 +268,7 @@ impl L2 {
                 return Understood::Entry(entry);
             }
             Ok(Record::Tombstone { stamp }) if core.clock.observe(stamp, now) => {
+                core.hear_of_delete(space, key, stamp);
                 return Understood::Nothing { stamp: Some(stamp) };
             }
             Ok(Record::Entry(_) | Record::Tombstone { .. }) => Damage::Future,
@@ -275,16 +276,17 @@ impl L2 {
             Err(damage) => damage,
         };
         core.emit(&Event::Damaged { namespace: space.keys.path(), key, damage });
-        if damage == Damage::Sealed {
+        let stamp = wire::stamp_of(bytes);
+        if damage == Damage::Sealed && stamp.is_some_and(|stamp| is_credible(stamp, now)) {
             // Somebody who has the decorator that this stack lacks still reads it.
-            return Understood::Nothing { stamp: wire::stamp_of(bytes) };
+            return Understood::Nothing { stamp };
         }
         // A tombstone from the beginning of time: it outlives no write, and is gone at once for the store.
         let tombstone = wire::encode_tombstone(Stamp::ZERO, now);
         let heal = self.driver.set(full, tombstone, Some(Duration::from_secs(1)), replace(bytes));
         match self.call(core, "heal", OnFailure::Suppress, heal).await {
             Ok(Written::Stored { .. }) => Understood::Nothing { stamp: Some(Stamp::ZERO) },
-            _ => Understood::Nothing { stamp: wire::stamp_of(bytes) },
+            _ => Understood::Nothing { stamp },
         }
     }
 

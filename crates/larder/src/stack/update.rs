@@ -80,7 +80,7 @@ enum Then {
         meta: Meta,
         value_bytes: usize,
     },
-    Forget,
+    Forget(Stamp),
 }
 
 impl Core {
@@ -165,8 +165,8 @@ impl Core {
             let abandoned = Abandoned::guard(self, space, key);
             match l2.swap(self, "update", (&full, swap.record, swap.ttl), expected).await? {
                 Written::Stored { .. } => {
-                    abandoned.disarm();
                     self.follow(space, key, swap.then);
+                    abandoned.disarm();
                     return Ok(true);
                 }
                 Written::Refused { .. } => {
@@ -199,8 +199,9 @@ impl Core {
         match (change, found) {
             (Change::Keep, _) | (Change::Rewrite(_), None) => Ok(None),
             (Change::Remove, _) => {
-                let record = wire::encode_tombstone(self.clock.tick(now), now + self.load_max);
-                Ok(Some(Swap { record, ttl: Some(self.load_max), then: Then::Forget }))
+                let stamp = self.clock.tick(now);
+                let record = wire::encode_tombstone(stamp, now + self.load_max);
+                Ok(Some(Swap { record, ttl: Some(self.load_max), then: Then::Forget(stamp) }))
             }
             (Change::Rewrite(mut meta), Some((stored, _))) => {
                 self.stamp(&mut meta, now);
@@ -225,11 +226,11 @@ impl Core {
     fn follow(&self, space: &Space, key: &str, then: Then) {
         match then {
             Then::Remember(entry, value_bytes) => self.remember(space, key, &entry, value_bytes),
-            Then::Forget => drop(self.forget(space, key)),
+            Then::Forget(stamp) => drop(self.forget(space, key, stamp)),
             Then::Rewrite { was, meta, value_bytes } => {
                 let mut evicted = Vec::new();
                 // Dropped after the lock is gone, so that a value's own `drop` may use the cache.
-                let before = self.flights.supersede(space.id, key, || {
+                let before = self.flights.supersede(space.id, key, meta.stamp, || {
                     let before = self.memory.as_ref()?.remove(space.id, key)?;
                     if before.meta.stamp == was {
                         let entry = Entry { value: Arc::clone(&before.value), meta };

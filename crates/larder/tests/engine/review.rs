@@ -1,0 +1,282 @@
+//! What happens between the awaits: operations that overlap, are dropped half-way, or meet a clock that
+//! jumps, over a store that yields before and after everything it does.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use larder::driver::memory::MemoryDriver;
+use larder::driver::{Capabilities, Driver, Scanned, When, Write, Written};
+use larder::entry::Freshness;
+use larder::testing::{Harness, Tiers};
+use larder::time::{hours, seconds};
+use larder::{Cache, ErrorKind};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+
+use crate::flow::{cache, ok};
+
+/// A store whose every call can be caught before it does its work and after it.
+#[derive(Debug)]
+struct Yielding(MemoryDriver);
+
+#[async_trait]
+impl Driver for Yielding {
+    fn name(&self) -> &'static str {
+        "yielding"
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+    async fn get(&self, key: &str) -> larder::Result<Option<Bytes>> {
+        yield_now().await;
+        let found = self.0.get(key).await;
+        yield_now().await;
+        found
+    }
+    async fn get_many(&self, keys: &[&str]) -> larder::Result<Vec<Option<Bytes>>> {
+        yield_now().await;
+        let found = self.0.get_many(keys).await;
+        yield_now().await;
+        found
+    }
+    async fn set(
+        &self,
+        key: &str,
+        value: Bytes,
+        ttl: Option<Duration>,
+        when: When,
+    ) -> larder::Result<Written> {
+        yield_now().await;
+        let written = self.0.set(key, value, ttl, when).await;
+        yield_now().await;
+        written
+    }
+    async fn set_many(&self, writes: Vec<Write>) -> larder::Result<Vec<Written>> {
+        yield_now().await;
+        let written = self.0.set_many(writes).await;
+        yield_now().await;
+        written
+    }
+    async fn delete(&self, key: &str) -> larder::Result<bool> {
+        self.0.delete(key).await
+    }
+    fn scan<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, larder::Result<Scanned>> {
+        self.0.scan(prefix)
+    }
+    async fn clear(&self, prefix: &str) -> larder::Result<u64> {
+        yield_now().await;
+        let cleared = self.0.clear(prefix).await;
+        yield_now().await;
+        cleared
+    }
+}
+
+/// Memory over a yielding store, and another process on the same store that has no memory.
+fn pair() -> (Harness, Harness) {
+    let other = Harness::new(Tiers::L2);
+    let store = other.store.clone();
+    let here = Harness::over(Tiers::Both, other.clock.clone(), other.store.clone(), |builder| {
+        builder.store(Yielding(store))
+    });
+    (here, other)
+}
+
+const OPERATIONS: [&str; 15] = [
+    "get",
+    "get_many",
+    "get_or_set",
+    "get_or_set_many",
+    "set",
+    "set_many",
+    "set nothing",
+    "delete",
+    "delete_many",
+    "expire",
+    "touch",
+    "increment",
+    "pull",
+    "add",
+    "clear",
+];
+
+fn operate(cache: &Cache<u32>, name: &'static str, value: u32) -> BoxFuture<'static, ()> {
+    let cache = cache.clone();
+    Box::pin(async move {
+        match name {
+            "get" => drop(cache.get("a").await.unwrap()),
+            "get_many" => drop(cache.get_many(&["a", "b"]).await.unwrap()),
+            "get_or_set" => drop(cache.get_or_set("a", move || ok(value)).await.unwrap()),
+            "get_or_set_many" => {
+                let load = move |missing: Vec<String>| {
+                    ok(missing.into_iter().map(|key| (key, Ok(value))).collect::<Vec<_>>())
+                };
+                drop(cache.get_or_set_many(&["a", "b"], load).await);
+            }
+            "set" => cache.set("a", value).grace(hours(1)).await.unwrap(),
+            "set_many" => cache.set_many([("a", value), ("b", value)]).await.unwrap(),
+            "set nothing" => cache.set("a", value).ttl(Duration::ZERO).await.unwrap(),
+            "delete" => drop(cache.delete("a").await.unwrap()),
+            "delete_many" => drop(cache.delete_many(&["a", "b"]).await.unwrap()),
+            "expire" => drop(cache.expire("a").await.unwrap()),
+            "touch" => drop(cache.touch("a", hours(2)).await.unwrap()),
+            "increment" => drop(cache.increment("a", 1).await.unwrap()),
+            "pull" => drop(cache.pull("a").await.unwrap()),
+            "add" => drop(cache.add("a", value).await.unwrap()),
+            _ => drop(cache.clear().await.unwrap()),
+        }
+    })
+}
+
+/// Polls a future so many times, letting tasks run in between; true if it is done.
+async fn poll(future: &mut BoxFuture<'static, ()>, times: usize) -> bool {
+    for _ in 0..times {
+        let polled = std::future::poll_fn(|ctx: &mut Context<'_>| {
+            Poll::Ready(Pin::new(&mut *future).poll(ctx).is_ready())
+        });
+        if polled.await {
+            return true;
+        }
+        yield_now().await;
+    }
+    false
+}
+
+/// What a process sees of the key, without changing anything.
+async fn view(cache: &Cache<u32>) -> Option<(u32, Freshness, Option<Duration>)> {
+    let entry = cache.entry("a").await.unwrap()?;
+    Some((*entry.value, entry.state, entry.ttl_left))
+}
+
+/// Memory, if it has the key at all, must say what the store says.
+async fn agree(here: &Cache<u32>, other: &Cache<u32>, what: &str) {
+    let (mine, theirs) = (view(here).await, view(other).await);
+    assert_eq!(mine, theirs, "{what}: this process against the store");
+}
+
+#[tokio::test]
+async fn memory_agrees_with_the_store_wherever_an_operation_is_dropped() {
+    for warm in [false, true] {
+        for name in OPERATIONS {
+            for polls in 0.. {
+                let (here, other) = pair();
+                let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&other));
+                if warm {
+                    mine.set("a", 1).grace(hours(1)).await.unwrap();
+                } else {
+                    theirs.set("a", 1).grace(hours(1)).await.unwrap();
+                }
+                let mut operation = operate(&mine, name, 7);
+                let is_done = poll(&mut operation, polls).await;
+                drop(operation);
+                for _ in 0..50 {
+                    yield_now().await;
+                }
+                here.stack.check_invariants().unwrap();
+                agree(&mine, &theirs, &format!("{name}, warm {warm}, dropped after {polls} polls")).await;
+                if is_done {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn memory_agrees_with_the_store_however_two_operations_overlap() {
+    for first in OPERATIONS {
+        for second in OPERATIONS {
+            for polls in 1.. {
+                let (here, other) = pair();
+                let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&other));
+                theirs.set("a", 5).grace(hours(1)).await.unwrap();
+                let mut one = operate(&mine, first, 10);
+                let mut two = operate(&mine, second, 20);
+                let mut is_done = poll(&mut one, polls).await;
+                let ends_early = is_done;
+                let mut is_done_too = poll(&mut two, 60).await;
+                while !(is_done && is_done_too) {
+                    is_done = is_done || poll(&mut one, 1).await;
+                    is_done_too = is_done_too || poll(&mut two, 1).await;
+                }
+                for _ in 0..50 {
+                    yield_now().await;
+                }
+                here.stack.check_invariants().unwrap();
+                let what = format!("{first}, after {polls} polls {second}");
+                if [first, second].contains(&"clear") && view(&theirs).await.is_none() {
+                    // Reclaiming may have taken what was stored after the mark, and memory may have kept it.
+                    let kept = view(&mine).await.map(|(value, ..)| value);
+                    assert!(kept.is_none_or(|value| value != 5), "{what}: {kept:?} was cleared");
+                } else {
+                    agree(&mine, &theirs, &what).await;
+                }
+                if ends_early {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lookup_after_a_clear_is_not_handed_a_load_from_before_it() {
+    for tiers in Tiers::ALL {
+        for clears_all in [true, false] {
+            let harness = Harness::new(tiers);
+            let all = cache::<u32>(&harness);
+            let numbers = all.namespace("n").unwrap();
+            let (started, open) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let old = tokio::spawn({
+                let (numbers, started, open) = (numbers.clone(), Arc::clone(&started), Arc::clone(&open));
+                async move {
+                    let load = move || async move {
+                        started.notify_one();
+                        open.notified().await;
+                        Ok::<_, std::io::Error>(1)
+                    };
+                    numbers.get_or_set("a", load).await
+                }
+            });
+            started.notified().await;
+            if clears_all {
+                all.clear().await.unwrap()
+            } else {
+                numbers.clear().await.unwrap()
+            };
+            let new = tokio::spawn({
+                let numbers = numbers.clone();
+                async move { numbers.get_or_set("a", || ok(2)).await }
+            });
+            for _ in 0..50 {
+                yield_now().await;
+            }
+            open.notify_one();
+            assert_eq!(*old.await.unwrap().unwrap(), 1);
+            assert_eq!(*new.await.unwrap().unwrap(), 2, "{tiers:?}");
+            assert_eq!(*numbers.get("a").await.unwrap().unwrap(), 2, "{tiers:?}");
+            harness.finish(3).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stale_value_is_not_served_once_the_store_has_said_that_it_was_deleted() {
+    let here = Harness::new(Tiers::Both);
+    let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
+    let numbers = cache::<u32>(&here);
+    numbers.set("a", 1).ttl(seconds(10)).grace(hours(6)).await.unwrap();
+    here.clock.advance(seconds(11));
+    cache::<u32>(&there).delete("a").await.unwrap();
+    let fail = || std::future::ready(Err::<u32, _>(std::io::Error::other("down")));
+    assert_eq!(numbers.get_or_set("a", fail).await.unwrap_err().kind(), ErrorKind::Load);
+    // Nor when the store has forgotten the delete.
+    here.clock.advance(hours(2));
+    assert_eq!(numbers.get_or_set("a", fail).await.unwrap_err().kind(), ErrorKind::Load);
+    here.finish(2).await;
+}
