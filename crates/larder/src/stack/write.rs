@@ -278,13 +278,14 @@ impl Core {
         }
         abandoned.into_iter().for_each(Abandoned::disarm);
         outcome?;
-        for key in keys.iter().filter(|key| !refused.contains(key)) {
+        for key in keys.iter().filter(|key| refused.binary_search(key).is_err()) {
             self.emit(&Event::Deleted { namespace: space.keys.path(), key });
         }
-        let mut count = existed.iter().filter(|existed| **existed).count() as u64;
-        for key in refused {
-            // It was not counted yet: memory's copy went above, and the store's was in the way.
-            count += u64::from(self.delete(door, key, now).await?);
+        let mut count = 0;
+        for (key, existed) in keys.iter().zip(existed) {
+            // What was in the way is deleted with a newer stamp.
+            let was_in_the_way = refused.binary_search(key).is_ok() && self.delete(door, key, now).await?;
+            count += u64::from(existed || was_in_the_way);
         }
         Ok(count)
     }

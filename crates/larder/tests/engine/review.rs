@@ -14,7 +14,7 @@ use larder::driver::memory::MemoryDriver;
 use larder::driver::{Capabilities, Driver, Scanned, When, Write, Written};
 use larder::entry::Freshness;
 use larder::testing::{Harness, Tiers};
-use larder::time::{hours, seconds};
+use larder::time::{Clock as _, hours, minutes, seconds};
 use larder::{Cache, ErrorKind};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -279,4 +279,15 @@ async fn a_stale_value_is_not_served_once_the_store_has_said_that_it_was_deleted
     here.clock.advance(hours(2));
     assert_eq!(numbers.get_or_set("a", fail).await.unwrap_err().kind(), ErrorKind::Load);
     here.finish(2).await;
+}
+
+#[tokio::test]
+async fn a_key_is_counted_once_by_delete_many_though_another_process_was_ahead() {
+    let here = Harness::new(Tiers::Both);
+    let ahead = larder::testing::ManualClock::new(here.clock.now() + minutes(1));
+    let there = Harness::over(Tiers::L2, ahead, here.store.clone(), |builder| builder);
+    let numbers = cache::<u32>(&here);
+    numbers.set("a", 1).await.unwrap();
+    cache::<u32>(&there).set("a", 2).await.unwrap();
+    assert_eq!(numbers.delete_many(&["a"]).await.unwrap(), 1);
 }
