@@ -5,6 +5,7 @@
 //!
 //! [`flight`]: super::flight
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -200,6 +201,14 @@ impl Core {
             }
         }
         abandoned.into_iter().for_each(Abandoned::disarm);
+        if !refused.is_empty() {
+            // Of several values of one key, the last one wins, be it stored already.
+            let last: HashMap<&str, usize> =
+                values.iter().enumerate().map(|(index, (key, _))| (key.as_str(), index)).collect();
+            refused.retain(|index| {
+                values.get(*index).is_some_and(|(key, _)| last.get(key.as_str()) == Some(index))
+            });
+        }
         for (key, new) in pick(values, &refused) {
             self.set(door, &key, new, now).await?;
         }

@@ -291,3 +291,14 @@ async fn a_key_is_counted_once_by_delete_many_though_another_process_was_ahead()
     cache::<u32>(&there).set("a", 2).await.unwrap();
     assert_eq!(numbers.delete_many(&["a"]).await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn the_last_value_of_a_key_in_set_many_wins_though_another_process_wrote_at_that_moment() {
+    let here = Harness::new(Tiers::Both);
+    let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
+    cache::<u32>(&there).set("a", 9).await.unwrap();
+    let numbers = cache::<u32>(&here);
+    numbers.set_many([("a", 1), ("a", 2)]).await.unwrap();
+    assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&2));
+    assert_eq!(cache::<u32>(&there).get("a").await.unwrap().as_deref(), Some(&2));
+}
