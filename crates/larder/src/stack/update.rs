@@ -333,12 +333,13 @@ impl Core {
     }
 }
 
-/// An entry's grace. One that lasts forever does not say; its cache's options do.
+/// An entry's grace. One that is fresh forever does not say; its cache's options do.
 fn grace_of(door: &Door, meta: &Meta) -> Duration {
-    if meta.stale_until == Timestamp::FOREVER {
-        return door.options.grace_or_default();
+    match (meta.fresh_until, meta.stale_until) {
+        (Timestamp::FOREVER, _) => door.options.grace_or_default(),
+        (_, Timestamp::FOREVER) => Duration::MAX,
+        (fresh_until, stale_until) => stale_until.since(fresh_until),
     }
-    meta.stale_until.since(meta.fresh_until)
 }
 
 /// Waits a little longer after each loss, up to some milliseconds, so that writers of several processes take

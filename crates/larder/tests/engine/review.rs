@@ -293,6 +293,19 @@ async fn a_key_is_counted_once_by_delete_many_though_another_process_was_ahead()
 }
 
 #[tokio::test]
+async fn an_endless_grace_outlives_touch_and_expire() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        numbers.set("a", 1).ttl(seconds(5)).grace(Duration::MAX).await.unwrap();
+        numbers.touch("a", seconds(9)).await.unwrap();
+        assert_eq!(numbers.entry("a").await.unwrap().unwrap().life_left, None);
+        assert!(numbers.expire("a").await.unwrap());
+        assert_eq!(numbers.entry("a").await.unwrap().map(|entry| entry.state), Some(Freshness::Stale));
+    }
+}
+
+#[tokio::test]
 async fn the_last_value_of_a_key_in_set_many_wins_though_another_process_wrote_at_that_moment() {
     let here = Harness::new(Tiers::Both);
     let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
