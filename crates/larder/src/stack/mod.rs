@@ -83,8 +83,10 @@ pub(crate) struct Core {
     pub(crate) options: EntryOptions,
     pub(crate) codec: CodecName,
     pub(crate) value_bytes_max: u64,
-    /// The longest load whose result is kept; tombstones live as long.
+    /// The longest load whose result is kept.
     pub(crate) load_max: Duration,
+    /// How long tombstones live: as long as a load whose result is kept, and the write of it.
+    pub(crate) tombstone_ttl: Duration,
     /// Whether the memory tier needs to know how large values are.
     pub(crate) weighs: bool,
     observers: Box<[Arc<dyn Observer>]>,

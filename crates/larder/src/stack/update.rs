@@ -201,8 +201,8 @@ impl Core {
             (Change::Keep, _) | (Change::Rewrite(_), None) => Ok(None),
             (Change::Remove, _) => {
                 let stamp = self.clock.tick(now);
-                let record = wire::encode_tombstone(stamp, now + self.load_max);
-                Ok(Some(Swap { record, ttl: Some(self.load_max), then: Then::Forget(stamp) }))
+                let record = wire::encode_tombstone(stamp, now + self.tombstone_ttl);
+                Ok(Some(Swap { record, ttl: Some(self.tombstone_ttl), then: Then::Forget(stamp) }))
             }
             (Change::Rewrite(mut meta), Some((stored, _))) => {
                 self.stamp(&mut meta, now);

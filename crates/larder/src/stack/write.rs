@@ -226,7 +226,7 @@ impl Core {
             Some(l2) => {
                 let full = space.keys.full(key)?;
                 abandoned = Some(Abandoned::guard(self, space, key));
-                let ttl = Some(self.load_max);
+                let ttl = Some(self.tombstone_ttl);
                 l2.insist(self, Insist { operation: "delete", full: &full, ttl, stamp }, now, |stamp| {
                     Ok(self.tombstone(stamp, now))
                 })
@@ -246,7 +246,7 @@ impl Core {
     }
 
     fn tombstone(&self, stamp: Stamp, now: Timestamp) -> Bytes {
-        wire::encode_tombstone(stamp, now + self.load_max)
+        wire::encode_tombstone(stamp, now + self.tombstone_ttl)
     }
 
     /// Removes several keys in one batch. Returns how many had an entry.
@@ -265,7 +265,7 @@ impl Core {
             for (key, stamp) in keys.iter().zip(&stamps) {
                 let value = self.tombstone(*stamp, now);
                 let key = space.keys.full(key)?;
-                writes.push(Write { key, value, ttl: Some(self.load_max), when: When::Newer });
+                writes.push(Write { key, value, ttl: Some(self.tombstone_ttl), when: When::Newer });
             }
             abandoned.extend(keys.iter().map(|key| Abandoned::guard(self, space, key)));
             match l2.write_many(self, "delete", writes, OnFailure::Return).await {

@@ -13,7 +13,7 @@ use futures_util::stream::BoxStream;
 use larder::driver::memory::MemoryDriver;
 use larder::driver::{Capabilities, Driver, Scanned, When, Write, Written};
 use larder::entry::Freshness;
-use larder::testing::{Harness, Tiers};
+use larder::testing::{Harness, Operation, Tiers};
 use larder::time::{Clock as _, hours, minutes, seconds};
 use larder::{Cache, ErrorKind};
 use tokio::sync::Notify;
@@ -303,6 +303,26 @@ async fn an_endless_grace_outlives_touch_and_expire() {
         assert!(numbers.expire("a").await.unwrap());
         assert_eq!(numbers.entry("a").await.unwrap().map(|entry| entry.state), Some(Freshness::Stale));
     }
+}
+
+#[tokio::test]
+async fn what_a_delete_leaves_behind_outlives_the_slowest_write_of_the_longest_load() {
+    let harness = Harness::with(Tiers::L2, |builder| builder.load_max(seconds(1)).deadline(seconds(600)));
+    let numbers = cache::<u32>(&harness);
+    harness.chaos.stall(Operation::SetMany);
+    let load = tokio::spawn({
+        let numbers = numbers.clone();
+        async move { numbers.get_or_set("a", || ok(1)).await }
+    });
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    numbers.delete("a").await.unwrap();
+    harness.clock.advance(seconds(2));
+    harness.chaos.release(Operation::SetMany);
+    assert_eq!(*load.await.unwrap().unwrap(), 1);
+    assert_eq!(numbers.get("a").await.unwrap(), None);
+    harness.finish(2).await;
 }
 
 #[tokio::test]
