@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::stack::Core;
 use crate::stack::space::Space;
 use crate::stack::verdict::standing;
-use crate::time::{AHEAD_MAX, Stamp, Timestamp, is_credible};
+use crate::time::{Stamp, Timestamp};
 
 /// How long one call of a driver may take, unless the builder says otherwise.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
@@ -184,7 +184,7 @@ impl L2 {
         now: Timestamp,
     ) -> Stored {
         let damage = match wire::decode(full, bytes) {
-            Ok(Record::Entry(entry)) if is_timely(&entry.meta, now) => {
+            Ok(Record::Entry(entry)) if is_timely(core, &entry.meta, now) => {
                 core.clock.observe(entry.meta.stamp, now);
                 let cleared = core.spaces.cleared(space, entry.meta.born);
                 return match standing(&entry.meta, cleared, now) {
@@ -278,8 +278,8 @@ fn replace(bytes: &Bytes) -> When {
 }
 
 /// Whether an entry's stamps are no further ahead of `now` than is believed.
-fn is_timely(meta: &Meta, now: Timestamp) -> bool {
-    is_credible(meta.stamp, now) && meta.born <= meta.stamp && meta.born.timestamp() <= now + AHEAD_MAX
+fn is_timely(core: &Core, meta: &Meta, now: Timestamp) -> bool {
+    core.clock.believes(meta.stamp, now) && meta.born <= meta.stamp
 }
 
 /// Whether the head of a replaced record was a living entry of this namespace.
@@ -293,7 +293,7 @@ pub(crate) fn is_alive(core: &Core, space: &Space, head: &Head, now: Timestamp) 
     let Head { kind, stamp, born, fresh_until, stale_until, .. } = *head;
     let meta = Meta { stamp, born, fresh_until, stale_until, extras: None };
     kind == Kind::Entry
-        && is_timely(&meta, now)
+        && is_timely(core, &meta, now)
         && standing(&meta, core.spaces.cleared(space, born), now) != Freshness::Expired
 }
 

@@ -293,6 +293,51 @@ async fn a_key_is_counted_once_by_delete_many_though_another_process_was_ahead()
 }
 
 #[tokio::test]
+async fn a_process_whose_clock_was_days_ahead_for_a_while_keeps_working() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        let now = harness.clock.now();
+        harness.clock.set(now + hours(300));
+        numbers.set("a", 1).await.unwrap();
+        numbers.namespace("other").unwrap().clear().await.unwrap();
+        numbers.clear().await.unwrap();
+        harness.clock.set(now);
+        numbers.set("a", 2).await.unwrap();
+        numbers.set("b", 3).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(numbers.get("missing").await.unwrap(), None);
+            assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&2), "{tiers:?}");
+            assert_eq!(numbers.get("b").await.unwrap().as_deref(), Some(&3), "{tiers:?}");
+        }
+        assert_eq!(numbers.increment("b", 1).await.unwrap(), 4);
+        numbers.delete("a").await.unwrap();
+        assert_eq!(numbers.get("a").await.unwrap(), None);
+        assert_eq!(*numbers.get_or_set("a", || ok(5)).await.unwrap(), 5);
+        assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&5));
+        numbers.clear().await.unwrap();
+        assert_eq!(numbers.get("b").await.unwrap(), None);
+        assert_eq!(harness.stack.stats().damaged, 0, "{tiers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_in_step_survives_one_whose_clock_was_days_ahead() {
+    let here = Harness::new(Tiers::L2);
+    let wild = larder::testing::ManualClock::new(here.clock.now() + hours(300));
+    let there = Harness::over(Tiers::L2, wild, here.store.clone(), |builder| builder);
+    let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&there));
+    theirs.set("a", 1).await.unwrap();
+    theirs.clear().await.unwrap();
+    theirs.delete("b").await.unwrap();
+    for key in ["a", "b"] {
+        let _ = mine.get(key).await.unwrap();
+        mine.set(key, 2).await.unwrap();
+        assert_eq!(mine.get(key).await.unwrap().as_deref(), Some(&2));
+    }
+}
+
+#[tokio::test]
 async fn an_endless_grace_outlives_touch_and_expire() {
     for tiers in Tiers::ALL {
         let harness = Harness::new(tiers);
