@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::codec::CodecName;
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
@@ -191,7 +189,7 @@ impl StackBuilder {
             observers: self.observers.into(),
             updates: (0..UPDATE_STRIPES).map(|_| tokio::sync::Mutex::new(())).collect(),
             closed: AtomicBool::new(false),
-            closing: Mutex::new(()),
+            closing: tokio::sync::Mutex::new(false),
         };
         Ok(Stack { core: Arc::new(core) })
     }

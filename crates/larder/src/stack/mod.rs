@@ -25,8 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::cache::Cache;
 use crate::codec::{AnyCodec, Codec, CodecName, Opaque, OpaqueCodec, erase};
 use crate::driver::Driver;
@@ -92,7 +90,8 @@ pub(crate) struct Core {
     observers: Box<[Arc<dyn Observer>]>,
     updates: Box<[tokio::sync::Mutex<()>]>,
     closed: AtomicBool,
-    closing: Mutex<()>,
+    /// Whether it has been closed to the end.
+    closing: tokio::sync::Mutex<bool>,
 }
 
 /// What a handle brings to every operation.
@@ -212,22 +211,30 @@ impl Stack {
     }
 
     /// Refuses new operations, waits for the loads under way, and closes the store, unless it was borrowed
-    /// ([`StackBuilder::borrowed_store`]).
+    /// ([`StackBuilder::borrowed_store`]). Dropped half-way, it has refused new operations, and can be called
+    /// again to do the rest.
     ///
     /// # Errors
-    /// The driver's. Closing twice does nothing.
+    /// The driver's; closing twice does nothing. [`ErrorKind::Recursion`] in one of this stack's own loaders,
+    /// which it would have to wait for; nothing has changed then.
     pub async fn close(&self) -> Result<()> {
-        {
-            let _one_at_a_time = self.core.closing.lock();
-            if self.core.closed.swap(true, Ordering::AcqRel) {
-                return Ok(());
-            }
+        if self.core.flights.is_in_loader() {
+            let message =
+                format!("a loader of stack {:?} closes that stack, which waits for it", self.name());
+            return Err(Error::new(ErrorKind::Recursion, message));
+        }
+        self.core.closed.store(true, Ordering::Release);
+        let mut is_done = self.core.closing.lock().await;
+        if *is_done {
+            return Ok(());
         }
         self.core.flights.drained().await;
-        match &self.core.l2 {
+        let outcome = match &self.core.l2 {
             Some(l2) if l2.ownership == Ownership::Owned => l2.driver.close().await,
             _ => Ok(()),
-        }
+        };
+        *is_done = true;
+        outcome
     }
 
     /// How many loads and store reads are under way, and whether the memory tier's books are in order: what

@@ -338,6 +338,34 @@ async fn a_process_in_step_survives_one_whose_clock_was_days_ahead() {
 }
 
 #[tokio::test]
+async fn a_loader_that_closes_its_own_stack_is_refused_and_not_stuck() {
+    let harness = Harness::new(Tiers::Both);
+    let stack = harness.stack.clone();
+    let load = move || async move { stack.close().await.map(|()| 1) };
+    let loading = cache::<u32>(&harness);
+    let closed = tokio::time::timeout(seconds(5), async { loading.get_or_set("a", load).await }).await;
+    let error = closed.expect("it is not stuck").unwrap_err();
+    assert_eq!(error.load_error::<larder::Error>().unwrap().kind(), ErrorKind::Recursion);
+    assert_eq!(*loading.get_or_set("a", || ok(2)).await.unwrap(), 2, "the stack is still open");
+    harness.stack.close().await.unwrap();
+    harness.finish(2).await;
+}
+
+#[tokio::test]
+async fn a_close_that_is_dropped_half_way_can_be_done_again() {
+    let harness = Harness::new(Tiers::Both);
+    harness.chaos.stall(Operation::Close);
+    let stack = harness.stack.clone();
+    let mut closing: BoxFuture<'static, ()> = Box::pin(async move { stack.close().await.unwrap() });
+    assert!(!poll(&mut closing, 5).await);
+    drop(closing);
+    harness.chaos.heal();
+    harness.stack.close().await.unwrap();
+    harness.stack.close().await.unwrap();
+    assert_eq!(harness.chaos.calls(Operation::Close), 2, "once in vain, and once");
+}
+
+#[tokio::test]
 async fn an_endless_grace_outlives_touch_and_expire() {
     for tiers in Tiers::ALL {
         let harness = Harness::new(tiers);
