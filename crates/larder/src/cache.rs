@@ -377,9 +377,14 @@ impl<V: Any + Send + Sync> Cache<V> {
     }
 
     /// Takes the fresh value of a key out: of several callers, in whatever process, one gets it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TypeMismatch`] if memory holds a value of another type, [`ErrorKind::Decode`] if the store
+    /// does; it stays where it is.
     pub async fn pull(&self, key: &str) -> Result<Option<Arc<V>>> {
         let now = self.enter(key)?;
-        self.core.pull(&self.door, key, now).await?.map(typed).transpose()
+        let check = |value: &AnyValue| typed::<V>(Arc::clone(value)).map(drop);
+        self.core.pull(&self.door, key, now, check).await?.map(typed).transpose()
     }
 
     /// Gives the fresh entry of a key a new TTL, counted from now. True if there was one.

@@ -271,13 +271,23 @@ impl Core {
         Ok(added)
     }
 
-    /// Takes a fresh value out: of several callers one gets it.
-    pub(crate) async fn pull(&self, door: &Door, key: &str, now: Timestamp) -> Result<Option<AnyValue>> {
+    /// Takes a fresh value out: of several callers one gets it. One that `check` refuses stays.
+    pub(crate) async fn pull(
+        &self,
+        door: &Door,
+        key: &str,
+        now: Timestamp,
+        check: fn(&AnyValue) -> Result<()>,
+    ) -> Result<Option<AnyValue>> {
         let mut pulled = None;
         let outcome = self
             .update(door, key, now, &mut |found| {
                 pulled = match found {
-                    Some(found) if found.freshness == Freshness::Fresh => Some(found.value()?),
+                    Some(found) if found.freshness == Freshness::Fresh => {
+                        let value = found.value()?;
+                        check(&value)?;
+                        Some(value)
+                    }
                     _ => None,
                 };
                 Ok(if pulled.is_some() { Change::Remove } else { Change::Keep })

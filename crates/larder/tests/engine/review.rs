@@ -399,6 +399,15 @@ async fn what_a_delete_leaves_behind_outlives_the_slowest_write_of_the_longest_l
 }
 
 #[tokio::test]
+async fn pulling_with_the_wrong_type_takes_nothing() {
+    let harness = Harness::new(Tiers::L1);
+    cache::<u32>(&harness).set("a", 1).await.unwrap();
+    assert_eq!(cache::<String>(&harness).pull("a").await.unwrap_err().kind(), ErrorKind::TypeMismatch);
+    assert_eq!(cache::<u32>(&harness).get("a").await.unwrap().as_deref(), Some(&1));
+    harness.finish(2).await;
+}
+
+#[tokio::test]
 async fn the_last_value_of_a_key_in_set_many_wins_though_another_process_wrote_at_that_moment() {
     let here = Harness::new(Tiers::Both);
     let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
