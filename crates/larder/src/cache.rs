@@ -96,8 +96,14 @@ pub struct CachedEntry<V> {
 impl<V: Any + Send + Sync> Cache<V> {
     pub(crate) fn new(core: Arc<Core>, codec: Option<Arc<dyn AnyCodec>>) -> Self {
         let weigh = default_weigh::<V>(core.weighs, codec.clone());
-        let door =
-            Door { space: Arc::clone(core.spaces.root()), codec, schema: 0, options: core.options, weigh };
+        let door = Door {
+            space: Arc::clone(core.spaces.root()),
+            codec,
+            schema: 0,
+            options: core.options,
+            weigh,
+            has_weigher: false,
+        };
         Self { core, door: Arc::new(door), value: PhantomData }
     }
 
@@ -109,6 +115,7 @@ impl<V: Any + Send + Sync> Cache<V> {
             schema: door.schema,
             options: door.options,
             weigh: Arc::clone(&door.weigh),
+            has_weigher: door.has_weigher,
         };
         change(&mut changed);
         self.door = Arc::new(changed);
@@ -135,6 +142,7 @@ impl<V: Any + Send + Sync> Cache<V> {
     pub fn with_weigher(self, weigh: impl Fn(&V) -> usize + Send + Sync + 'static) -> Self {
         self.with_door(|door| {
             door.weigh = Arc::new(move |value| value.downcast_ref::<V>().map_or(0, &weigh));
+            door.has_weigher = true;
         })
     }
 

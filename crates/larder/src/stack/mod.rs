@@ -104,6 +104,15 @@ pub(crate) struct Door {
     pub(crate) options: EntryOptions,
     /// The size of a value in memory, in bytes.
     pub(crate) weigh: Arc<dyn Fn(&AnyValue) -> usize + Send + Sync>,
+    /// Whether that is a measure of the user's own, which counts for more than the encoded size.
+    pub(crate) has_weigher: bool,
+}
+
+impl Door {
+    /// The size in memory, in bytes, of a value whose encoded form has so many.
+    pub(crate) fn weigh_encoded(&self, value: &AnyValue, payload_bytes: usize) -> usize {
+        if self.has_weigher { (self.weigh)(value) } else { payload_bytes }
+    }
 }
 
 impl Stack {

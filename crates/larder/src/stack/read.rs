@@ -99,9 +99,10 @@ impl Core {
         ticket: Option<ReadTicket<'_>>,
     ) -> Option<Entry> {
         let Stored::Entry { entry, freshness: Freshness::Fresh } = stored else { return None };
-        let value_bytes = entry.payload.len();
+        let payload_bytes = entry.payload.len();
         let entry = self.decode(door, key, entry)?;
         if let Some(ticket) = ticket {
+            let value_bytes = door.weigh_encoded(&entry.value, payload_bytes);
             let mut evicted = Vec::new();
             drop(ticket.land(|| self.insert_in_memory(&door.space, key, &entry, value_bytes, &mut evicted)));
             self.report_evicted(evicted);

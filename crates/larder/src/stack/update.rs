@@ -17,7 +17,7 @@ use crate::stack::l2::{L2, OnFailure, Stored, contended};
 use crate::stack::read::try_decode;
 use crate::stack::verdict::standing;
 use crate::stack::write::{Abandoned, NewValue};
-use crate::stack::{Core, Door, Space};
+use crate::stack::{Core, Door};
 use crate::time::{Stamp, Timestamp, Ttl};
 
 /// How often a rewrite is tried against others before it gives up.
@@ -78,7 +78,7 @@ enum Then {
     Rewrite {
         was: Stamp,
         meta: Meta,
-        value_bytes: usize,
+        payload_bytes: usize,
     },
     Forget(Stamp),
 }
@@ -166,7 +166,7 @@ impl Core {
             let write = l2.driver.set(&full, swap.record, swap.ttl, When::Unchanged(expected));
             match l2.call(self, "update", OnFailure::Return, write).await? {
                 Written::Stored { .. } => {
-                    self.follow(space, key, swap.then);
+                    self.follow(door, key, swap.then);
                     abandoned.disarm();
                     return Ok(true);
                 }
@@ -211,7 +211,7 @@ impl Core {
                 Ok(Some(Swap {
                     record,
                     ttl,
-                    then: Then::Rewrite { was: stored.meta.stamp, meta, value_bytes: stored.payload.len() },
+                    then: Then::Rewrite { was: stored.meta.stamp, meta, payload_bytes: stored.payload.len() },
                 }))
             }
             (Change::Put(mut entry), _) => {
@@ -224,11 +224,17 @@ impl Core {
     }
 
     /// Brings memory in line with a change that the store has made.
-    fn follow(&self, space: &Space, key: &str, then: Then) {
+    fn follow(&self, door: &Door, key: &str, then: Then) {
+        let space = &*door.space;
         match then {
             Then::Remember(entry, value_bytes) => self.remember(space, key, &entry, value_bytes),
             Then::Forget(stamp) => drop(self.forget(space, key, stamp)),
-            Then::Rewrite { was, meta, value_bytes } => {
+            Then::Rewrite { was, meta, payload_bytes } => {
+                // Weighed before the lock is taken, because weighing runs code of the user's.
+                let held = self.memory.as_ref().and_then(|memory| memory.get(space.id, key));
+                let value_bytes = held
+                    .filter(|held| held.meta.stamp == was)
+                    .map_or(payload_bytes, |held| door.weigh_encoded(&held.value, payload_bytes));
                 let mut evicted = Vec::new();
                 // Dropped after the lock is gone, so that a value's own `drop` may use the cache.
                 let before = self.flights.supersede(space.id, key, meta.stamp, || {

@@ -130,8 +130,8 @@ impl Core {
             None => value_bytes = (door.weigh)(&entry.value),
             Some(l2) => {
                 let full = space.keys.full(key)?;
-                let (record, payload_bytes) = self.encode(door, &full, &entry.value, &entry.meta)?;
-                value_bytes = payload_bytes;
+                let (record, weighed) = self.encode(door, &full, &entry.value, &entry.meta)?;
+                value_bytes = weighed;
                 abandoned = Some(Abandoned::guard(self, space, key));
                 let ttl = entry.meta.life_left(now);
                 let mut first = Some(record);
@@ -179,23 +179,23 @@ impl Core {
         for (key, new) in &values {
             let entry = Entry { meta: new.meta(self.clock.tick(now), now), value: Arc::clone(&new.value) };
             let full = door.space.keys.full(key)?;
-            let (value, payload_bytes) = self.encode(door, &full, &entry.value, &entry.meta)?;
+            let (value, value_bytes) = self.encode(door, &full, &entry.value, &entry.meta)?;
             writes.push(Write { key: full, value, ttl: entry.meta.life_left(now), when: When::Newer });
-            entries.push((entry, payload_bytes));
+            entries.push((entry, value_bytes));
         }
         let space = &*door.space;
         let abandoned: Vec<_> = values.iter().map(|(key, _)| Abandoned::guard(self, space, key)).collect();
         let written = l2.write_many(self, "set", writes, OnFailure::Return).await;
         let failure = written.as_ref().err().cloned();
         let mut refused = Vec::new();
-        for (index, ((key, _), (entry, payload_bytes))) in values.iter().zip(&entries).enumerate() {
+        for (index, ((key, _), (entry, value_bytes))) in values.iter().zip(&entries).enumerate() {
             let was_refused =
                 matches!(&written, Ok(all) if matches!(all.get(index), Some(Written::Refused { .. })));
             if was_refused {
                 refused.push(index);
                 continue;
             }
-            self.remember(space, key, entry, *payload_bytes);
+            self.remember(space, key, entry, *value_bytes);
             if failure.is_none() {
                 self.emit(&Event::Written { namespace: space.keys.path(), key });
             }

@@ -13,6 +13,7 @@ use futures_util::stream::BoxStream;
 use larder::driver::memory::MemoryDriver;
 use larder::driver::{Capabilities, Driver, Scanned, When, Write, Written};
 use larder::entry::Freshness;
+use larder::memory::MemoryOptions;
 use larder::testing::{Harness, Operation, Tiers};
 use larder::time::{Clock as _, hours, minutes, seconds};
 use larder::{Cache, ErrorKind};
@@ -405,6 +406,29 @@ async fn pulling_with_the_wrong_type_takes_nothing() {
     assert_eq!(cache::<String>(&harness).pull("a").await.unwrap_err().kind(), ErrorKind::TypeMismatch);
     assert_eq!(cache::<u32>(&harness).get("a").await.unwrap().as_deref(), Some(&1));
     harness.finish(2).await;
+}
+
+#[tokio::test]
+async fn a_weigher_is_asked_whatever_the_tiers() {
+    let mut options = MemoryOptions::new(1_000);
+    options.max_bytes = Some(1 << 20);
+    let harness = Harness::with(Tiers::Both, |builder| builder.memory(options));
+    let used = || harness.stack.memory_usage().unwrap().bytes;
+    let numbers = cache::<u32>(&harness).with_weigher(|_| 10_000);
+    numbers.set("a", 1).await.unwrap();
+    assert!((10_000..20_000).contains(&used()), "set: {}", used());
+    numbers.increment("a", 1).await.unwrap();
+    assert!((10_000..20_000).contains(&used()), "increment: {}", used());
+    numbers.touch("a", hours(1)).await.unwrap();
+    assert!((10_000..20_000).contains(&used()), "touch: {}", used());
+    numbers.set_many([("b", 1)]).await.unwrap();
+    assert!((20_000..30_000).contains(&used()), "set_many: {}", used());
+    let _ = numbers.get_or_set("c", || ok(1)).await.unwrap();
+    assert!((30_000..40_000).contains(&used()), "get_or_set: {}", used());
+    let other = Harness::over(Tiers::L2, harness.clock.clone(), harness.store.clone(), |builder| builder);
+    cache::<u32>(&other).set("d", 1).await.unwrap();
+    let _ = numbers.get("d").await.unwrap();
+    assert!((40_000..50_000).contains(&used()), "get: {}", used());
 }
 
 #[tokio::test]
