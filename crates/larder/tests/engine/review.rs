@@ -432,6 +432,18 @@ async fn a_weigher_is_asked_whatever_the_tiers() {
 }
 
 #[tokio::test]
+async fn unusable_tags_fail_a_lookup_that_is_counted_all_the_same() {
+    let harness = Harness::new(Tiers::L1);
+    let numbers = cache::<u32>(&harness);
+    let long = "t".repeat(5_000);
+    assert!(numbers.get_or_set("a", || ok(1)).tags([long.as_str()]).await.is_err());
+    let load = |_: Vec<String>| ok(Vec::<(String, Result<u32, std::io::Error>)>::new());
+    let found = numbers.get_or_set_many(&["a", "b"], load).tags([long.as_str()]).await;
+    assert!(found.iter().all(Result::is_err));
+    harness.finish(3).await;
+}
+
+#[tokio::test]
 async fn the_last_value_of_a_key_in_set_many_wins_though_another_process_wrote_at_that_moment() {
     let here = Harness::new(Tiers::Both);
     let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
