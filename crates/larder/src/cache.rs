@@ -199,6 +199,10 @@ impl<V: Any + Send + Sync> Cache<V> {
         if let Some(found) = self.look(key, now) {
             return found.map(Some);
         }
+        if self.core.l2.is_none() {
+            self.core.emit_miss(&self.door.space, key);
+            return Ok(None);
+        }
         // Boxed, so that the future of a hit stays small.
         let found = Box::pin(self.core.get(&self.door, key, now)).await?;
         found.map(typed).transpose()
