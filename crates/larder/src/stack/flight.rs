@@ -52,6 +52,8 @@ pub(crate) enum Source {
     Fallback(Tier),
 }
 
+static FLIGHTS_NEXT: AtomicU64 = AtomicU64::new(0);
+
 tokio::task_local! {
     /// The flight whose loader is running in this task.
     static CURRENT: Arc<Flight>;
@@ -60,6 +62,8 @@ tokio::task_local! {
 /// One load of one key, and everyone who waits for it.
 #[derive(Debug)]
 pub(crate) struct Flight {
+    /// Which [`Flights`] it is one of.
+    home: u64,
     namespace: u32,
     key: Box<str>,
     /// Before its load began: an invalidation at or after this wins over what it will land with.
@@ -244,6 +248,8 @@ struct Shard {
 /// All flights of a stack.
 #[derive(Debug)]
 pub(crate) struct Flights {
+    /// Different for each in this process.
+    id: u64,
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     tickets: AtomicU64,
@@ -255,6 +261,7 @@ pub(crate) struct Flights {
 impl Flights {
     pub(crate) fn new(loading_max: usize) -> Self {
         Self {
+            id: FLIGHTS_NEXT.fetch_add(1, Ordering::Relaxed),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
             tickets: AtomicU64::new(0),
@@ -312,6 +319,7 @@ impl Flights {
             return Err(Error::new(ErrorKind::Overloaded, message));
         }
         let flight = Arc::new(Flight {
+            home: self.id,
             namespace,
             key: key.into(),
             born: born(),
@@ -432,6 +440,11 @@ impl Flights {
                 self.idle.notify_waiters();
             }
         }
+    }
+
+    /// Whether the caller is the loader of one of these flights.
+    pub(crate) fn is_in_loader(&self) -> bool {
+        CURRENT.try_with(|flight| flight.home == self.id).unwrap_or(false)
     }
 
     /// How many keys are being loaded.

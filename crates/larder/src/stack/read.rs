@@ -98,9 +98,10 @@ impl Core {
         ticket: Option<ReadTicket<'_>>,
     ) -> Option<Entry> {
         let Stored::Entry { entry, freshness: Freshness::Fresh } = stored else { return None };
-        let value_bytes = entry.payload.len();
+        let payload_bytes = entry.payload.len();
         let entry = self.decode(door, key, entry)?;
         if let Some(ticket) = ticket {
+            let value_bytes = door.weigh_encoded(&entry.value, payload_bytes);
             let mut evicted = Vec::new();
             drop(ticket.land(|| self.insert_in_memory(&door.space, key, &entry, value_bytes, &mut evicted)));
             self.report_evicted(evicted);
@@ -171,17 +172,17 @@ impl Core {
         now: Timestamp,
     ) -> Result<()> {
         let space = &*door.space;
+        let Some(l2) = &self.l2 else {
+            missing.iter().for_each(|(_, key)| self.emit_miss(space, key));
+            return Ok(());
+        };
         let keys: Vec<&str> = missing.iter().map(|(_, key)| *key).collect();
         let tickets: Vec<_> = keys
             .iter()
             .map(|key| self.memory.as_ref().and_then(|_| self.flights.begin_read(space.id, key)))
             .collect();
         let on_failure = self.on_failure(&door.options);
-        let outcome = match &self.l2 {
-            Some(l2) => l2.read(self, space, &keys, now, on_failure).await,
-            None => Ok(Vec::new()),
-        };
-        let (stored, failure) = match outcome {
+        let (stored, failure) = match l2.read(self, space, &keys, now, on_failure).await {
             Ok(stored) => (stored, None),
             Err(_) if on_failure == OnFailure::Suppress => (Vec::new(), None),
             Err(error) => (Vec::new(), Some(error)),

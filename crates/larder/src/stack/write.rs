@@ -5,6 +5,7 @@
 //!
 //! [`flight`]: super::flight
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -101,8 +102,8 @@ impl Core {
             None => value_bytes = (door.weigh)(&entry.value),
             Some(l2) => {
                 let full = space.keys.full(key)?;
-                let (record, payload_bytes) = self.encode(door, &full, &entry.value, &entry.meta)?;
-                value_bytes = payload_bytes;
+                let (record, weighed) = self.encode(door, &full, &entry.value, &entry.meta)?;
+                value_bytes = weighed;
                 abandoned = Some(Abandoned::guard(self, space, key));
                 let ttl = entry.meta.life_left(now);
                 let mut first = Some(record);
@@ -150,28 +151,36 @@ impl Core {
         for (key, new) in &values {
             let entry = Entry { meta: new.meta(self.clock.tick(now), now), value: Arc::clone(&new.value) };
             let full = door.space.keys.full(key)?;
-            let (value, payload_bytes) = self.encode(door, &full, &entry.value, &entry.meta)?;
+            let (value, value_bytes) = self.encode(door, &full, &entry.value, &entry.meta)?;
             writes.push(Write { key: full, value, ttl: entry.meta.life_left(now), when: When::Newer });
-            entries.push((entry, payload_bytes));
+            entries.push((entry, value_bytes));
         }
         let space = &*door.space;
         let abandoned: Vec<_> = values.iter().map(|(key, _)| Abandoned::guard(self, space, key)).collect();
         let written = l2.write_many(self, "set", writes, OnFailure::Return).await;
         let failure = written.as_ref().err().cloned();
         let mut refused = Vec::new();
-        for (index, ((key, _), (entry, payload_bytes))) in values.iter().zip(&entries).enumerate() {
+        for (index, ((key, _), (entry, value_bytes))) in values.iter().zip(&entries).enumerate() {
             let was_refused =
                 matches!(&written, Ok(all) if matches!(all.get(index), Some(Written::Refused { .. })));
             if was_refused {
                 refused.push(index);
                 continue;
             }
-            self.remember(space, key, entry, *payload_bytes);
+            self.remember(space, key, entry, *value_bytes);
             if failure.is_none() {
                 self.emit(&Event::Written { namespace: space.keys.path(), key });
             }
         }
         abandoned.into_iter().for_each(Abandoned::disarm);
+        if !refused.is_empty() {
+            // Of several values of one key, the last one wins, be it stored already.
+            let last: HashMap<&str, usize> =
+                values.iter().enumerate().map(|(index, (key, _))| (key.as_str(), index)).collect();
+            refused.retain(|index| {
+                values.get(*index).is_some_and(|(key, _)| last.get(key.as_str()) == Some(index))
+            });
+        }
         for (key, new) in pick(values, &refused) {
             self.set(door, &key, new, now).await?;
         }
@@ -189,7 +198,7 @@ impl Core {
             Some(l2) => {
                 let full = space.keys.full(key)?;
                 abandoned = Some(Abandoned::guard(self, space, key));
-                let ttl = Some(self.load_max);
+                let ttl = Some(self.tombstone_ttl);
                 l2.insist(self, Insist { operation: "delete", full: &full, ttl, stamp }, now, |stamp| {
                     Ok(self.tombstone(stamp, now))
                 })
@@ -209,7 +218,7 @@ impl Core {
     }
 
     fn tombstone(&self, stamp: Stamp, now: Timestamp) -> Bytes {
-        wire::encode_tombstone(stamp, now + self.load_max)
+        wire::encode_tombstone(stamp, now + self.tombstone_ttl)
     }
 
     /// Removes several keys in one batch. Returns how many had an entry.
@@ -228,7 +237,7 @@ impl Core {
             for (key, stamp) in keys.iter().zip(&stamps) {
                 let value = self.tombstone(*stamp, now);
                 let key = space.keys.full(key)?;
-                writes.push(Write { key, value, ttl: Some(self.load_max), when: When::Newer });
+                writes.push(Write { key, value, ttl: Some(self.tombstone_ttl), when: When::Newer });
             }
             abandoned.extend(keys.iter().map(|key| Abandoned::guard(self, space, key)));
             match l2.write_many(self, "delete", writes, OnFailure::Return).await {
@@ -250,13 +259,14 @@ impl Core {
         }
         abandoned.into_iter().for_each(Abandoned::disarm);
         outcome?;
-        for key in keys.iter().filter(|key| !refused.contains(key)) {
+        for key in keys.iter().filter(|key| refused.binary_search(key).is_err()) {
             self.emit(&Event::Deleted { namespace: space.keys.path(), key });
         }
-        let mut count = existed.iter().filter(|existed| **existed).count() as u64;
-        for key in refused {
-            // It was not counted yet: memory's copy went above, and the store's was in the way.
-            count += u64::from(self.delete(door, key, now).await?);
+        let mut count = 0;
+        for (key, existed) in keys.iter().zip(existed) {
+            // What was in the way is deleted with a newer stamp.
+            let was_in_the_way = refused.binary_search(key).is_ok() && self.delete(door, key, now).await?;
+            count += u64::from(existed || was_in_the_way);
         }
         Ok(count)
     }

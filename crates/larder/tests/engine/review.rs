@@ -13,8 +13,9 @@ use futures_util::stream::BoxStream;
 use larder::driver::memory::MemoryDriver;
 use larder::driver::{Capabilities, Driver, Scanned, When, Write, Written};
 use larder::entry::Freshness;
-use larder::testing::{Harness, Tiers};
-use larder::time::{hours, seconds};
+use larder::memory::MemoryOptions;
+use larder::testing::{Harness, Operation, Tiers};
+use larder::time::{Clock as _, hours, minutes, seconds};
 use larder::{Cache, ErrorKind};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -279,4 +280,176 @@ async fn a_stale_value_is_not_served_once_the_store_has_said_that_it_was_deleted
     here.clock.advance(hours(2));
     assert_eq!(numbers.get_or_set("a", fail).await.unwrap_err().kind(), ErrorKind::Load);
     here.finish(2).await;
+}
+
+#[tokio::test]
+async fn a_key_is_counted_once_by_delete_many_though_another_process_was_ahead() {
+    let here = Harness::new(Tiers::Both);
+    let ahead = larder::testing::ManualClock::new(here.clock.now() + minutes(1));
+    let there = Harness::over(Tiers::L2, ahead, here.store.clone(), |builder| builder);
+    let numbers = cache::<u32>(&here);
+    numbers.set("a", 1).await.unwrap();
+    cache::<u32>(&there).set("a", 2).await.unwrap();
+    assert_eq!(numbers.delete_many(&["a"]).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_process_whose_clock_was_days_ahead_for_a_while_keeps_working() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        let now = harness.clock.now();
+        harness.clock.set(now + hours(300));
+        numbers.set("a", 1).await.unwrap();
+        numbers.namespace("other").unwrap().clear().await.unwrap();
+        numbers.clear().await.unwrap();
+        harness.clock.set(now);
+        numbers.set("a", 2).await.unwrap();
+        numbers.set("b", 3).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(numbers.get("missing").await.unwrap(), None);
+            assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&2), "{tiers:?}");
+            assert_eq!(numbers.get("b").await.unwrap().as_deref(), Some(&3), "{tiers:?}");
+        }
+        assert_eq!(numbers.increment("b", 1).await.unwrap(), 4);
+        numbers.delete("a").await.unwrap();
+        assert_eq!(numbers.get("a").await.unwrap(), None);
+        assert_eq!(*numbers.get_or_set("a", || ok(5)).await.unwrap(), 5);
+        assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&5));
+        numbers.clear().await.unwrap();
+        assert_eq!(numbers.get("b").await.unwrap(), None);
+        assert_eq!(harness.stack.stats().damaged, 0, "{tiers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_in_step_survives_one_whose_clock_was_days_ahead() {
+    let here = Harness::new(Tiers::L2);
+    let wild = larder::testing::ManualClock::new(here.clock.now() + hours(300));
+    let there = Harness::over(Tiers::L2, wild, here.store.clone(), |builder| builder);
+    let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&there));
+    theirs.set("a", 1).await.unwrap();
+    theirs.clear().await.unwrap();
+    theirs.delete("b").await.unwrap();
+    for key in ["a", "b"] {
+        let _ = mine.get(key).await.unwrap();
+        mine.set(key, 2).await.unwrap();
+        assert_eq!(mine.get(key).await.unwrap().as_deref(), Some(&2));
+    }
+}
+
+#[tokio::test]
+async fn a_loader_that_closes_its_own_stack_is_refused_and_not_stuck() {
+    let harness = Harness::new(Tiers::Both);
+    let stack = harness.stack.clone();
+    let load = move || async move { stack.close().await.map(|()| 1) };
+    let loading = cache::<u32>(&harness);
+    let closed = tokio::time::timeout(seconds(5), async { loading.get_or_set("a", load).await }).await;
+    let error = closed.expect("it is not stuck").unwrap_err();
+    assert_eq!(error.load_error::<larder::Error>().unwrap().kind(), ErrorKind::Recursion);
+    assert_eq!(*loading.get_or_set("a", || ok(2)).await.unwrap(), 2, "the stack is still open");
+    harness.stack.close().await.unwrap();
+    harness.finish(2).await;
+}
+
+#[tokio::test]
+async fn a_close_that_is_dropped_half_way_can_be_done_again() {
+    let harness = Harness::new(Tiers::Both);
+    harness.chaos.stall(Operation::Close);
+    let stack = harness.stack.clone();
+    let mut closing: BoxFuture<'static, ()> = Box::pin(async move { stack.close().await.unwrap() });
+    assert!(!poll(&mut closing, 5).await);
+    drop(closing);
+    harness.chaos.heal();
+    harness.stack.close().await.unwrap();
+    harness.stack.close().await.unwrap();
+    assert_eq!(harness.chaos.calls(Operation::Close), 2, "once in vain, and once");
+}
+
+#[tokio::test]
+async fn an_endless_grace_outlives_touch_and_expire() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        numbers.set("a", 1).ttl(seconds(5)).grace(Duration::MAX).await.unwrap();
+        numbers.touch("a", seconds(9)).await.unwrap();
+        assert_eq!(numbers.entry("a").await.unwrap().unwrap().life_left, None);
+        assert!(numbers.expire("a").await.unwrap());
+        assert_eq!(numbers.entry("a").await.unwrap().map(|entry| entry.state), Some(Freshness::Stale));
+    }
+}
+
+#[tokio::test]
+async fn what_a_delete_leaves_behind_outlives_the_slowest_write_of_the_longest_load() {
+    let harness = Harness::with(Tiers::L2, |builder| builder.load_max(seconds(1)).deadline(seconds(600)));
+    let numbers = cache::<u32>(&harness);
+    harness.chaos.stall(Operation::SetMany);
+    let load = tokio::spawn({
+        let numbers = numbers.clone();
+        async move { numbers.get_or_set("a", || ok(1)).await }
+    });
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    numbers.delete("a").await.unwrap();
+    harness.clock.advance(seconds(2));
+    harness.chaos.release(Operation::SetMany);
+    assert_eq!(*load.await.unwrap().unwrap(), 1);
+    assert_eq!(numbers.get("a").await.unwrap(), None);
+    harness.finish(2).await;
+}
+
+#[tokio::test]
+async fn pulling_with_the_wrong_type_takes_nothing() {
+    let harness = Harness::new(Tiers::L1);
+    cache::<u32>(&harness).set("a", 1).await.unwrap();
+    assert_eq!(cache::<String>(&harness).pull("a").await.unwrap_err().kind(), ErrorKind::TypeMismatch);
+    assert_eq!(cache::<u32>(&harness).get("a").await.unwrap().as_deref(), Some(&1));
+    harness.finish(2).await;
+}
+
+#[tokio::test]
+async fn a_weigher_is_asked_whatever_the_tiers() {
+    let mut options = MemoryOptions::new(1_000);
+    options.max_bytes = Some(1 << 20);
+    let harness = Harness::with(Tiers::Both, |builder| builder.memory(options));
+    let used = || harness.stack.memory_usage().unwrap().bytes;
+    let numbers = cache::<u32>(&harness).with_weigher(|_| 10_000);
+    numbers.set("a", 1).await.unwrap();
+    assert!((10_000..20_000).contains(&used()), "set: {}", used());
+    numbers.increment("a", 1).await.unwrap();
+    assert!((10_000..20_000).contains(&used()), "increment: {}", used());
+    numbers.touch("a", hours(1)).await.unwrap();
+    assert!((10_000..20_000).contains(&used()), "touch: {}", used());
+    numbers.set_many([("b", 1)]).await.unwrap();
+    assert!((20_000..30_000).contains(&used()), "set_many: {}", used());
+    let _ = numbers.get_or_set("c", || ok(1)).await.unwrap();
+    assert!((30_000..40_000).contains(&used()), "get_or_set: {}", used());
+    let other = Harness::over(Tiers::L2, harness.clock.clone(), harness.store.clone(), |builder| builder);
+    cache::<u32>(&other).set("d", 1).await.unwrap();
+    let _ = numbers.get("d").await.unwrap();
+    assert!((40_000..50_000).contains(&used()), "get: {}", used());
+}
+
+#[tokio::test]
+async fn unusable_tags_fail_a_lookup_that_is_counted_all_the_same() {
+    let harness = Harness::new(Tiers::L1);
+    let numbers = cache::<u32>(&harness);
+    let long = "t".repeat(5_000);
+    assert!(numbers.get_or_set("a", || ok(1)).tags([long.as_str()]).await.is_err());
+    let load = |_: Vec<String>| ok(Vec::<(String, Result<u32, std::io::Error>)>::new());
+    let found = numbers.get_or_set_many(&["a", "b"], load).tags([long.as_str()]).await;
+    assert!(found.iter().all(Result::is_err));
+    harness.finish(3).await;
+}
+
+#[tokio::test]
+async fn the_last_value_of_a_key_in_set_many_wins_though_another_process_wrote_at_that_moment() {
+    let here = Harness::new(Tiers::Both);
+    let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
+    cache::<u32>(&there).set("a", 9).await.unwrap();
+    let numbers = cache::<u32>(&here);
+    numbers.set_many([("a", 1), ("a", 2)]).await.unwrap();
+    assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&2));
+    assert_eq!(cache::<u32>(&there).get("a").await.unwrap().as_deref(), Some(&2));
 }
