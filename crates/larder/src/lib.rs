@@ -59,6 +59,7 @@ pub mod tag;
 pub mod entry;
 pub mod codec;
 pub mod options;
+mod loaded;
 pub mod event;
 pub mod stats;
 pub mod counter;
@@ -75,9 +76,10 @@ pub mod testing;
 
 pub use cache::{Add, Cache, CachedEntry, Clear, Increment, Invalidate, Set, SetMany};
 pub use error::{BoxError, Error, ErrorKind, Result};
-pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Suppress};
+pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Load, Plain, Speaking, Suppress};
 pub use larder::Larder;
-pub use options::EntryOptions;
+pub use loaded::{Loaded, Previous};
+pub use options::{EntryOptions, Refresh};
 pub use stack::{
     DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, Stack, StackBuilder, WAITERS_MAX,
 };

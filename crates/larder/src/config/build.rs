@@ -110,6 +110,7 @@ impl StackConfig {
             ttl: self.ttl.as_ref().map(|ttl| ttl.value),
             grace: self.grace.as_ref().map(|grace| grace.value),
             suppress_l2_errors: self.suppress_l2_errors.as_ref().map(|suppress| suppress.value),
+            ..EntryOptions::default()
         }
     }
 }

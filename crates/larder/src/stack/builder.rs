@@ -13,6 +13,7 @@ use crate::memory::{Memory, MemoryOptions};
 use crate::options::EntryOptions;
 use crate::stack::flight::{FLIGHTS_MAX, Flights};
 use crate::stack::l2::{DEADLINE_DEFAULT, L2, Ownership};
+use crate::stack::rest::Rests;
 use crate::stack::space::Spaces;
 use crate::stack::{Core, Stack};
 use crate::stats::Stats;
@@ -178,6 +179,7 @@ impl StackBuilder {
             l2: self.driver.map(|(driver, ownership)| L2 { driver, ownership, deadline: self.deadline }),
             flights: Flights::new(self.loads_max),
             spaces,
+            rests: Rests::default(),
             clock: HybridClock::new(self.clock),
             stats: Stats::default(),
             options: self.options,

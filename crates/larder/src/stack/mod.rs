@@ -14,6 +14,8 @@ mod fill;
 mod flight;
 mod l2;
 mod read;
+mod renewal;
+mod rest;
 mod space;
 mod tags;
 mod update;
@@ -42,10 +44,13 @@ pub use flight::{FLIGHTS_MAX, WAITERS_MAX};
 pub use l2::DEADLINE_DEFAULT;
 pub use space::NAMESPACES_MAX;
 
-pub(crate) use fill::{BoxLoad, Loads, Request};
+pub(crate) use fill::{Answer, Asked, BoxLoad, Loads, Request};
 use flight::Flights;
 pub(crate) use flight::Landed;
 use l2::{L2, OnFailure};
+pub(crate) use read::Accept;
+pub(crate) use renewal::is_due;
+use rest::Rests;
 pub(crate) use space::Space;
 use space::Spaces;
 pub(crate) use tags::Hardness;
@@ -78,6 +83,7 @@ pub(crate) struct Core {
     pub(crate) l2: Option<L2>,
     pub(crate) flights: Flights,
     pub(crate) spaces: Spaces,
+    pub(crate) rests: Rests,
     pub(crate) clock: HybridClock,
     pub(crate) stats: Stats,
     pub(crate) options: EntryOptions,

@@ -84,7 +84,7 @@ struct Run {
 impl Run {
     fn new(tiers: Tiers) -> Self {
         let harness = Harness::new(tiers);
-        let options = EntryOptions::default().grace(Duration::from_millis(GRACE));
+        let options = EntryOptions::default().grace(Duration::from_millis(GRACE)).backoff(Duration::ZERO);
         let root = cache::<i64>(&harness).with_options(options);
         let at = |path: &[&str]| path.iter().fold(root.clone(), |cache, name| cache.namespace(name).unwrap());
         Self {
