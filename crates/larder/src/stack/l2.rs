@@ -85,6 +85,13 @@ impl L2 {
         on_failure: OnFailure,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
+        if let Err(error) = tokio::runtime::Handle::try_current() {
+            // A deadline without a runtime would be a panic.
+            let what = format!("{operation} on the {} store needs a tokio runtime", self.driver.name());
+            let error = Error::from_source(ErrorKind::Unsupported, what, error);
+            core.l2_failed(operation, &error, on_failure);
+            return Err(error);
+        }
         let outcome = match tokio::time::timeout(self.deadline, call).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::new(

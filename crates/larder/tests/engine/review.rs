@@ -595,3 +595,114 @@ async fn nothing_from_before_an_acknowledged_change_is_found_after_it_in_any_ord
         }
     }
 }
+
+#[test]
+fn a_store_outside_a_runtime_is_an_error_and_not_a_panic() {
+    use futures_util::FutureExt as _;
+
+    let harness = Harness::new(Tiers::L2);
+    let numbers = cache::<u32>(&harness);
+    let error = async { numbers.set("a", 1).await }.now_or_never().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(numbers.get("a").now_or_never().unwrap().unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+/// A value that uses the cache when it is dropped, as a connection that returns itself to a pool might.
+struct Reentrant(Cache<Reentrant>);
+
+impl Drop for Reentrant {
+    fn drop(&mut self) {
+        for key in ["a", "b"] {
+            // It takes the locks of the key, whether there is something or not.
+            let _ = futures_util::FutureExt::now_or_never(self.0.touch(key, seconds(1)));
+        }
+    }
+}
+
+#[test]
+fn a_value_may_use_the_cache_while_it_is_dropped() {
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let harness = Harness::with(Tiers::L1, |builder| builder.memory(MemoryOptions::new(1)));
+            let values = harness.stack.memory_cache::<Reentrant>().unwrap();
+            let new = || Reentrant(values.clone());
+            let fresh = || async { values.set("a", new()).ttl(seconds(1)).await.unwrap() };
+            fresh().await;
+            fresh().await;
+            values.set("b", new()).await.unwrap();
+            fresh().await;
+            assert!(values.delete("a").await.unwrap());
+            fresh().await;
+            drop(values.pull("a").await.unwrap());
+            fresh().await;
+            values.expire("a").await.unwrap();
+            fresh().await;
+            values.clear().await.unwrap();
+            fresh().await;
+            harness.clock.advance(seconds(1));
+            assert!(values.get("a").await.unwrap().is_none());
+            fresh().await;
+            harness.clock.advance(seconds(1));
+            harness.stack.prune().await.unwrap();
+            assert!(values.add("a", new()).await.unwrap());
+            assert!(values.touch("a", hours(1)).await.unwrap());
+            let (inner, made) = (values.clone(), new());
+            drop(inner.get_or_set("b", move || ok(made)).await.unwrap());
+            values.set_many([("a", new()), ("a", new())]).await.unwrap();
+            values.delete_many(&["a", "b"]).await.unwrap();
+            harness.stack.check_invariants().unwrap();
+        });
+        sender.send(()).unwrap();
+    });
+    done.recv_timeout(Duration::from_secs(20)).expect("it neither panics nor locks itself out");
+}
+
+/// A codec that panics on some numbers.
+struct Fragile;
+
+impl larder::codec::Codec<u32> for Fragile {
+    fn id(&self) -> larder::codec::CodecId {
+        larder::codec::CodecId(200)
+    }
+    fn encode(&self, value: &u32) -> Result<Bytes, larder::BoxError> {
+        assert_ne!(*value, 13, "told to panic");
+        Ok(value.to_string().into())
+    }
+    fn decode(&self, bytes: &Bytes) -> Result<u32, larder::BoxError> {
+        let value = std::str::from_utf8(bytes)?.parse()?;
+        assert_ne!(value, 14, "told to panic");
+        Ok(value)
+    }
+}
+
+#[tokio::test]
+async fn a_codec_that_panics_strands_nobody_and_leaves_the_books_in_order() {
+    for tiers in [Tiers::L2, Tiers::Both] {
+        let harness = Harness::new(tiers);
+        let numbers = harness.stack.cache_with::<u32>(Fragile);
+        let (first, second) = (numbers.clone(), numbers.clone());
+        let (one, two) = tokio::join!(first.get_or_set("a", || ok(13)), second.get_or_set("a", || ok(13)));
+        assert!(one.is_err() && two.is_err());
+        let plain = harness.stack.cache_with::<u32>(larder::codec::Json);
+        for key in ["b", "c"] {
+            plain.set(key, 14).await.unwrap();
+        }
+        for name in ["set", "get", "get_many", "increment"] {
+            let numbers = numbers.clone();
+            let task = tokio::spawn(async move {
+                match name {
+                    "set" => numbers.set("a", 13).await.unwrap(),
+                    "increment" => drop(numbers.increment("n", 13).await.unwrap()),
+                    "get" => drop(numbers.get("d").await.unwrap()),
+                    _ => drop(numbers.get_many(&["d", "e"]).await.unwrap()),
+                }
+            });
+            assert_eq!(task.await.is_err(), ["set", "increment"].contains(&name), "{name}");
+        }
+        numbers.set("a", 1).await.unwrap();
+        assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&1));
+        harness.stack.check_invariants().unwrap();
+    }
+}
