@@ -99,6 +99,10 @@ impl Core {
                 },
             );
         }
+        if let Err(error) = self.check_open_to_loads() {
+            // It was closed since the caller entered. Closing waits for these flights, so the store is not used.
+            led.drain(..).for_each(|flight| self.flights.finish(&flight, Err(error.clone())));
+        }
         if let (Ok(runtime), false) = (&runtime, led.is_empty()) {
             let fill = Fill { core: Arc::clone(self), door: Arc::clone(door), flights: led };
             runtime.spawn(fill.run(request));

@@ -232,7 +232,7 @@ impl Stack {
                 format!("a loader of stack {:?} closes that stack, which waits for it", self.name());
             return Err(Error::new(ErrorKind::Recursion, message));
         }
-        self.core.closed.store(true, Ordering::Release);
+        self.core.closed.store(true, Ordering::SeqCst);
         let mut is_done = self.core.closing.lock().await;
         if *is_done {
             return Ok(());
@@ -288,6 +288,14 @@ impl Core {
     #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) { Err(self.is_closed()) } else { Ok(()) }
+    }
+
+    /// As [`Core::check_open`], for whoever has begun a load: either this fails, or closing waits for the load.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub(crate) fn check_open_to_loads(&self) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) { Err(self.is_closed()) } else { Ok(()) }
     }
 
     #[cold]

@@ -596,6 +596,19 @@ async fn nothing_from_before_an_acknowledged_change_is_found_after_it_in_any_ord
     }
 }
 
+#[tokio::test]
+async fn a_load_that_was_asked_for_before_a_close_does_not_begin_after_it() {
+    use std::future::IntoFuture as _;
+
+    let harness = Harness::new(Tiers::Both);
+    let numbers = cache::<u32>(&harness);
+    let asked = numbers.get_or_set("a", || ok(1)).into_future();
+    harness.stack.close().await.unwrap();
+    assert_eq!(asked.await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(harness.chaos.calls(Operation::GetMany), 0);
+    harness.finish(1).await;
+}
+
 #[test]
 fn a_store_outside_a_runtime_is_an_error_and_not_a_panic() {
     use futures_util::FutureExt as _;
