@@ -333,7 +333,7 @@ impl Flights {
         match writing.entry(hash, |writing| writing.hash == hash, |writing| writing.hash) {
             TableEntry::Occupied(mut known) => known.get_mut().writers += 1,
             TableEntry::Vacant(vacant) => {
-                drop(vacant.insert(Writing { hash, writers: 1, newest: Stamp::ZERO }));
+                vacant.insert(Writing { hash, writers: 1, newest: Stamp::ZERO });
             }
         }
         WriteTicket { flights: self, hash }

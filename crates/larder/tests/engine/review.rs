@@ -719,3 +719,35 @@ async fn a_codec_that_panics_strands_nobody_and_leaves_the_books_in_order() {
         harness.stack.check_invariants().unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_delete_during_the_write_of_a_load_wins_though_a_clear_reclaims_what_it_left_behind() {
+    let here = Harness::new(Tiers::L2);
+    let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
+    let numbers = cache::<u32>(&here);
+    there.chaos.stall(Operation::Clear);
+    let clear = tokio::spawn({
+        let theirs = cache::<u32>(&there);
+        async move { theirs.clear().await }
+    });
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    here.clock.advance(seconds(1));
+    here.chaos.stall(Operation::SetMany);
+    let load = tokio::spawn({
+        let numbers = numbers.clone();
+        async move { numbers.get_or_set("a", || ok(1)).await }
+    });
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    here.clock.advance(seconds(1));
+    numbers.delete("a").await.unwrap();
+    there.chaos.release(Operation::Clear);
+    clear.await.unwrap().unwrap();
+    here.chaos.release(Operation::SetMany);
+    assert_eq!(*load.await.unwrap().unwrap(), 1);
+    assert_eq!(numbers.get("a").await.unwrap(), None);
+    here.finish(2).await;
+}
