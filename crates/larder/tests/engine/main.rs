@@ -13,5 +13,6 @@ mod flow;
 mod hostile;
 mod loads;
 mod model;
+mod overlap;
 mod review;
 mod rewrites;
