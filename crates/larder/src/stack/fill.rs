@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 
 use crate::codec::Encoded;
 use crate::driver::{When, Write, Written};
@@ -20,62 +19,13 @@ use crate::entry::{AnyValue, Entry, Extras, Freshness, Meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Tier};
 use crate::options::EntryOptions;
+use crate::stack::answer::{Asked, BoxLoad, Loads};
 use crate::stack::flight::{Flight, Joined, Landed, Patience, Source};
 use crate::stack::l2::{OnFailure, Stored};
 use crate::stack::read::codec_of;
-use crate::stack::renewal;
 use crate::stack::verdict::standing;
 use crate::stack::{Core, Door, Space};
-use crate::tag::Tag;
-use crate::time::{Stamp, Timestamp, Ttl};
-
-/// A key that a loader is asked for, and what was there before.
-pub(crate) struct Asked {
-    pub(crate) key: String,
-    pub(crate) previous: Option<Entry>,
-    pub(crate) now: Timestamp,
-}
-
-/// What a loader says of one key.
-pub(crate) struct Answer {
-    /// `None` if the previous value holds.
-    pub(crate) value: Option<AnyValue>,
-    pub(crate) ttl: Option<Ttl>,
-    pub(crate) grace: Option<Duration>,
-    pub(crate) tags: Option<Box<[Tag]>>,
-    pub(crate) etag: Option<Box<str>>,
-    pub(crate) last_modified: Option<Box<str>>,
-}
-
-impl Answer {
-    /// A value of which nothing more is said.
-    pub(crate) fn plain(value: AnyValue) -> Self {
-        Self { value: Some(value), ttl: None, grace: None, tags: None, etag: None, last_modified: None }
-    }
-
-    /// What its entry carries: what the loader says, else what held before or what the call says.
-    fn extras(&self, call: Option<&Arc<Extras>>, previous: Option<&Entry>) -> Option<Arc<Extras>> {
-        let known = match (&self.value, previous) {
-            (None, Some(previous)) => previous.meta.extras.as_ref(),
-            _ => call,
-        };
-        if self.tags.is_none() && self.etag.is_none() && self.last_modified.is_none() {
-            return known.cloned();
-        }
-        let mut extras = known.map(|known| Extras::clone(known)).unwrap_or_default();
-        if let Some(tags) = &self.tags {
-            extras.tags.clone_from(tags);
-        }
-        extras.etag = self.etag.clone().or(extras.etag);
-        extras.last_modified = self.last_modified.clone().or(extras.last_modified);
-        Some(Arc::new(extras))
-    }
-}
-
-/// What a loader returned for each key that it was asked for.
-pub(crate) type Loads = Vec<(String, Result<Answer>)>;
-/// A loader without its types: keys in, values out.
-pub(crate) type BoxLoad = Box<dyn FnOnce(Vec<Asked>) -> BoxFuture<'static, Result<Loads>> + Send>;
+use crate::time::{Stamp, Timestamp};
 
 /// What is to be done about keys that are missing.
 pub(crate) struct Request {
@@ -113,6 +63,12 @@ struct Wanted {
     fallback: Option<Fallback>,
 }
 
+impl Wanted {
+    fn previous(&self) -> Option<&Entry> {
+        self.fallback.as_ref().map(|fallback| &fallback.entry)
+    }
+}
+
 /// A loaded value on its way into the tiers.
 struct Keeping {
     flight: Arc<Flight>,
@@ -148,6 +104,10 @@ impl Core {
                     Err(error) => Err(error),
                 },
             );
+        }
+        if let Err(error) = self.check_open_to_loads() {
+            // It was closed since the caller entered. Closing waits for these flights, so the store is not used.
+            led.drain(..).for_each(|flight| self.flights.finish(&flight, Err(error.clone())));
         }
         let EntryOptions { soft_timeout: soft, hard_timeout: hard, .. } = request.options;
         let patience = Patience { soft, hard };
@@ -198,6 +158,10 @@ impl Core {
         if let Ok(Joined::Leader(flight)) =
             self.flights.join(&self.spaces, &door.space, key, request.extras.as_ref(), born)
         {
+            if let Err(error) = self.check_open_to_loads() {
+                self.flights.finish(&flight, Err(error));
+                return;
+            }
             let (core, door, flights) = (Arc::clone(self), Arc::clone(door), vec![flight]);
             runtime.spawn(Fill { core, door, flights, occasion: Occasion::Renewal }.run(request));
         }
@@ -360,7 +324,7 @@ impl Fill {
             match by_key.remove(key) {
                 Some(Ok(answer)) => {
                     core.emit(&Event::Loaded { namespace: door.space.keys.path(), key, took });
-                    match entry_of(answer, &wanted, &options, extras.as_ref(), stamp, now) {
+                    match answer.entry(wanted.previous(), &options, extras.as_ref(), stamp, now) {
                         Some(entry) => {
                             core.rests.wake(door.space.id, key);
                             keeping.push(Keeping { flight: wanted.flight, entry, value_bytes: 0 });
@@ -418,13 +382,30 @@ impl Fill {
             }
         };
         for (kept, refused) in keeping.into_iter().zip(refused) {
-            if refused || !self.insert(&kept.flight, &kept.entry, kept.value_bytes) {
+            let is_kept = !refused && self.insert(&kept.flight, &kept.entry, kept.value_bytes);
+            if !is_kept {
+                if !refused {
+                    self.take_back(&kept, now).await;
+                }
                 self.supersede(&kept);
                 continue;
             }
             core.emit(&Event::Written { namespace: door.space.keys.path(), key: kept.flight.key() });
             self.land_loaded(&kept);
         }
+    }
+
+    /// Removes from the store what a change overtook on its way there, if it is there. What a delete left behind
+    /// refuses it as a rule, but may have been reclaimed by a clear.
+    async fn take_back(&self, kept: &Keeping, now: Timestamp) {
+        let Self { core, door, .. } = self;
+        let (Some(l2), Ok(full)) = (&core.l2, door.space.keys.full(kept.flight.key())) else { return };
+        // Of the same stamp, so that loads that began after the change are not refused.
+        let stamp = kept.entry.meta.stamp;
+        let tombstone = core.tombstone(stamp, now);
+        let write = (full.as_str(), tombstone, Some(core.tombstone_ttl));
+        // A failure is reported, and there is nobody else who would have to know.
+        let _ = l2.swap(core, "set", write, Some(stamp), OnFailure::Suppress).await;
     }
 
     /// Writes to the store, and says for each whether something newer refused it. Fills in what each weighs.
@@ -508,25 +489,6 @@ impl Fill {
     }
 }
 
-/// The entry of an answer; `None` if the previous value should hold, and there is none.
-fn entry_of(
-    answer: Answer,
-    wanted: &Wanted,
-    options: &EntryOptions,
-    extras: Option<&Arc<Extras>>,
-    stamp: Stamp,
-    now: Timestamp,
-) -> Option<Entry> {
-    let previous = wanted.fallback.as_ref().map(|fallback| &fallback.entry);
-    let extras = answer.extras(extras, previous);
-    let options =
-        EntryOptions { ttl: answer.ttl, grace: answer.grace, ..EntryOptions::default() }.or(options);
-    let mut meta = Meta::new(stamp, now, renewal::ttl(&options, stamp), options.grace_or_default());
-    meta.extras = extras;
-    let value = answer.value.or_else(|| previous.map(|previous| Arc::clone(&previous.value)))?;
-    Some(Entry { value, meta })
-}
-
 impl Core {
     /// The record of a value under its full key, and the value's size in memory.
     ///
@@ -560,7 +522,7 @@ async fn run_loader(wanted: &[Wanted], load: BoxLoad, now: Timestamp) -> Result<
         .iter()
         .map(|wanted| Asked {
             key: wanted.flight.key().to_owned(),
-            previous: wanted.fallback.as_ref().map(|fallback| fallback.entry.clone()),
+            previous: wanted.previous().cloned(),
             now,
         })
         .collect();

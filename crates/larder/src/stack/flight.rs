@@ -358,7 +358,8 @@ impl Flights {
         {
             return Ok(Joined::Waiter(Arc::clone(flight)));
         }
-        if self.loading.fetch_add(1, Ordering::AcqRel) >= self.loading_max {
+        // In one order with the flag of a stack that closes, which then either sees this or is seen.
+        if self.loading.fetch_add(1, Ordering::SeqCst) >= self.loading_max {
             self.loading.fetch_sub(1, Ordering::AcqRel);
             let message = format!("more than {} keys are being loaded at once", self.loading_max);
             return Err(Error::new(ErrorKind::Overloaded, message));
@@ -404,7 +405,7 @@ impl Flights {
         match writing.entry(hash, |writing| writing.hash == hash, |writing| writing.hash) {
             TableEntry::Occupied(mut known) => known.get_mut().writers += 1,
             TableEntry::Vacant(vacant) => {
-                let _ = vacant.insert(Writing { hash, writers: 1, newest: Stamp::ZERO });
+                vacant.insert(Writing { hash, writers: 1, newest: Stamp::ZERO });
             }
         }
         WriteTicket { flights: self, hash }
@@ -495,7 +496,7 @@ impl Flights {
 
     /// How many keys are being loaded.
     pub(crate) fn loading(&self) -> usize {
-        self.loading.load(Ordering::Acquire)
+        self.loading.load(Ordering::SeqCst)
     }
 
     /// Waits until nothing is being loaded.

@@ -115,6 +115,13 @@ impl L2 {
         on_failure: OnFailure,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
+        if let Err(error) = tokio::runtime::Handle::try_current() {
+            // A deadline without a runtime would be a panic.
+            let what = format!("{operation} on the {} store needs a tokio runtime", self.driver.name());
+            let error = Error::from_source(ErrorKind::Unsupported, what, error);
+            core.l2_failed(operation, &error, on_failure);
+            return Err(error);
+        }
         let outcome = match tokio::time::timeout(self.deadline, call).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::new(
@@ -350,10 +357,11 @@ impl L2 {
         operation: &'static str,
         write: (&str, Bytes, Option<Duration>),
         expected: Option<Stamp>,
+        on_failure: OnFailure,
     ) -> Result<Written> {
         let (full, record, ttl) = write;
         let swap = self.driver.set(full, record, ttl, When::Unchanged(expected));
-        self.call(core, operation, OnFailure::Return, swap).await
+        self.call(core, operation, on_failure, swap).await
     }
 
     /// Gives back the space of some prefixes, where the store can list keys. A failure is reported, not

@@ -9,6 +9,7 @@
 //!
 //! Knows nothing of value types, of configuration and of HTTP.
 
+mod answer;
 mod builder;
 mod fill;
 mod flight;
@@ -44,7 +45,8 @@ pub use flight::{FLIGHTS_MAX, WAITERS_MAX};
 pub use l2::DEADLINE_DEFAULT;
 pub use space::NAMESPACES_MAX;
 
-pub(crate) use fill::{Answer, Asked, BoxLoad, Loads, Request};
+pub(crate) use answer::{Answer, Asked, BoxLoad, Loads};
+pub(crate) use fill::Request;
 use flight::Flights;
 pub(crate) use flight::Landed;
 use l2::{L2, OnFailure};
@@ -244,7 +246,7 @@ impl Stack {
                 format!("a loader of stack {:?} closes that stack, which waits for it", self.name());
             return Err(Error::new(ErrorKind::Recursion, message));
         }
-        self.core.closed.store(true, Ordering::Release);
+        self.core.closed.store(true, Ordering::SeqCst);
         let mut is_done = self.core.closing.lock().await;
         if *is_done {
             return Ok(());
@@ -300,6 +302,14 @@ impl Core {
     #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) { Err(self.is_closed()) } else { Ok(()) }
+    }
+
+    /// As [`Core::check_open`], for whoever has begun a load: either this fails, or closing waits for the load.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub(crate) fn check_open_to_loads(&self) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) { Err(self.is_closed()) } else { Ok(()) }
     }
 
     #[cold]

@@ -11,7 +11,7 @@ use crate::driver::Written;
 use crate::entry::{Entry, wire};
 use crate::error::Result;
 use crate::event::Event;
-use crate::stack::l2::{Insist, L2, contended};
+use crate::stack::l2::{Insist, L2, OnFailure, contended};
 use crate::stack::verdict::Mark;
 use crate::stack::{Core, Space};
 use crate::tag::Tag;
@@ -169,7 +169,7 @@ impl Core {
             let (known, expected) = l2.read_mark(self, key, now).await?;
             let stamp = stamp.max(self.clock.tick(now));
             let record = wire::encode_mark(key, stamp, known.hard)?;
-            let written = l2.swap(self, operation, (key, record, None), expected).await?;
+            let written = l2.swap(self, operation, (key, record, None), expected, OnFailure::Return).await?;
             if matches!(written, Written::Stored { .. }) {
                 return Ok(Mark { hard: known.hard, soft: stamp });
             }

@@ -163,7 +163,8 @@ impl Core {
             let Some(swap) = self.swap(door, &full, stored, now, decide)? else { return Ok(false) };
             // If this is abandoned or fails half-way, memory must not go on serving what was there before.
             let abandoned = Abandoned::guard(self, space, key);
-            match l2.swap(self, "update", (&full, swap.record, swap.ttl), expected).await? {
+            match l2.swap(self, "update", (&full, swap.record, swap.ttl), expected, OnFailure::Return).await?
+            {
                 Written::Stored { .. } => {
                     self.follow(door, key, swap.then);
                     abandoned.disarm();

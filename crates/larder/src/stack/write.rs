@@ -237,7 +237,7 @@ impl Core {
         Ok(in_memory || in_store)
     }
 
-    fn tombstone(&self, stamp: Stamp, now: Timestamp) -> Bytes {
+    pub(crate) fn tombstone(&self, stamp: Stamp, now: Timestamp) -> Bytes {
         wire::encode_tombstone(stamp, now + self.tombstone_ttl)
     }
 

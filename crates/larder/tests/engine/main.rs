@@ -13,6 +13,7 @@ mod flow;
 mod hostile;
 mod loads;
 mod model;
+mod overlap;
 mod resilience;
 mod review;
 mod rewrites;

@@ -39,6 +39,12 @@ async fn settle() {
     }
 }
 
+/// What tokio's timers take for now, which is paused in these tests.
+#[expect(clippy::disallowed_methods, reason = "the timers are what is tested")]
+fn timers_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// A stack with a stale 1 under `a`, with an hour of grace: in memory, in the store, or in both.
 async fn with_stale(tiers: Tiers) -> Harness {
     let harness = Harness::new(tiers);
@@ -53,7 +59,7 @@ async fn a_slow_load_costs_a_stale_answer_at_the_soft_timeout_and_lands_later() 
         let harness = with_stale(tiers).await;
         let numbers = cache::<u32>(&harness);
         let gate = Gate::default();
-        let started = tokio::time::Instant::now();
+        let started = timers_now();
         let slow = gate.clone();
         let found = numbers.get_or_set("a", move || slow.load(2)).soft_timeout(seconds(3)).await;
         assert_eq!((*found.unwrap(), started.elapsed()), (1, seconds(3)), "{tiers:?}");
@@ -74,7 +80,7 @@ async fn a_soft_timeout_of_zero_is_stale_while_revalidate() {
         let harness = with_stale(tiers).await;
         let numbers = cache::<u32>(&harness);
         let gate = Gate::default();
-        let started = tokio::time::Instant::now();
+        let started = timers_now();
         for _ in 0..3 {
             let slow = gate.clone();
             let found = numbers.get_or_set("a", move || slow.load(2)).soft_timeout(seconds(0)).await;
@@ -95,7 +101,7 @@ async fn without_anything_stale_only_the_hard_timeout_ends_the_wait_and_the_load
         let numbers = cache::<u32>(&harness);
         let gate = Gate::default();
         let slow = gate.clone();
-        let started = tokio::time::Instant::now();
+        let started = timers_now();
         let request = numbers.get_or_set("a", move || slow.load(2));
         let error = request.soft_timeout(seconds(1)).hard_timeout(seconds(3)).await.unwrap_err();
         assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, seconds(3)));
