@@ -1,1 +1,52 @@
-fn main() {}
+//! Chores of the workspace: `cargo xtask tidy` holds the house to its rules, `cargo xtask ci` runs everything
+//! that has to pass. Knows nothing of caching.
+
+mod ci;
+mod floor_plan;
+mod rules;
+mod source;
+mod tidy;
+mod tree;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  tidy            say what is wrong with the house: rooms, documents, files
+  tidy --write    bring the table of rooms in ARCHITECTURE.md up to date first
+  ci              run every check and every test";
+
+fn main() -> ExitCode {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["tidy"] => tidy(root),
+        ["tidy", "--write"] => match tidy::write(root) {
+            Ok(_) => tidy(root),
+            Err(error) => fail(&error),
+        },
+        ["ci"] => ci::run(root),
+        _ => {
+            eprintln!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn tidy(root: &Path) -> ExitCode {
+    match tidy::check(root) {
+        Ok(complaints) if complaints.is_empty() => ExitCode::SUCCESS,
+        Ok(complaints) => {
+            complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
+            eprintln!("tidy: {} complaints", complaints.len());
+            ExitCode::FAILURE
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &std::io::Error) -> ExitCode {
+    eprintln!("xtask: {error}");
+    ExitCode::FAILURE
+}

@@ -111,6 +111,15 @@ pub enum Event<'a> {
         /// The namespace path, empty for the outermost.
         namespace: &'a str,
     },
+    /// The entries that carry a tag were invalidated, in a namespace and all inside it.
+    TagInvalidated {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The tag.
+        tag: &'a str,
+        /// Whether their grace may still serve them.
+        soft: bool,
+    },
     /// An entry left the memory tier without being asked to.
     Evicted {
         /// The namespace path, empty for the outermost.

@@ -77,7 +77,7 @@ pub mod expansion;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use cache::{Add, Cache, CachedEntry, Increment, Set, SetMany};
+pub use cache::{Add, Cache, CachedEntry, Clear, Increment, Invalidate, Set, SetMany};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Suppress};
 pub use larder::Larder;
@@ -88,3 +88,8 @@ pub use stack::{
     DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, Stack, StackBuilder, WAITERS_MAX,
 };
 pub use tag::Tag;
+
+/// The README's programs, compiled and run by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::entry::Extras;
 use crate::error::Result;
-use crate::tag::tags_of;
+use crate::tag::{Tag, tags_of};
 use crate::time::{Ttl, minutes};
 
 /// How long entries live, unless someone says otherwise: 30 minutes.
@@ -89,6 +89,15 @@ impl<'a> TagList<'a> {
         }
     }
 
+    /// These tags, checked, sorted and unique.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`](crate::ErrorKind::InvalidKey) for an unusable tag,
+    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for too many.
+    pub(crate) fn tags(&self) -> Result<Box<[Tag]>> {
+        tags_of(self.inline.iter().take(self.inline_count).chain(&self.more).copied())
+    }
+
     /// What an entry carries: these tags, checked, sorted and unique, and the validators. `None` if nothing.
     ///
     /// # Errors
@@ -101,7 +110,7 @@ impl<'a> TagList<'a> {
         if self.inline_count == 0 && etag.is_none() && last_modified.is_none() {
             return Ok(None);
         }
-        let tags = tags_of(self.inline.iter().take(self.inline_count).chain(&self.more).copied())?;
+        let tags = self.tags()?;
         let extras =
             Extras { tags, etag: etag.map(Into::into), last_modified: last_modified.map(Into::into) };
         Ok(Some(Arc::new(extras)))

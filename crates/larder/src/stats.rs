@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub expires: u64,
     /// Clears of a namespace or of the whole.
     pub clears: u64,
+    /// Tags invalidated.
+    pub invalidations: u64,
     /// Entries that left the memory tier without being asked to.
     pub evictions: u64,
     /// Operations of the store that failed or were too slow.
@@ -82,6 +84,7 @@ struct Stripe {
     deletes: AtomicU64,
     expires: AtomicU64,
     clears: AtomicU64,
+    invalidations: AtomicU64,
     evictions: AtomicU64,
     l2_failures: AtomicU64,
     damaged: AtomicU64,
@@ -143,6 +146,7 @@ impl Stats {
             Event::Deleted { .. } => bump(&stripe.deletes),
             Event::Expired { .. } => bump(&stripe.expires),
             Event::Cleared { .. } => bump(&stripe.clears),
+            Event::TagInvalidated { .. } => bump(&stripe.invalidations),
             Event::Evicted { .. } => bump(&stripe.evictions),
             Event::L2Failed { .. } => bump(&stripe.l2_failures),
             Event::Damaged { .. } => bump(&stripe.damaged),
@@ -166,6 +170,7 @@ impl Stats {
             deletes: sum(|s| &s.deletes),
             expires: sum(|s| &s.expires),
             clears: sum(|s| &s.clears),
+            invalidations: sum(|s| &s.invalidations),
             evictions: sum(|s| &s.evictions),
             l2_failures: sum(|s| &s.l2_failures),
             damaged: sum(|s| &s.damaged),

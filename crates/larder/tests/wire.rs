@@ -103,8 +103,8 @@ fn goldens() -> Vec<Golden> {
             name: "mark",
             bytes: include_bytes!("golden/mark.bin"),
             key: MARK_KEY,
-            encoded: encode_mark(MARK_KEY, stamp()).unwrap(),
-            record: Record::Mark { stamp: stamp() },
+            encoded: encode_mark(MARK_KEY, stamp(), stamp()).unwrap(),
+            record: Record::Mark { stamp: stamp(), hard: stamp() },
         },
     ]
 }

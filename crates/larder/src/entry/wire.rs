@@ -85,7 +85,7 @@ pub enum Kind {
     Entry,
     /// What a delete left behind, so that an older load cannot bring the value back.
     Tombstone,
-    /// The stamp of a clear.
+    /// The stamps of a clear or of a tag.
     Mark,
 }
 
@@ -118,10 +118,12 @@ pub enum Record {
         /// When the delete was called.
         stamp: Stamp,
     },
-    /// A clear.
+    /// A clear of a namespace, or the invalidation of a tag.
     Mark {
-        /// When the clear was called.
+        /// When it was called last: what was born until then is stale.
         stamp: Stamp,
+        /// When it was last called hard: what was born until then is gone.
+        hard: Stamp,
     },
 }
 
@@ -265,13 +267,13 @@ pub fn encode_tombstone(stamp: Stamp, until: Timestamp) -> Bytes {
     seal(out)
 }
 
-/// Encodes the mark of a clear.
+/// Encodes the mark of a clear or of a tag: what was born until `stamp` is stale, until `hard` gone.
 ///
 /// # Errors
 /// [`ErrorKind::TooLarge`] if the key is longer than its length field can say.
-pub fn encode_mark(key: &str, stamp: Stamp) -> Result<Bytes> {
+pub fn encode_mark(key: &str, stamp: Stamp, hard: Stamp) -> Result<Bytes> {
     let forever = Timestamp::FOREVER;
-    let meta = Meta { stamp, born: stamp, fresh_until: forever, stale_until: forever, extras: None };
+    let meta = Meta { stamp, born: hard, fresh_until: forever, stale_until: forever, extras: None };
     let mut out = BytesMut::with_capacity(HEAD_BYTES + 2 + key.len() + CHECKSUM_BYTES);
     put_head(&mut out, Kind::Mark, &meta, CodecId::BYTES, 0);
     put_text(&mut out, key)?;
@@ -300,7 +302,10 @@ pub fn decode(key: &str, bytes: &Bytes) -> std::result::Result<Record, Damage> {
         Kind::Mark => {
             input.key(key)?;
             input.end()?;
-            Ok(Record::Mark { stamp: head.stamp })
+            if head.born > head.stamp {
+                return Err(Damage::Layout);
+            }
+            Ok(Record::Mark { stamp: head.stamp, hard: head.born })
         }
         Kind::Entry => {
             input.key(key)?;

@@ -2,8 +2,8 @@
 //!
 //! A key in a store reads `prefix:1:namespace/namespace:key`. Prefix and namespaces are escaped so that the
 //! first unescaped separators are always ours: no two different (prefix, namespace, key) meet, and clearing
-//! `users` cannot touch `usersAbc`. A clear mark lives at `prefix:1!namespace/namespace`, beside the
-//! entries and outside every entry prefix.
+//! `users` cannot touch `usersAbc`. The mark of a clear lives at `prefix:1!namespace/namespace`, that of a tag at
+//! `prefix:1#namespace/namespace:tag`, both beside the entries and outside every entry prefix.
 
 mod part;
 mod sha256;
@@ -130,6 +130,16 @@ impl KeySpace {
     /// The key of this namespace's clear mark.
     pub fn mark_key(&self) -> String {
         format!("{}!{}", self.root, self.path)
+    }
+
+    /// The key of the mark that a tag has in this namespace.
+    pub fn tag_key(&self, tag: &str) -> String {
+        format!("{}#{}:{tag}", self.root, self.path)
+    }
+
+    /// The key of the mark that is newer than every tag's under this prefix.
+    pub fn tags_key(&self) -> String {
+        format!("{}#", self.root)
     }
 }
 
@@ -280,6 +290,10 @@ mod tests {
             let same = (&prefix_a, &a, &key_a) == (&prefix_b, &b, &key_b);
             prop_assert_eq!(left.full(&key_a).unwrap() == right.full(&key_b).unwrap(), same);
             prop_assert_ne!(left.full(&key_a).unwrap(), right.mark_key());
+            prop_assert_ne!(left.full(&key_a).unwrap(), right.tag_key(&key_b));
+            prop_assert_eq!(left.tag_key(&key_a) == right.tag_key(&key_b), same);
+            prop_assert_ne!(left.tag_key(&key_a), right.tags_key());
+            prop_assert_ne!(left.tag_key(&key_a), right.mark_key());
         }
 
         #[test]

@@ -85,11 +85,10 @@ impl Core {
         });
         for key in keys {
             joined.push(
-                match runtime
-                    .as_ref()
-                    .map_err(Clone::clone)
-                    .and_then(|_| self.flights.join(door.space.id, key))
-                {
+                match runtime.as_ref().map_err(Clone::clone).and_then(|_| {
+                    let born = || self.clock.tick(self.clock.now());
+                    self.flights.join(&self.spaces, &door.space, key, request.extras.as_ref(), born)
+                }) {
                     Ok(Joined::Leader(flight)) => {
                         led.push(Arc::clone(&flight));
                         Ok(flight)
@@ -382,7 +381,7 @@ impl Fill {
         let Self { core, door, .. } = self;
         let fallback = wanted.fallback.as_ref()?;
         let meta = fallback.meta();
-        if standing(meta, core.spaces.cleared(&door.space, meta.born), now) == Freshness::Expired {
+        if standing(meta, core.spaces.mark(&door.space, meta.born, meta.tags()), now) == Freshness::Expired {
             return None;
         }
         // A delete during the load wins over what was there before it, too.

@@ -6,7 +6,7 @@
 //! it gone when it lands, and keeps its result out of memory. A lookup that starts after the removal finds no
 //! slot and starts anew, so it cannot be handed a value that was loaded before the change.
 //!
-//! Knows nothing of stores and of what is loaded.
+//! Knows nothing of stores and of how things are loaded.
 
 use std::future::Future;
 use std::hash::BuildHasher;
@@ -19,9 +19,11 @@ use hashbrown::hash_table::Entry as TableEntry;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Extras};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Tier;
+use crate::stack::space::{Space, Spaces};
+use crate::time::Stamp;
 
 const SHARDS: usize = 64;
 /// How many keys may be loading at once in one stack, unless its builder says otherwise.
@@ -57,6 +59,10 @@ tokio::task_local! {
 pub(crate) struct Flight {
     namespace: u32,
     key: Box<str>,
+    /// Before its load began: an invalidation at or after this wins over what it will land with.
+    born: Stamp,
+    /// What its entry will carry, as far as was said when it began.
+    extras: Option<Arc<Extras>>,
     outcome: OnceLock<Result<Landed>>,
     landed: Notify,
     waiters: AtomicUsize,
@@ -69,6 +75,12 @@ impl Flight {
     /// The user's key.
     pub(crate) fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Whether clears or tags have put an end to what it will land with.
+    fn is_outdated(&self, spaces: &Spaces, space: &Space) -> bool {
+        let tags = self.extras.as_ref().map_or(&[][..], |extras| &extras.tags);
+        self.born <= spaces.mark(space, self.born, tags).hard
     }
 
     /// Notes that this flight lands when another one's loader does, for as long as the result lives.
@@ -243,16 +255,28 @@ impl Flights {
         self.shards[(hash >> 32) as usize % SHARDS].lock()
     }
 
-    /// Joins the load of a key, or starts one.
+    /// Joins the load of a key, or starts one, which will carry these extras.
+    ///
+    /// A load that began before the last clear or invalidation that reaches it is not joined: whoever asks
+    /// after that may not be given what it lands with.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] if too many keys are loading already.
-    pub(crate) fn join(&self, namespace: u32, key: &str) -> Result<Joined> {
+    pub(crate) fn join(
+        &self,
+        spaces: &Spaces,
+        space: &Space,
+        key: &str,
+        extras: Option<&Arc<Extras>>,
+        born: impl FnOnce() -> Stamp,
+    ) -> Result<Joined> {
+        let namespace = space.id;
         let hash = self.hash(namespace, key);
         let mut shard = self.shard(hash);
         let found = shard.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
         if let TableEntry::Occupied(slot) = &found
             && let Slot::Loading(flight) = slot.get()
+            && !flight.is_outdated(spaces, space)
         {
             return Ok(Joined::Waiter(Arc::clone(flight)));
         }
@@ -264,6 +288,8 @@ impl Flights {
         let flight = Arc::new(Flight {
             namespace,
             key: key.into(),
+            born: born(),
+            extras: extras.cloned(),
             outcome: OnceLock::new(),
             landed: Notify::new(),
             waiters: AtomicUsize::new(0),
@@ -271,7 +297,8 @@ impl Flights {
         });
         let slot = Slot::Loading(Arc::clone(&flight));
         match found {
-            // A reader loses its right to fill the memory tier to the load, which will read the store itself.
+            // A reader loses its right to fill the memory tier to the load, which will read the store itself;
+            // an outdated load loses it as well.
             TableEntry::Occupied(mut occupied) => *occupied.get_mut() = slot,
             TableEntry::Vacant(vacant) => drop(vacant.insert(slot)),
         }

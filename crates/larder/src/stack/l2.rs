@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 
-use crate::driver::{Driver, When, Write, Written};
+use crate::driver::{Driver, Scanned, When, Write, Written};
 use crate::entry::wire::{self, Damage, Head, Kind, Record, StoredEntry};
 use crate::entry::{Freshness, Meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::stack::Core;
 use crate::stack::space::Space;
-use crate::stack::verdict::standing;
+use crate::stack::verdict::{Mark, standing};
+use crate::tag::Tag;
 use crate::time::{AHEAD_MAX, Stamp, Timestamp, is_credible};
 
 /// How long one call of a driver may take, unless the builder says otherwise.
@@ -54,6 +56,34 @@ impl Stored {
         match self {
             Self::Nothing { stamp } => *stamp,
             Self::Entry { entry, .. } => Some(entry.meta.stamp),
+        }
+    }
+}
+
+/// What stored bytes are, before clears and tags are asked.
+enum Understood {
+    Nothing { stamp: Option<Stamp> },
+    Entry(StoredEntry),
+}
+
+impl Understood {
+    fn entry(&self) -> Option<&StoredEntry> {
+        match self {
+            Self::Nothing { .. } => None,
+            Self::Entry(entry) => Some(entry),
+        }
+    }
+
+    fn judge(self, core: &Core, space: &Space, now: Timestamp) -> Stored {
+        match self {
+            Self::Nothing { stamp } => Stored::Nothing { stamp },
+            Self::Entry(entry) => {
+                match standing(&entry.meta, core.spaces.mark(space, entry.meta.born, entry.meta.tags()), now)
+                {
+                    Freshness::Expired => Stored::Nothing { stamp: Some(entry.meta.stamp) },
+                    freshness => Stored::Entry { entry, freshness },
+                }
+            }
         }
     }
 }
@@ -99,7 +129,8 @@ impl L2 {
         outcome.inspect_err(|error| core.l2_failed(operation, error, on_failure))
     }
 
-    /// Reads several keys of one namespace, and the namespace's clear marks with them, in one batch.
+    /// Reads several keys of one namespace, and the marks that reach them: clears in the same batch, tags in
+    /// one more, if any was invalidated since an entry that carries some was born.
     pub(crate) async fn read(
         &self,
         core: &Core,
@@ -109,32 +140,82 @@ impl L2 {
         on_failure: OnFailure,
     ) -> Result<Vec<Stored>> {
         let full = keys.iter().map(|key| space.keys.full(key)).collect::<Result<Vec<_>>>()?;
-        let marks: Vec<&Space> = space.chain().collect();
+        let clears: Vec<&Space> = space.chain().collect();
         let mut batch: Vec<&str> = full.iter().map(String::as_str).collect();
-        batch.extend(marks.iter().map(|space| space.mark_key.as_str()));
-        let found = self.call(core, "get", on_failure, self.driver.get_many(&batch)).await?;
-        if found.len() != batch.len() {
-            let message =
-                format!("the {} driver answered {} of {} keys", self.driver.name(), found.len(), batch.len());
-            let error = Error::new(ErrorKind::Unavailable, message);
-            core.l2_failed("get", &error, on_failure);
-            return Err(error);
-        }
-        let mut found = found.into_iter();
+        batch.extend(clears.iter().map(|space| space.mark_key.as_str()));
+        batch.push(&core.spaces.tags_key);
+        let mut found = self.get_many(core, &batch, on_failure).await?.into_iter();
         let entries: Vec<_> = found.by_ref().take(keys.len()).collect();
-        for (space, bytes) in marks.into_iter().zip(found) {
+        for (space, bytes) in clears.into_iter().zip(found.by_ref()) {
             if let Some(bytes) = bytes {
-                self.hear_mark(core, space, &bytes, now).await;
+                let mark = self.hear(core, &space.mark_key, &bytes, now).await;
+                core.spaces.raise(space, mark);
             }
         }
-        let mut stored = Vec::with_capacity(keys.len());
+        if let Some(bytes) = found.next().flatten() {
+            let mark = self.hear(core, &core.spaces.tags_key, &bytes, now).await;
+            core.spaces.raise_newest_tag(mark.newest());
+        }
+        let mut understood = Vec::with_capacity(keys.len());
         for ((key, full), bytes) in keys.iter().zip(&full).zip(entries) {
-            stored.push(match bytes {
+            understood.push(match bytes {
                 Some(bytes) => self.understand(core, space, key, full, &bytes, now).await,
-                None => Stored::Nothing { stamp: None },
+                None => Understood::Nothing { stamp: None },
             });
         }
-        Ok(stored)
+        self.hear_tags(core, space, &understood, now, on_failure).await?;
+        Ok(understood.into_iter().map(|understood| understood.judge(core, space, now)).collect())
+    }
+
+    async fn get_many(
+        &self,
+        core: &Core,
+        batch: &[&str],
+        on_failure: OnFailure,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let found = self.call(core, "get", on_failure, self.driver.get_many(batch)).await?;
+        if found.len() == batch.len() {
+            return Ok(found);
+        }
+        let name = self.driver.name();
+        let message = format!("the {name} driver answered {} of {} keys", found.len(), batch.len());
+        let error = Error::new(ErrorKind::Unavailable, message);
+        core.l2_failed("get", &error, on_failure);
+        Err(error)
+    }
+
+    /// Learns of the tags that entries carry, where some tag was invalidated since they were born.
+    async fn hear_tags(
+        &self,
+        core: &Core,
+        space: &Space,
+        understood: &[Understood],
+        now: Timestamp,
+        on_failure: OnFailure,
+    ) -> Result<()> {
+        let mut tags: Vec<&Tag> = understood
+            .iter()
+            .filter_map(Understood::entry)
+            .filter(|entry| core.spaces.may_be_tagged(entry.meta.born))
+            .flat_map(|entry| entry.meta.tags())
+            .collect();
+        tags.sort_unstable();
+        tags.dedup();
+        if tags.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<(&Space, &Tag)> =
+            space.chain().flat_map(|space| tags.iter().map(move |tag| (space, *tag))).collect();
+        let keys: Vec<String> = places.iter().map(|(space, tag)| space.keys.tag_key(tag.as_str())).collect();
+        let batch: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let found = self.get_many(core, &batch, on_failure).await?;
+        for (((space, tag), key), bytes) in places.into_iter().zip(&keys).zip(found) {
+            if let Some(bytes) = bytes {
+                let mark = self.hear(core, key, &bytes, now).await;
+                core.spaces.raise_tag(space, tag, mark);
+            }
+        }
+        Ok(())
     }
 
     /// Reads one key: see [`L2::read`].
@@ -150,30 +231,28 @@ impl L2 {
         Ok(stored.pop().unwrap_or(Stored::Nothing { stamp: None }))
     }
 
-    /// Learns of a clear. A mark that cannot be read counts as a clear now: forgetting a clear would bring
-    /// back what it removed.
-    async fn hear_mark(&self, core: &Core, space: &Space, bytes: &Bytes, now: Timestamp) {
-        let damage = match wire::decode(&space.mark_key, bytes) {
-            Ok(Record::Mark { stamp }) if core.clock.observe(stamp, now) => {
-                core.spaces.raise(space, stamp);
-                return;
+    /// What a mark says. One that cannot be read counts as an invalidation now: forgetting it would bring back
+    /// what it removed.
+    async fn hear(&self, core: &Core, key: &str, bytes: &Bytes, now: Timestamp) -> Mark {
+        let damage = match wire::decode(key, bytes) {
+            Ok(Record::Mark { stamp, hard }) if core.clock.observe(stamp, now) => {
+                return Mark { hard, soft: stamp };
             }
             Ok(Record::Mark { .. }) => Damage::Future,
             Ok(_) => Damage::Layout,
             Err(damage) => damage,
         };
-        core.emit(&Event::Damaged { namespace: space.keys.path(), key: "", damage });
+        core.emit(&Event::Damaged { namespace: "", key, damage });
         let stamp = core.clock.tick(now);
-        core.spaces.raise(space, stamp);
-        if let Ok(mark) = wire::encode_mark(&space.mark_key, stamp) {
-            let when = replace(bytes);
-            let heal = self.driver.set(&space.mark_key, mark, None, when);
-            // Failing to heal is reported; the clear holds in this process all the same.
+        if let Ok(mark) = wire::encode_mark(key, stamp, stamp) {
+            let heal = self.driver.set(key, mark, None, replace(bytes));
+            // Failing to heal is reported; the mark holds in this process all the same.
             let _ = self.call(core, "heal", OnFailure::Suppress, heal).await;
         }
+        Mark { hard: stamp, soft: stamp }
     }
 
-    /// Turns stored bytes into what they are good for. Bytes that are not this key's entry are removed.
+    /// Turns stored bytes into what they are. Bytes that are not this key's record are removed.
     async fn understand(
         &self,
         core: &Core,
@@ -182,31 +261,49 @@ impl L2 {
         full: &str,
         bytes: &Bytes,
         now: Timestamp,
-    ) -> Stored {
+    ) -> Understood {
         let damage = match wire::decode(full, bytes) {
             Ok(Record::Entry(entry)) if is_timely(&entry.meta, now) => {
                 core.clock.observe(entry.meta.stamp, now);
-                let cleared = core.spaces.cleared(space, entry.meta.born);
-                return match standing(&entry.meta, cleared, now) {
-                    Freshness::Expired => Stored::Nothing { stamp: Some(entry.meta.stamp) },
-                    freshness => Stored::Entry { entry, freshness },
-                };
+                return Understood::Entry(entry);
             }
             Ok(Record::Tombstone { stamp }) if core.clock.observe(stamp, now) => {
-                return Stored::Nothing { stamp: Some(stamp) };
+                return Understood::Nothing { stamp: Some(stamp) };
             }
             Ok(Record::Entry(_) | Record::Tombstone { .. }) => Damage::Future,
             Ok(Record::Mark { .. }) => Damage::Layout,
             Err(damage) => damage,
         };
         core.emit(&Event::Damaged { namespace: space.keys.path(), key, damage });
+        if damage == Damage::Sealed {
+            // Somebody who has the decorator that this stack lacks still reads it.
+            return Understood::Nothing { stamp: wire::stamp_of(bytes) };
+        }
         // A tombstone from the beginning of time: it outlives no write, and is gone at once for the store.
         let tombstone = wire::encode_tombstone(Stamp::ZERO, now);
         let heal = self.driver.set(full, tombstone, Some(Duration::from_secs(1)), replace(bytes));
         match self.call(core, "heal", OnFailure::Suppress, heal).await {
-            Ok(Written::Stored { .. }) => Stored::Nothing { stamp: Some(Stamp::ZERO) },
-            _ => Stored::Nothing { stamp: wire::stamp_of(bytes) },
+            Ok(Written::Stored { .. }) => Understood::Nothing { stamp: Some(Stamp::ZERO) },
+            _ => Understood::Nothing { stamp: wire::stamp_of(bytes) },
         }
+    }
+
+    /// The mark that is stored under a key, for a soft invalidation to add to; and what a compare-and-swap has
+    /// to expect there.
+    pub(crate) async fn read_mark(
+        &self,
+        core: &Core,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<(Mark, Option<Stamp>)> {
+        let found = self.get_many(core, &[key], OnFailure::Return).await?.pop().flatten();
+        Ok(match found {
+            Some(bytes) => {
+                let mark = self.hear(core, key, &bytes, now).await;
+                (mark, Some(mark.newest()))
+            }
+            None => (Mark::default(), None),
+        })
     }
 
     /// Stores a record that its caller insists on: if something newer is there, it is stored again with a
@@ -242,6 +339,60 @@ impl L2 {
         let heal =
             self.driver.set(full, tombstone, Some(Duration::from_secs(1)), When::Unchanged(Some(stamp)));
         self.call(core, "heal", OnFailure::Return, heal).await.map(|_| ())
+    }
+
+    /// Stores a record if what is there still carries the expected stamp; `None`: if nothing is there.
+    pub(crate) async fn swap(
+        &self,
+        core: &Core,
+        operation: &'static str,
+        write: (&str, Bytes, Option<Duration>),
+        expected: Option<Stamp>,
+    ) -> Result<Written> {
+        let (full, record, ttl) = write;
+        let swap = self.driver.set(full, record, ttl, When::Unchanged(expected));
+        self.call(core, operation, OnFailure::Return, swap).await
+    }
+
+    /// Gives back the space of some prefixes, where the store can list keys. A failure is reported, not
+    /// returned: what is left goes when its time is over. There is no deadline.
+    pub(crate) async fn reclaim(&self, core: &Core, prefixes: &[String]) -> u64 {
+        if !self.driver.capabilities().enumerates {
+            return 0;
+        }
+        let mut reclaimed = 0;
+        for prefix in prefixes {
+            match self.driver.clear(prefix).await {
+                Ok(count) => reclaimed += count,
+                Err(error) => core.l2_failed("clear", &error, OnFailure::Suppress),
+            }
+        }
+        reclaimed
+    }
+
+    /// Gives back the space of what has expired. There is no deadline.
+    pub(crate) async fn prune(&self, core: &Core) -> Result<u64> {
+        let pruned = self.driver.prune().await;
+        pruned.inspect_err(|error| core.l2_failed("prune", error, OnFailure::Return))
+    }
+
+    /// The keys that begin with a prefix. There is no deadline.
+    pub(crate) fn scan<'a>(&'a self, core: &'a Core, prefix: &'a str) -> BoxStream<'a, Result<Scanned>> {
+        let scanned = self.driver.scan(prefix);
+        scanned.inspect_err(|error| core.l2_failed("scan", error, OnFailure::Return)).boxed()
+    }
+
+    /// Whether the store can be reached now.
+    pub(crate) async fn ping(&self, core: &Core) -> Result<()> {
+        self.call(core, "ping", OnFailure::Return, self.driver.ping()).await
+    }
+
+    /// Closes the store, unless it was borrowed.
+    pub(crate) async fn close(&self) -> Result<()> {
+        match self.ownership {
+            Ownership::Owned => self.driver.close().await,
+            Ownership::Borrowed => Ok(()),
+        }
     }
 
     /// Stores several records at once, each if nothing newer is there.
@@ -281,7 +432,8 @@ fn is_timely(meta: &Meta, now: Timestamp) -> bool {
     is_credible(meta.stamp, now) && meta.born <= meta.stamp && meta.born.timestamp() <= now + AHEAD_MAX
 }
 
-/// Whether the head of a replaced record was a living entry of this namespace.
+/// Whether the head of a replaced record was a living entry of this namespace. A head does not say which tags
+/// its entry carries, so one that only a tag has invalidated counts as living.
 pub(crate) fn was_alive(core: &Core, space: &Space, previous: Option<&Bytes>, now: Timestamp) -> bool {
     let Some(head) = previous.and_then(|head| Head::peek(head).ok()) else { return false };
     is_alive(core, space, &head, now)
@@ -293,7 +445,7 @@ pub(crate) fn is_alive(core: &Core, space: &Space, head: &Head, now: Timestamp) 
     let meta = Meta { stamp, born, fresh_until, stale_until, extras: None };
     kind == Kind::Entry
         && is_timely(&meta, now)
-        && standing(&meta, core.spaces.cleared(space, born), now) != Freshness::Expired
+        && standing(&meta, core.spaces.mark(space, born, &[]), now) != Freshness::Expired
 }
 
 /// The error of a write that lost against others again and again.

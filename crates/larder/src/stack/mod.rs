@@ -1,8 +1,8 @@
 //! The engine: what a lookup, a load and a write do to the tiers, in which order. Not generic: it moves
 //! values as `Arc<dyn Any>`, and is compiled once.
 //!
-//! - `read` looks values up, `fill` loads what is missing, `write` stores, deletes, expires and clears,
-//!   `update` rewrites atomically (counters, add, pull, touch);
+//! - `read` looks values up, `fill` loads what is missing, `write` stores and deletes, `tags` clears and
+//!   invalidates, `update` rewrites atomically (counters, add, pull, touch);
 //! - `verdict` decides what may be done with what was found, and is pure;
 //! - `flight` is single-flight and the right to be kept; `space` is namespaces and their clears;
 //! - `l2` is the only caller of a driver. Only this room emits events.
@@ -15,6 +15,7 @@ mod flight;
 mod l2;
 mod read;
 mod space;
+mod tags;
 mod update;
 mod verdict;
 mod write;
@@ -46,9 +47,10 @@ pub use space::NAMESPACES_MAX;
 pub(crate) use fill::{BoxLoad, Loads, Request};
 use flight::Flights;
 pub(crate) use flight::Landed;
-use l2::{L2, OnFailure, Ownership};
+use l2::{L2, OnFailure};
 pub(crate) use space::Space;
 use space::Spaces;
+pub(crate) use tags::Hardness;
 pub(crate) use update::{Change, Found};
 pub(crate) use write::NewValue;
 
@@ -81,6 +83,10 @@ pub(crate) struct Core {
     pub(crate) clock: HybridClock,
     pub(crate) stats: Stats,
     pub(crate) options: EntryOptions,
+    #[cfg_attr(
+        not(any(feature = "json", feature = "messagepack")),
+        expect(dead_code, reason = "no codec has a name")
+    )]
     pub(crate) codec: CodecName,
     pub(crate) value_bytes_max: u64,
     /// The longest load whose result is kept; tombstones live as long.
@@ -197,7 +203,7 @@ impl Stack {
     pub async fn ping(&self) -> Result<()> {
         self.core.check_open()?;
         let Some(l2) = &self.core.l2 else { return Ok(()) };
-        l2.call(&self.core, "ping", OnFailure::Return, l2.driver.ping()).await
+        l2.ping(&self.core).await
     }
 
     /// Gives back the space of what has expired, in both tiers. Returns how many entries went.
@@ -223,8 +229,8 @@ impl Stack {
         }
         self.core.flights.drained().await;
         match &self.core.l2 {
-            Some(l2) if l2.ownership == Ownership::Owned => l2.driver.close().await,
-            _ => Ok(()),
+            Some(l2) => l2.close().await,
+            None => Ok(()),
         }
     }
 
@@ -339,21 +345,14 @@ impl Core {
             pruned += gone.len() as u64;
         }
         if let Some(l2) = &self.l2 {
-            pruned += l2
-                .driver
-                .prune()
-                .await
-                .inspect_err(|error| self.l2_failed("prune", error, OnFailure::Return))?;
+            pruned += l2.prune(self).await?;
         }
         Ok(pruned)
     }
 
     fn is_kept(&self, namespace: u32, meta: &crate::entry::Meta, now: Timestamp) -> bool {
-        let cleared = self
-            .spaces
-            .by_id(namespace)
-            .map_or(crate::time::Stamp::ZERO, |space| self.spaces.cleared(&space, meta.born));
-        verdict::standing(meta, cleared, now) != crate::entry::Freshness::Expired
+        let mark = self.spaces.by_id(namespace).map(|space| self.spaces.mark(&space, meta.born, meta.tags()));
+        verdict::standing(meta, mark.unwrap_or_default(), now) != crate::entry::Freshness::Expired
     }
 }
 

@@ -21,8 +21,7 @@ impl Core {
     #[inline]
     pub(crate) fn probe(&self, space: &Space, key: &str, now: Timestamp) -> Option<(Entry, Freshness)> {
         let entry = self.memory.as_ref()?.get(space.id, key)?;
-        let cleared = self.spaces.cleared(space, entry.meta.born);
-        match standing(&entry.meta, cleared, now) {
+        match standing(&entry.meta, self.spaces.mark(space, entry.meta.born, entry.meta.tags()), now) {
             Freshness::Expired => {
                 self.drop_expired(space, key, now);
                 None
@@ -37,8 +36,8 @@ impl Core {
         let Some(memory) = &self.memory else { return };
         let dropped = self.flights.with_lock(space.id, key, || {
             let entry = memory.get(space.id, key)?;
-            let cleared = self.spaces.cleared(space, entry.meta.born);
-            let is_dead = standing(&entry.meta, cleared, now) == Freshness::Expired;
+            let mark = self.spaces.mark(space, entry.meta.born, entry.meta.tags());
+            let is_dead = standing(&entry.meta, mark, now) == Freshness::Expired;
             if is_dead { memory.remove(space.id, key) } else { None }
         });
         if dropped.is_some() {
@@ -226,14 +225,11 @@ impl Core {
                 let listed = async move {
                     // The clears first, so that the heads can be judged.
                     l2.read(self, space, &[], now, OnFailure::Return).await?;
-                    let scan = l2.driver.scan(space.keys.own_prefix());
+                    let scan = l2.scan(self, space.keys.own_prefix());
                     Ok::<_, Error>(scan.filter_map(move |scanned| async move {
                         let scanned = match scanned {
                             Ok(scanned) => scanned,
-                            Err(error) => {
-                                self.l2_failed("scan", &error, OnFailure::Return);
-                                return Some(Err(error));
-                            }
+                            Err(error) => return Some(Err(error)),
                         };
                         let head = Head::peek(&scanned.head).ok()?;
                         let key = space.keys.user_key(&scanned.key)?;
@@ -249,7 +245,7 @@ impl Core {
             }
             (None, Some(memory)) => {
                 let living = memory.keys(space.id).into_iter().filter(move |(_, meta)| {
-                    standing(meta, self.spaces.cleared(space, meta.born), now) != Freshness::Expired
+                    standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now) != Freshness::Expired
                 });
                 let keys: Vec<_> = living.map(|(key, _)| Ok(key.into_string())).collect();
                 stream::iter(keys).boxed()

@@ -8,10 +8,16 @@ use parking_lot::RwLock;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::KeySpace;
+use crate::stack::verdict::Mark;
+use crate::tag::Tag;
 use crate::time::Stamp;
 
 /// How many namespaces one stack may have.
 pub const NAMESPACES_MAX: usize = 100_000;
+
+/// How many tag marks of one namespace a process remembers. Beyond it they become a clear of the namespace in
+/// this process: too much is loaded again, nothing stale is served.
+const TAG_MARKS_MAX: usize = 100_000;
 
 /// One namespace of a stack.
 #[derive(Debug)]
@@ -20,19 +26,33 @@ pub(crate) struct Space {
     pub(crate) keys: KeySpace,
     pub(crate) mark_key: String,
     parent: Option<Arc<Space>>,
-    cleared: AtomicU64,
+    cleared: RwLock<Mark>,
+    tags: RwLock<HashMap<Tag, Mark>>,
 }
 
 impl Space {
+    fn new(id: u32, keys: KeySpace, parent: Option<Arc<Space>>) -> Self {
+        let mark_key = keys.mark_key();
+        Self { id, keys, mark_key, parent, cleared: RwLock::default(), tags: RwLock::default() }
+    }
+
     /// This namespace and those around it, inside out.
     pub(crate) fn chain(&self) -> impl Iterator<Item = &Space> {
         std::iter::successors(Some(self), |space| space.parent.as_deref())
     }
 
-    /// The stamp of the last clear that reached this namespace, as far as this process knows.
-    pub(crate) fn cleared(&self) -> Stamp {
-        let newest = self.chain().map(|space| space.cleared.load(Ordering::Acquire)).max();
-        Stamp::from_bits(newest.unwrap_or(0))
+    /// What the clears and tags that reach an entry of this namespace say of it, as far as this process knows.
+    fn mark(&self, tags: &[Tag]) -> Mark {
+        let mut mark = Mark::default();
+        for space in self.chain() {
+            mark = mark.and(*space.cleared.read());
+            if let [_, ..] = tags {
+                let known = space.tags.read();
+                let of_tags = tags.iter().filter_map(|tag| known.get(tag));
+                mark = of_tags.fold(mark, |mark, of_tag| mark.and(*of_tag));
+            }
+        }
+        mark
     }
 
     /// Whether this namespace is the other one or inside it.
@@ -46,8 +66,11 @@ impl Space {
 pub(crate) struct Spaces {
     root: Arc<Space>,
     known: RwLock<Known>,
-    /// The newest clear of any namespace: an entry born after it needs no further check.
-    newest_clear: AtomicU64,
+    pub(crate) tags_key: String,
+    /// The newest clear or tag of any namespace: an entry born after it needs no further check.
+    newest: AtomicU64,
+    /// The newest tag in the store: the marks of an entry born after it need not be read.
+    newest_tag: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -61,13 +84,14 @@ impl Spaces {
     /// [`ErrorKind::InvalidKey`] if the prefix is unusable.
     pub(crate) fn new(prefix: &str) -> Result<Self> {
         let keys = KeySpace::new(prefix)?;
-        let mark_key = keys.mark_key();
-        let root = Arc::new(Space { id: 0, keys, mark_key, parent: None, cleared: AtomicU64::new(0) });
+        let tags_key = keys.tags_key();
+        let root = Arc::new(Space::new(0, keys, None));
         let known = Known {
             by_path: HashMap::from([(String::new(), Arc::clone(&root))]),
             by_id: vec![Arc::clone(&root)],
         };
-        Ok(Self { root, known: RwLock::new(known), newest_clear: AtomicU64::new(0) })
+        let (newest, newest_tag) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { root, known: RwLock::new(known), tags_key, newest, newest_tag })
     }
 
     pub(crate) fn root(&self) -> &Arc<Space> {
@@ -95,9 +119,7 @@ impl Spaces {
             }
         };
         let path = keys.path().to_owned();
-        let mark_key = keys.mark_key();
-        let parent = Some(Arc::clone(parent));
-        let space = Arc::new(Space { id, keys, mark_key, parent, cleared: AtomicU64::new(0) });
+        let space = Arc::new(Space::new(id, keys, Some(Arc::clone(parent))));
         known.by_path.insert(path, Arc::clone(&space));
         known.by_id.push(Arc::clone(&space));
         Ok(space)
@@ -108,17 +130,58 @@ impl Spaces {
     }
 
     /// Notes a clear of a namespace, however often it is heard of.
-    pub(crate) fn raise(&self, space: &Space, stamp: Stamp) {
-        space.cleared.fetch_max(stamp.to_bits(), Ordering::AcqRel);
-        // After the namespace's own: whoever sees this one raised then finds the other raised as well.
-        self.newest_clear.fetch_max(stamp.to_bits(), Ordering::AcqRel);
+    pub(crate) fn raise(&self, space: &Space, mark: Mark) {
+        {
+            let mut cleared = space.cleared.write();
+            *cleared = cleared.and(mark);
+        }
+        self.raise_newest(mark);
     }
 
-    /// The last clear that matters for something born at `born` in a namespace. Where nothing was ever cleared
-    /// since, this is one comparison.
+    /// Notes the invalidation of a tag in a namespace, however often it is heard of.
+    pub(crate) fn raise_tag(&self, space: &Space, tag: &Tag, mark: Mark) {
+        let forgotten = {
+            let mut tags = space.tags.write();
+            let forgotten = if tags.len() >= TAG_MARKS_MAX && !tags.contains_key(tag) {
+                tags.drain().map(|(_, mark)| mark).reduce(Mark::and)
+            } else {
+                None
+            };
+            let known = tags.entry(tag.clone()).or_default();
+            *known = known.and(mark);
+            forgotten
+        };
+        if let Some(forgotten) = forgotten {
+            self.raise(space, forgotten);
+        }
+        self.raise_newest(mark);
+    }
+
+    /// Notes the newest tag in the store.
+    pub(crate) fn raise_newest_tag(&self, stamp: Stamp) {
+        self.newest_tag.fetch_max(stamp.to_bits(), Ordering::AcqRel);
+    }
+
+    fn raise_newest(&self, mark: Mark) {
+        // After the namespace's own: whoever sees this one raised then finds the other raised as well.
+        self.newest.fetch_max(mark.newest().to_bits(), Ordering::AcqRel);
+    }
+
+    /// Whether tags that the store knows may matter for something born at `born`.
+    pub(crate) fn may_be_tagged(&self, born: Stamp) -> bool {
+        born.to_bits() <= self.newest_tag.load(Ordering::Acquire)
+    }
+
+    /// The newest invalidation that this process knows of.
+    pub(crate) fn newest(&self) -> Stamp {
+        Stamp::from_bits(self.newest.load(Ordering::Acquire))
+    }
+
+    /// What clears and tags say of something born at `born` that carries these tags. Where nothing was
+    /// invalidated since its birth, this is one comparison.
     #[inline]
-    pub(crate) fn cleared(&self, space: &Space, born: Stamp) -> Stamp {
-        if born.to_bits() > self.newest_clear.load(Ordering::Acquire) { Stamp::ZERO } else { space.cleared() }
+    pub(crate) fn mark(&self, space: &Space, born: Stamp, tags: &[Tag]) -> Mark {
+        if born > self.newest() { Mark::default() } else { space.mark(tags) }
     }
 }
 
@@ -135,17 +198,47 @@ mod tests {
         assert_eq!(spaces.by_id(a.id).unwrap().keys.path(), "a");
     }
 
+    fn mark(spaces: &Spaces, space: &Space, born: u64, tags: &[&str]) -> Mark {
+        let tags = crate::tag::tags_of(tags.iter().copied()).unwrap();
+        spaces.mark(space, Stamp::from_bits(born), &tags)
+    }
+
+    fn hard(bits: u64) -> Mark {
+        Mark { hard: Stamp::from_bits(bits), soft: Stamp::ZERO }
+    }
+
     #[test]
     fn a_clear_reaches_what_is_inside_and_nothing_else() {
         let spaces = Spaces::new("p").unwrap();
         let a = spaces.child(spaces.root(), "a").unwrap();
         let inner = spaces.child(&a, "b").unwrap();
         let neighbour = spaces.child(spaces.root(), "ab").unwrap();
-        spaces.raise(&a, Stamp::from_bits(7));
-        assert_eq!(spaces.cleared(&inner, Stamp::from_bits(7)), Stamp::from_bits(7));
-        assert_eq!(spaces.cleared(&inner, Stamp::from_bits(8)), Stamp::ZERO);
-        assert_eq!(spaces.cleared(&neighbour, Stamp::from_bits(3)), Stamp::ZERO);
-        assert_eq!(spaces.root().cleared(), Stamp::ZERO);
+        spaces.raise(&a, hard(7));
+        assert_eq!(mark(&spaces, &inner, 7, &[]), hard(7));
+        assert_eq!(mark(&spaces, &inner, 8, &[]), Mark::default());
+        assert_eq!(mark(&spaces, &neighbour, 3, &[]), Mark::default());
+        assert_eq!(mark(&spaces, spaces.root(), 3, &[]), Mark::default());
         assert!(inner.is_within(a.id) && !neighbour.is_within(a.id));
+    }
+
+    #[test]
+    fn a_tag_reaches_those_that_carry_it_inside_its_namespace() {
+        let spaces = Spaces::new("p").unwrap();
+        let a = spaces.child(spaces.root(), "a").unwrap();
+        let inner = spaces.child(&a, "b").unwrap();
+        spaces.raise_tag(&a, &Tag::new("t").unwrap(), hard(7));
+        assert_eq!(mark(&spaces, &inner, 7, &["s", "t"]), hard(7));
+        assert_eq!(mark(&spaces, &inner, 7, &["s"]), Mark::default());
+        assert_eq!(mark(&spaces, spaces.root(), 7, &["t"]), Mark::default());
+    }
+
+    #[test]
+    fn more_tags_than_are_remembered_become_a_clear() {
+        let spaces = Spaces::new("p").unwrap();
+        for n in 0..=TAG_MARKS_MAX as u64 {
+            spaces.raise_tag(spaces.root(), &Tag::new(&n.to_string()).unwrap(), hard(n + 1));
+        }
+        assert_eq!(spaces.root().tags.read().len(), 1);
+        assert_eq!(mark(&spaces, spaces.root(), 9, &["5"]), hard(TAG_MARKS_MAX as u64));
     }
 }

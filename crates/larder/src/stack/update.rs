@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::driver::{When, Written};
+use crate::driver::Written;
 use crate::entry::wire::{self, StoredEntry};
 use crate::entry::{AnyValue, Entry, Freshness, Meta};
 use crate::error::Result;
@@ -114,8 +114,8 @@ impl Core {
         let (mut replaced, mut dead) = (None, None);
         let changed = self.flights.supersede_if(space.id, key, || {
             let found = memory.get(space.id, key).and_then(|entry| {
-                let cleared = self.spaces.cleared(space, entry.meta.born);
-                let freshness = standing(&entry.meta, cleared, now);
+                let freshness =
+                    standing(&entry.meta, self.spaces.mark(space, entry.meta.born, entry.meta.tags()), now);
                 (freshness != Freshness::Expired).then_some((entry, freshness))
             });
             let change = decide(found.as_ref().map(|(entry, freshness)| Found {
@@ -163,8 +163,7 @@ impl Core {
             let Some(swap) = self.swap(door, &full, stored, now, decide)? else { return Ok(false) };
             // If this is abandoned or fails half-way, memory must not go on serving what was there before.
             let abandoned = Abandoned::guard(self, space, key);
-            let write = l2.driver.set(&full, swap.record, swap.ttl, When::Unchanged(expected));
-            match l2.call(self, "update", OnFailure::Return, write).await? {
+            match l2.swap(self, "update", (&full, swap.record, swap.ttl), expected).await? {
                 Written::Stored { .. } => {
                     abandoned.disarm();
                     self.follow(space, key, swap.then);

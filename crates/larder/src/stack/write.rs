@@ -249,45 +249,6 @@ impl Core {
         }
         Ok(count)
     }
-
-    /// Clears a namespace and all inside it: a mark that every entry is compared with, then the space.
-    /// Returns how many entries the store gave back, as far as it can tell.
-    pub(crate) async fn clear(&self, space: &Space, now: Timestamp) -> Result<u64> {
-        let stamp = self.clock.tick(now);
-        let marked = self.mark(space, stamp, now).await;
-        let stamp = *marked.as_ref().unwrap_or(&stamp);
-        // In this process the clear holds even if the store did not hear of it.
-        self.spaces.raise(space, stamp);
-        if let Some(memory) = &self.memory {
-            let gone = memory.retain(|namespace, _, entry| {
-                entry.meta.born > stamp
-                    || !self.spaces.by_id(namespace).is_some_and(|inner| inner.is_within(space.id))
-            });
-            drop(gone);
-        }
-        marked?;
-        let mut reclaimed = 0;
-        if let Some(l2) = self.l2.as_ref().filter(|l2| l2.driver.capabilities().enumerates) {
-            for prefix in space.keys.prefixes() {
-                match l2.driver.clear(&prefix).await {
-                    Ok(count) => reclaimed += count,
-                    // The mark holds already; what was not reclaimed goes when its time is over.
-                    Err(error) => self.l2_failed("clear", &error, OnFailure::Suppress),
-                }
-            }
-        }
-        self.emit(&Event::Cleared { namespace: space.keys.path() });
-        Ok(reclaimed)
-    }
-
-    /// Leaves the mark of a clear in the store. Somebody else's later mark does as well.
-    async fn mark(&self, space: &Space, stamp: Stamp, now: Timestamp) -> Result<Stamp> {
-        let Some(l2) = &self.l2 else { return Ok(stamp) };
-        let encode = |stamp| wire::encode_mark(&space.mark_key, stamp);
-        l2.insist(self, Insist { operation: "clear", full: &space.mark_key, ttl: None, stamp }, now, encode)
-            .await
-            .map(|(stamp, _)| stamp)
-    }
 }
 
 /// Those of some things that stand at these places, which are sorted.

@@ -79,6 +79,9 @@ impl Observer for Recorder {
             Event::Deleted { namespace, key } => format!("deleted {}", name(namespace, key)),
             Event::Expired { namespace, key } => format!("expired {}", name(namespace, key)),
             Event::Cleared { namespace } => format!("cleared {namespace}"),
+            Event::TagInvalidated { namespace, tag, soft } => {
+                format!("invalidated {}{}", name(namespace, tag), if soft { " soft" } else { "" })
+            }
             Event::Evicted { namespace, key, cause } => format!("evicted {} {cause:?}", name(namespace, key)),
             Event::L2Failed { operation, error, suppressed } => {
                 format!(

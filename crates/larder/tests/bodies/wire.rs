@@ -56,7 +56,8 @@ fn check_decode(key: &str, bytes: &Bytes) -> bool {
             let again = wire::encode_entry(key, &meta, codec, schema, &payload);
             assert_eq!(again.expect("what was decoded can be encoded"), *bytes);
         }
-        Record::Tombstone { stamp } | Record::Mark { stamp } => assert_eq!(stamp, head.stamp),
+        Record::Tombstone { stamp } => assert_eq!(stamp, head.stamp),
+        Record::Mark { stamp, hard } => assert_eq!((stamp, hard), (head.stamp, head.born)),
     }
     true
 }

@@ -89,7 +89,7 @@ async fn a_value_copied_from_another_key_is_a_healed_miss() {
 #[tokio::test]
 async fn a_mark_in_the_place_of_an_entry_is_a_healed_miss() {
     let harness = Harness::new(Tiers::L2);
-    let mark = encode_mark(&full("a"), Stamp::at(harness.clock.now())).unwrap();
+    let mark = encode_mark(&full("a"), Stamp::at(harness.clock.now()), Stamp::ZERO).unwrap();
     plant(&harness, "a", mark).await;
     is_a_healed_miss(harness, "a", "mark").await;
 }
@@ -137,7 +137,7 @@ async fn a_mark_that_cannot_be_read_counts_as_a_clear() {
 async fn a_mark_from_the_far_future_does_not_clear_for_ever() {
     let harness = Harness::new(Tiers::L2);
     let key = KeySpace::new("test").unwrap().mark_key();
-    let mark = encode_mark(&key, Stamp::from_bits(u64::MAX)).unwrap();
+    let mark = encode_mark(&key, Stamp::from_bits(u64::MAX), Stamp::from_bits(u64::MAX)).unwrap();
     harness.store.set(&key, mark, None, When::Always).await.unwrap();
     let numbers = cache::<u32>(&harness);
     numbers.set("a", 1).await.unwrap();

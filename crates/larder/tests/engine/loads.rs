@@ -14,26 +14,26 @@ use crate::flow::{cache, ok};
 
 /// A loader that waits to be let go, and counts its runs.
 #[derive(Clone, Default)]
-struct Gate {
-    runs: Arc<AtomicU64>,
-    started: Arc<Notify>,
-    open: Arc<Notify>,
+pub(crate) struct Gate {
+    pub(crate) runs: Arc<AtomicU64>,
+    pub(crate) started: Arc<Notify>,
+    pub(crate) open: Arc<Notify>,
 }
 
 impl Gate {
-    async fn load(self, value: u32) -> Result<u32, std::io::Error> {
+    pub(crate) async fn load(self, value: u32) -> Result<u32, std::io::Error> {
         self.runs.fetch_add(1, Ordering::Relaxed);
         self.started.notify_one();
         self.open.notified().await;
         Ok(value)
     }
 
-    fn runs(&self) -> u64 {
+    pub(crate) fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
     }
 }
 
-fn spawn_load(
+pub(crate) fn spawn_load(
     cache: &Cache<u32>,
     gate: &Gate,
     value: u32,

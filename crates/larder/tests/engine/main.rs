@@ -14,3 +14,4 @@ mod hostile;
 mod loads;
 mod model;
 mod rewrites;
+mod tags;

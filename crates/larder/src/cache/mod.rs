@@ -1,27 +1,30 @@
 //! `Cache<V>`: the typed door to a stack. The only generic room on the way of a value.
 
+mod request;
+
 use std::any::Any;
 use std::fmt;
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::codec::{AnyCodec, type_mismatch};
 use crate::counter::Counter;
-use crate::entry::{AnyValue, Entry, Freshness, Meta};
-use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::entry::{AnyValue, Entry, Freshness};
+use crate::error::{BoxError, Result};
 use crate::event::Tier;
 use crate::get_or_set::{GetOrSet, GetOrSetMany};
-use crate::options::{EntryOptions, TagList};
-use crate::stack::{Change, Core, Door, Found, NewValue};
+use crate::options::EntryOptions;
+use crate::stack::{Core, Door};
 use crate::tag::Tag;
 use crate::time::{Stamp, Timestamp, Ttl};
+
+pub use request::{Add, Clear, Increment, Invalidate, Set, SetMany};
 
 /// A typed handle to a stack: `get`, `set`, `get_or_set` and the rest, for values of one type.
 ///
@@ -296,7 +299,7 @@ impl<V: Any + Send + Sync> Cache<V> {
     /// [`ErrorKind::Encode`] or [`ErrorKind::TooLarge`] before anything has changed. If the store fails, memory
     /// has the new value all the same.
     pub fn set<'a>(&'a self, key: &'a str, value: V) -> Set<'a, V> {
-        Set { write: self.write(), key, value: Arc::new(value) }
+        Set::new(self, key, value)
     }
 
     /// Stores a value if the key has no fresh one: of several callers, in whatever process, one succeeds.
@@ -311,7 +314,7 @@ impl<V: Any + Send + Sync> Cache<V> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn add<'a>(&'a self, key: &'a str, value: V) -> Add<'a, V> {
-        Add { write: self.write(), key, value: Arc::new(value) }
+        Add::new(self, key, value)
     }
 
     /// Stores several values in one batch.
@@ -319,18 +322,7 @@ impl<V: Any + Send + Sync> Cache<V> {
     /// # Errors
     /// As [`Cache::set`]. One failure fails the call; others may have been stored.
     pub fn set_many<K: Into<String>>(&self, values: impl IntoIterator<Item = (K, V)>) -> SetMany<'_, V> {
-        let values = values.into_iter().map(|(key, value)| (key.into(), Arc::new(value))).collect();
-        SetMany { write: self.write(), values }
-    }
-
-    fn write(&self) -> Write<'_, V> {
-        Write {
-            cache: self,
-            options: EntryOptions::default(),
-            tags: TagList::default(),
-            etag: None,
-            last_modified: None,
-        }
+        SetMany::new(self, values)
     }
 
     /// Whether the key has a fresh value. Not counted as a lookup.
@@ -412,12 +404,35 @@ impl<V: Any + Send + Sync> Cache<V> {
 
     /// Removes all entries of this namespace and of those inside it, and nothing else. It holds as soon as one
     /// mark is stored; then the space is reclaimed, where the store can list keys. Returns how many entries the
-    /// store gave back.
+    /// store gave back. `.soft()` before the `.await` makes them stale in place of removing them.
     ///
     /// There is no deadline on the reclaiming. Dropping the future then leaves the clear in force.
-    pub async fn clear(&self) -> Result<u64> {
-        let now = self.enter("")?;
-        self.core.clear(&self.door.space, now).await
+    pub fn clear(&self) -> Clear<'_, V> {
+        Clear::new(self)
+    }
+
+    /// Removes the entries of this namespace, and of those inside it, that carry one of these tags: when it
+    /// returns, no lookup that starts later in this process gets one whose load began before. What is stored
+    /// afterwards lives. `.soft()` before the `.await` makes them stale in place of removing them.
+    ///
+    /// It costs one write a tag and one more, however many entries there are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] for a tag that is empty or too long.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use larder::{Stack, memory::MemoryOptions};
+    /// # let cache = Stack::builder("demo").memory(MemoryOptions::new(1_000)).build()?.cache::<u32>()?;
+    /// cache.set("ada", 1).tags(["users", "admins"]).await?;
+    /// cache.set("bob", 2).tags(["users"]).await?;
+    /// cache.invalidate(["admins"]).await?;
+    /// assert!(!cache.has("ada").await? && cache.has("bob").await?);
+    /// # Ok::<(), larder::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn invalidate<'a>(&'a self, tags: impl IntoIterator<Item = &'a str>) -> Invalidate<'a, V> {
+        Invalidate::new(self, tags)
     }
 
     /// The keys of this namespace that have an entry, stale ones included, in no particular order; those of
@@ -453,12 +468,12 @@ impl<V: Counter> Cache<V> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn increment<'a>(&'a self, key: &'a str, by: i64) -> Increment<'a, V> {
-        Increment { write: self.write(), key, by: i128::from(by), existing: false }
+        Increment::new(self, key, i128::from(by))
     }
 
     /// Subtracts from the number of a key: see [`Cache::increment`].
     pub fn decrement<'a>(&'a self, key: &'a str, by: i64) -> Increment<'a, V> {
-        Increment { write: self.write(), key, by: -i128::from(by), existing: false }
+        Increment::new(self, key, -i128::from(by))
     }
 }
 
@@ -485,205 +500,4 @@ fn default_weigh<V: Any + Send + Sync>(
         let encoded = codec.as_ref().filter(|_| weighs).and_then(|codec| codec.encode(value, 0).ok());
         encoded.map_or(size_of::<V>(), |encoded| encoded.payload.len())
     })
-}
-
-/// What can be said about a write before it is awaited.
-struct Write<'a, V> {
-    cache: &'a Cache<V>,
-    options: EntryOptions,
-    tags: TagList<'a>,
-    etag: Option<&'a str>,
-    last_modified: Option<&'a str>,
-}
-
-impl<V: Any + Send + Sync> Write<'_, V> {
-    fn new_value(&self, value: Arc<V>) -> Result<NewValue> {
-        let options = self.options.or(&self.cache.door.options);
-        Ok(NewValue { value, options, extras: self.tags.extras(self.etag, self.last_modified)? })
-    }
-}
-
-impl<V> fmt::Debug for Write<'_, V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Write")
-            .field("cache", self.cache)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The options that every kind of write takes.
-macro_rules! write_options {
-    ($request:ident) => {
-        impl<'a, V> $request<'a, V> {
-            /// How long the entry is fresh; zero stores nothing.
-            pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
-                self.write.options.ttl = Some(ttl.into());
-                self
-            }
-
-            /// How long after that it may still be served when its loader fails.
-            pub fn grace(mut self, grace: Duration) -> Self {
-                self.write.options.grace = Some(grace);
-                self
-            }
-
-            /// What it can be invalidated by. A second call adds to the first.
-            pub fn tags(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
-                self.write.tags.extend(tags);
-                self
-            }
-
-            /// The validator of its source.
-            pub fn etag(mut self, etag: &'a str) -> Self {
-                self.write.etag = Some(etag);
-                self
-            }
-
-            /// When its source says that it was modified.
-            pub fn last_modified(mut self, last_modified: &'a str) -> Self {
-                self.write.last_modified = Some(last_modified);
-                self
-            }
-        }
-    };
-}
-
-/// A value about to be stored: see [`Cache::set`].
-#[derive(Debug)]
-#[must_use = "nothing is stored until it is awaited"]
-pub struct Set<'a, V> {
-    write: Write<'a, V>,
-    key: &'a str,
-    value: Arc<V>,
-}
-write_options!(Set);
-
-impl<'a, V: Any + Send + Sync> IntoFuture for Set<'a, V> {
-    type Output = Result<()>;
-    type IntoFuture = BoxFuture<'a, Result<()>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let cache = self.write.cache;
-            let now = cache.enter(self.key)?;
-            let new = self.write.new_value(self.value)?;
-            cache.core.set(&cache.door, self.key, new, now).await
-        })
-    }
-}
-
-/// A value about to be stored where there is none: see [`Cache::add`].
-#[derive(Debug)]
-#[must_use = "nothing is stored until it is awaited"]
-pub struct Add<'a, V> {
-    write: Write<'a, V>,
-    key: &'a str,
-    value: Arc<V>,
-}
-write_options!(Add);
-
-impl<'a, V: Any + Send + Sync> IntoFuture for Add<'a, V> {
-    type Output = Result<bool>;
-    type IntoFuture = BoxFuture<'a, Result<bool>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let cache = self.write.cache;
-            let now = cache.enter(self.key)?;
-            let new = self.write.new_value(self.value)?;
-            cache.core.add(&cache.door, self.key, new, now).await
-        })
-    }
-}
-
-/// Several values about to be stored: see [`Cache::set_many`].
-#[derive(Debug)]
-#[must_use = "nothing is stored until it is awaited"]
-pub struct SetMany<'a, V> {
-    write: Write<'a, V>,
-    values: Vec<(String, Arc<V>)>,
-}
-write_options!(SetMany);
-
-impl<'a, V: Any + Send + Sync> IntoFuture for SetMany<'a, V> {
-    type Output = Result<()>;
-    type IntoFuture = BoxFuture<'a, Result<()>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let cache = self.write.cache;
-            let keys: Vec<&str> = self.values.iter().map(|(key, _)| key.as_str()).collect();
-            let now = cache.enter_many(&keys)?;
-            let mut values = Vec::with_capacity(self.values.len());
-            for (key, value) in self.values {
-                values.push((key, self.write.new_value(value)?));
-            }
-            cache.core.set_many(&cache.door, values, now).await
-        })
-    }
-}
-
-/// A number about to be changed: see [`Cache::increment`].
-#[derive(Debug)]
-#[must_use = "nothing is counted until it is awaited"]
-pub struct Increment<'a, V> {
-    write: Write<'a, V>,
-    key: &'a str,
-    by: i128,
-    existing: bool,
-}
-write_options!(Increment);
-
-impl<V> Increment<'_, V> {
-    /// Fails with [`ErrorKind::Counter`] where there is no number yet, in place of counting from zero.
-    pub fn existing(mut self) -> Self {
-        self.existing = true;
-        self
-    }
-}
-
-impl<'a, V: Counter> IntoFuture for Increment<'a, V> {
-    type Output = Result<V>;
-    type IntoFuture = BoxFuture<'a, Result<V>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let Self { write, key, by, existing } = self;
-            let cache = write.cache;
-            let now = cache.enter(key)?;
-            let new = write.new_value(Arc::new(V::ZERO))?;
-            let mut sum = V::ZERO;
-            let mut count = |found: Option<Found<'_>>| {
-                let (number, meta) = match found {
-                    Some(found) if found.freshness == Freshness::Fresh => {
-                        (*typed::<V>(found.value()?)?, found.meta.clone())
-                    }
-                    _ if existing => return Err(no_counter(key)),
-                    _ => (V::ZERO, new.meta(Stamp::ZERO, now)),
-                };
-                sum = number.plus(by).ok_or_else(|| overflow::<V>(key, by))?;
-                let stores_nothing = meta.born == Stamp::ZERO && new.options.ttl_or_default().is_zero();
-                Ok(if stores_nothing { Change::Remove } else { counted(sum, meta) })
-            };
-            cache.core.update(&cache.door, key, now, &mut count).await?;
-            Ok(sum)
-        })
-    }
-}
-
-fn counted<V: Counter>(sum: V, meta: Meta) -> Change {
-    Change::Put(Entry { value: Arc::new(sum), meta })
-}
-
-fn no_counter(key: &str) -> Error {
-    Error::new(ErrorKind::Counter, format!("there is no number under key {key:?} to count on"))
-}
-
-fn overflow<V>(key: &str, by: i128) -> Error {
-    let message = format!(
-        "adding {by} to the number of key {key:?} leaves the range of {}",
-        std::any::type_name::<V>()
-    );
-    Error::new(ErrorKind::Counter, message)
 }

@@ -1,0 +1,69 @@
+//! Flags that several commands share.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, value_parser};
+
+use super::units;
+
+/// `KEY`.
+pub(super) fn key() -> Arg {
+    Arg::new("key").value_name("KEY").help("The key").required(true)
+}
+
+/// `--ttl`.
+pub(super) fn ttl() -> Arg {
+    Arg::new("ttl").short('t').long("ttl").value_name("DURATION").value_parser(units::ttl)
+}
+
+/// `--store`.
+pub(super) fn store() -> Arg {
+    Arg::new("store")
+        .short('s')
+        .long("store")
+        .value_name("URL")
+        .help("Where it is stored, e.g. sqlite:cache.db, file:cache-folder [default: LARDER_STORE, or your cache folder]")
+        .long_help(
+            "Where it is stored: sqlite:PATH, file:FOLDER, or any other URL that this build has a driver for. \
+             Default: the environment variable LARDER_STORE, or a SQLite file in the folder larder of \
+             your cache folder.",
+        )
+}
+
+/// `--store`, `--config` and `--cache`.
+pub(super) fn store_flags() -> [Arg; 3] {
+    [
+        store().conflicts_with_all(["config", "cache"]),
+        Arg::new("config")
+            .short('c')
+            .long("config")
+            .value_name("FILE")
+            .help("A configuration file that names caches [default: LARDER_CONFIG]")
+            .value_parser(value_parser!(PathBuf)),
+        Arg::new("cache")
+            .long("cache")
+            .value_name("NAME")
+            .help("Which cache of the configuration [default: LARDER_CACHE, or the default cache]"),
+    ]
+}
+
+/// `--namespace`.
+pub(super) fn namespace() -> Arg {
+    Arg::new("namespace")
+        .long("namespace")
+        .value_name("NAMESPACE")
+        .help("Only in this namespace; a/b is b inside a")
+}
+
+/// `--prefix`.
+pub(super) fn prefix() -> Arg {
+    Arg::new("prefix")
+        .long("prefix")
+        .value_name("PREFIX")
+        .help("What all keys in the store begin with [default: larder, or the configuration's]")
+}
+
+/// `--json`.
+pub(super) fn json() -> Arg {
+    Arg::new("json").long("json").help("Print JSON").action(ArgAction::SetTrue)
+}

@@ -1,0 +1,278 @@
+//! What was typed, and what it means here: after a look at the environment, the working directory and, if
+//! asked, standard input.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use larder::time::{Ttl, minutes};
+
+use super::low::{LowArgs, LowRun, LowTarget, Operation};
+use crate::cmd::run::identity::Identity;
+use crate::failure::Failure;
+
+/// How long `larder run` keeps output, unless told otherwise: long enough to be of use, short enough that
+/// nobody works all day with yesterday's output because of a forgotten flag.
+const RUN_TTL: Ttl = Ttl::For(minutes(10));
+/// The largest output that `larder run` keeps, unless told otherwise, in bytes.
+const RUN_OUTPUT_MAX: u64 = 64 << 20;
+/// What the keys of every store begin with, unless told otherwise.
+pub(crate) const PREFIX: &str = "larder";
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum HiArgs {
+    /// `larder run`.
+    Run(HiRun),
+    /// A command over a store.
+    Store(Target, Operation),
+    /// `larder check`.
+    Check {
+        /// The configuration file.
+        file: PathBuf,
+        /// Whether to try its stores.
+        connect: bool,
+        /// Whether to print JSON.
+        json: bool,
+    },
+    /// `larder completions`, with the shell's name.
+    Completions(String),
+    /// `larder man`.
+    Man,
+}
+
+/// What `larder run` is to do.
+#[derive(Debug)]
+pub(crate) struct HiRun {
+    /// The program and its arguments; never empty.
+    pub(crate) command: Vec<OsString>,
+    /// What makes this invocation the same as another one.
+    pub(crate) identity: Identity,
+    /// What the command reads; `None`: whatever larder itself would.
+    pub(crate) stdin: Option<Bytes>,
+    /// How long its output is good for.
+    pub(crate) ttl: Ttl,
+    /// How old the output may be at most that is given back; `None`: as old as it was stored for.
+    pub(crate) age_max: Option<Duration>,
+    pub(crate) keep_failures: bool,
+    pub(crate) force: bool,
+    pub(crate) dry_run: bool,
+    /// In bytes.
+    pub(crate) output_max: u64,
+    pub(crate) place: Place,
+    /// The folder of the locks; `None` if the user has no cache folder.
+    pub(crate) locks: Option<PathBuf>,
+    pub(crate) verbose: bool,
+}
+
+/// Which cache, and how to print.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) place: Place,
+    /// The names of nested namespaces, outermost first.
+    pub(crate) namespace: Vec<String>,
+    pub(crate) prefix: Option<String>,
+    pub(crate) json: bool,
+}
+
+/// Where a cache is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// What a URL names.
+    Url(String),
+    /// A cache of a configuration file; `None` is its default one.
+    Config { file: PathBuf, cache: Option<String> },
+    /// This file in the user's cache folder, which is created if need be.
+    Default(PathBuf),
+    /// Nothing was said, and the user has no cache folder.
+    Nowhere,
+}
+
+impl Place {
+    /// What to call it in a message: passwords and parameters of a URL are left out.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Url(url) => mask(url),
+            Self::Config { file, cache: Some(cache) } => format!("{cache} of {}", file.display()),
+            Self::Config { file, cache: None } => file.display().to_string(),
+            Self::Default(file) => file.display().to_string(),
+            Self::Nowhere => "no store".to_owned(),
+        }
+    }
+}
+
+/// A URL without what may be secret: user, password and parameters.
+fn mask(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (authority, path) = match path.rsplit_once('@') {
+        // A password with a slash in it: everything up to the last @ may be part of it.
+        Some((_, after)) => (after.split('/').next().unwrap_or_default(), ""),
+        None => (authority.rsplit_once('@').map_or(authority, |(_, host)| host), path),
+    };
+    match path {
+        "" => format!("{scheme}://{authority}"),
+        path => format!("{scheme}://{authority}/{path}"),
+    }
+}
+
+impl HiArgs {
+    /// Looks at the world.
+    ///
+    /// # Errors
+    /// What was typed makes no sense here, or standard input or the working directory cannot be read.
+    pub(crate) fn from_low(low: LowArgs) -> Result<Self, Failure> {
+        Ok(match low {
+            LowArgs::Run(low) => Self::Run(HiRun::from_low(low)?),
+            LowArgs::Store(low, operation) => Self::Store(Target::from_low(low)?, operation),
+            LowArgs::Check { file, connect, json } => {
+                let file =
+                    file.or_else(|| variable("LARDER_CONFIG").map(PathBuf::from)).ok_or_else(|| {
+                        Failure::usage(
+                            "there is nothing to check: name a configuration file, or set LARDER_CONFIG",
+                        )
+                    })?;
+                Self::Check { file, connect, json }
+            }
+            LowArgs::Completions(shell) => Self::Completions(shell),
+            LowArgs::Man => Self::Man,
+        })
+    }
+}
+
+impl HiRun {
+    fn from_low(low: LowRun) -> Result<Self, Failure> {
+        let stdin = if low.stdin { Some(read_stdin()?) } else { None };
+        let identity = match &low.key {
+            Some(key) => Identity::of_key(key),
+            None => {
+                let cwd = match low.cwd {
+                    true => Some(env::current_dir().map_err(|error| {
+                        Failure::run(format!("cannot tell the working directory: {error}"))
+                    })?),
+                    false => None,
+                };
+                let env = low.env.into_iter().map(|name| {
+                    let value = if name.is_empty() { None } else { env::var_os(&name) };
+                    (name, value)
+                });
+                Identity::of_command(&low.command, cwd.as_deref(), env.collect(), stdin.as_deref())
+            }
+        };
+        let folder = cache_folder();
+        let place = match (low.store.or(text_variable("LARDER_STORE")?), &folder) {
+            (Some(url), _) => Place::Url(url),
+            (None, Some(folder)) => Place::Default(folder.join("run.db")),
+            (None, None) => Place::Nowhere,
+        };
+        Ok(Self {
+            command: low.command,
+            identity,
+            stdin,
+            ttl: low.ttl.unwrap_or(RUN_TTL),
+            age_max: match low.ttl {
+                Some(Ttl::For(ttl)) => Some(ttl),
+                Some(Ttl::Forever) | None => None,
+            },
+            keep_failures: low.keep_failures,
+            force: low.force,
+            dry_run: low.dry_run,
+            output_max: low.max_output.unwrap_or(RUN_OUTPUT_MAX),
+            place,
+            locks: folder.map(|folder| folder.join("locks")),
+            verbose: low.verbose,
+        })
+    }
+}
+
+impl Target {
+    fn from_low(low: LowTarget) -> Result<Self, Failure> {
+        let cache = match low.cache {
+            Some(cache) => Some(cache),
+            None if low.store.is_some() => None,
+            None => text_variable("LARDER_CACHE")?,
+        };
+        let config = |file: PathBuf| Place::Config { file, cache: cache.clone() };
+        let place = match (low.store, low.config) {
+            (Some(url), _) => Place::Url(url),
+            (None, Some(file)) => config(file),
+            (None, None) => match (text_variable("LARDER_STORE")?, variable("LARDER_CONFIG")) {
+                // Whoever names a cache means a configuration.
+                (_, Some(file)) if cache.is_some() => config(file.into()),
+                (None, Some(file)) => config(file.into()),
+                (_, None) if cache.is_some() => {
+                    return Err(Failure::usage(
+                        "a cache was named, but no configuration that has it: add --config FILE, or set \
+                         LARDER_CONFIG",
+                    ));
+                }
+                (Some(url), _) => Place::Url(url),
+                (None, None) => {
+                    cache_folder().map_or(Place::Nowhere, |folder| Place::Default(folder.join("store.db")))
+                }
+            },
+        };
+        let namespace = match low.namespace {
+            Some(path) => path.split('/').map(str::to_owned).collect(),
+            None => Vec::new(),
+        };
+        if namespace.iter().any(String::is_empty) {
+            return Err(Failure::usage("a namespace has an empty name; it looks like app or app/users"));
+        }
+        Ok(Self { place, namespace, prefix: low.prefix, json: low.json })
+    }
+}
+
+/// An environment variable that is set to something.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// An environment variable that has to be text.
+fn text_variable(name: &str) -> Result<Option<String>, Failure> {
+    let text = variable(name).map(OsString::into_string).transpose();
+    text.map_err(|_| Failure::usage(format!("the environment variable {name} is not UTF-8")))
+}
+
+/// Larder's folder in the user's cache folder; `None` if there is no way to tell.
+fn cache_folder() -> Option<PathBuf> {
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let folder = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(CACHES)))?;
+    Some(Path::join(&folder, OsStr::new("larder")))
+}
+
+#[cfg(target_os = "macos")]
+const CACHES: &str = "Library/Caches";
+#[cfg(not(target_os = "macos"))]
+const CACHES: &str = ".cache";
+
+fn read_stdin() -> Result<Bytes, Failure> {
+    let mut input = Vec::new();
+    io::stdin()
+        .lock()
+        .read_to_end(&mut input)
+        .map_err(|error| Failure::run(format!("cannot read standard input: {error}")))?;
+    Ok(input.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_masked_url_shows_no_secret() {
+        for (url, masked) in [
+            ("sqlite:a/b.db?key=s3cret", "sqlite:a/b.db"),
+            ("redis://u:s3cret@host:1/2", "redis://host:1/2"),
+            ("redis://u:s3/cr@et@host:1/2", "redis://host:1"),
+            ("redis://u:s3cret@host", "redis://host"),
+            ("redis://host/2", "redis://host/2"),
+        ] {
+            assert_eq!(mask(url), masked);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What was typed, no more: nothing here looks at the environment, at files or at a terminal.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use larder::time::Ttl;
+
+/// What was typed.
+#[derive(Debug)]
+pub(crate) enum LowArgs {
+    /// `larder run`.
+    Run(LowRun),
+    /// A command over a store.
+    Store(LowTarget, Operation),
+    /// `larder check`.
+    Check {
+        /// The configuration file.
+        file: Option<PathBuf>,
+        /// Whether to try its stores.
+        connect: bool,
+        /// Whether to print JSON.
+        json: bool,
+    },
+    /// `larder completions`, with the shell's name.
+    Completions(String),
+    /// `larder man`.
+    Man,
+}
+
+/// The flags of `larder run`.
+#[derive(Debug)]
+pub(crate) struct LowRun {
+    pub(crate) command: Vec<OsString>,
+    pub(crate) ttl: Option<Ttl>,
+    pub(crate) key: Option<OsString>,
+    pub(crate) cwd: bool,
+    pub(crate) env: Vec<OsString>,
+    pub(crate) stdin: bool,
+    pub(crate) keep_failures: bool,
+    pub(crate) force: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) max_output: Option<u64>,
+    pub(crate) store: Option<String>,
+    pub(crate) verbose: bool,
+}
+
+/// The flags that say which cache is meant, and how to print.
+#[derive(Debug)]
+pub(crate) struct LowTarget {
+    pub(crate) store: Option<String>,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) cache: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) prefix: Option<String>,
+    pub(crate) json: bool,
+}
+
+/// What to do with a cache.
+#[derive(Debug)]
+pub(crate) enum Operation {
+    Get {
+        key: String,
+        raw: bool,
+    },
+    Set {
+        key: String,
+        value: Source,
+        ttl: Option<Ttl>,
+        grace: Option<Duration>,
+        tags: Vec<String>,
+        if_absent: bool,
+    },
+    Delete {
+        keys: Vec<String>,
+    },
+    Expire {
+        key: String,
+    },
+    Touch {
+        key: String,
+        ttl: Ttl,
+    },
+    Incr {
+        key: String,
+        by: i64,
+        existing: bool,
+    },
+    Keys {
+        prefix: String,
+    },
+    Clear {
+        yes: bool,
+    },
+    Stats,
+    Prune,
+}
+
+/// Where a value comes from.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It was typed.
+    Typed(OsString),
+    /// It is what a file holds.
+    File(PathBuf),
+    /// It is standard input.
+    Stdin,
+}
+
+impl Source {
+    /// The meaning of a typed `VALUE`: `@FILE`, `-`, `@@x` for `@x`, or itself.
+    fn parse(typed: Option<OsString>) -> Self {
+        use std::os::unix::ffi::{OsStrExt, OsStringExt};
+        let Some(typed) = typed else { return Self::Stdin };
+        match typed.as_bytes() {
+            b"-" => Self::Stdin,
+            [b'@', rest @ ..] if rest.starts_with(b"@") => Self::Typed(OsString::from_vec(rest.to_vec())),
+            [b'@', path @ ..] => Self::File(PathBuf::from(OsString::from_vec(path.to_vec()))),
+            _ => Self::Typed(typed),
+        }
+    }
+}
+
+impl LowArgs {
+    /// Reads the matches of the table in [`super::command`].
+    pub(crate) fn from_matches(matches: &mut ArgMatches) -> Option<Self> {
+        let (name, mut matches) = matches.remove_subcommand()?;
+        let low = match name.as_str() {
+            "run" => Self::Run(LowRun::from_matches(&mut matches)),
+            "check" => Self::Check {
+                file: matches.remove_one("file"),
+                connect: matches.get_flag("connect"),
+                json: matches.get_flag("json"),
+            },
+            "completions" => Self::Completions(matches.remove_one("shell")?),
+            "man" => Self::Man,
+            name => {
+                let operation = Operation::from_matches(name, &mut matches)?;
+                Self::Store(LowTarget::from_matches(&mut matches), operation)
+            }
+        };
+        Some(low)
+    }
+}
+
+impl LowRun {
+    fn from_matches(matches: &mut ArgMatches) -> Self {
+        Self {
+            command: many(matches, "command"),
+            ttl: matches.remove_one("ttl"),
+            key: matches.remove_one("key"),
+            cwd: matches.get_flag("cwd"),
+            env: many(matches, "env"),
+            stdin: matches.get_flag("stdin"),
+            keep_failures: matches.get_flag("keep-failures"),
+            force: matches.get_flag("force"),
+            dry_run: matches.get_flag("dry-run"),
+            max_output: matches.remove_one("max-output"),
+            store: matches.remove_one("store"),
+            verbose: matches.get_flag("verbose"),
+        }
+    }
+}
+
+impl LowTarget {
+    fn from_matches(matches: &mut ArgMatches) -> Self {
+        Self {
+            store: matches.remove_one("store"),
+            config: matches.remove_one("config"),
+            cache: matches.remove_one("cache"),
+            namespace: matches.remove_one("namespace"),
+            prefix: matches.remove_one("prefix"),
+            json: matches.get_flag("json"),
+        }
+    }
+}
+
+impl Operation {
+    /// `None` only for a name that is not in the table.
+    fn from_matches(name: &str, matches: &mut ArgMatches) -> Option<Self> {
+        Some(match name {
+            "get" => Self::Get { key: matches.remove_one("key")?, raw: matches.get_flag("raw") },
+            "set" => Self::Set {
+                key: matches.remove_one("key")?,
+                value: Source::parse(matches.remove_one("value")),
+                ttl: matches.remove_one("ttl"),
+                grace: matches.remove_one("grace"),
+                tags: many(matches, "tag"),
+                if_absent: matches.get_flag("if-absent"),
+            },
+            "delete" => Self::Delete { keys: many(matches, "key") },
+            "expire" => Self::Expire { key: matches.remove_one("key")? },
+            "touch" => Self::Touch { key: matches.remove_one("key")?, ttl: matches.remove_one("ttl")? },
+            "incr" => Self::Incr {
+                key: matches.remove_one("key")?,
+                by: matches.remove_one("by").unwrap_or(1),
+                existing: matches.get_flag("existing"),
+            },
+            "keys" => Self::Keys { prefix: matches.remove_one("key-prefix").unwrap_or_default() },
+            "clear" => Self::Clear { yes: matches.get_flag("yes") },
+            "stats" => Self::Stats,
+            "prune" => Self::Prune,
+            _ => return None,
+        })
+    }
+}
+
+fn many<T: Clone + Send + Sync + 'static>(matches: &mut ArgMatches, id: &str) -> Vec<T> {
+    matches.remove_many(id).map(Iterator::collect).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<LowArgs, clap::Error> {
+        let mut matches =
+            super::super::command().try_get_matches_from(std::iter::once(&"larder").chain(line))?;
+        Ok(LowArgs::from_matches(&mut matches).unwrap())
+    }
+
+    fn run(line: &[&str]) -> LowRun {
+        match parse(line).unwrap() {
+            LowArgs::Run(run) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_after_the_command_belong_to_the_command() {
+        for line in [
+            ["run", "-f", "--", "ls", "-f", "--ttl", "x", "--"],
+            ["run", "-f", "ls", "-f", "--ttl", "x", "--", ""].map(|word| word),
+        ] {
+            let run = run(&line);
+            assert!(run.force && run.ttl.is_none());
+            assert_eq!(run.command.first().unwrap(), "ls");
+            assert_eq!(run.command.get(1).unwrap(), "-f");
+            assert!(run.command.contains(&"--".into()));
+        }
+    }
+
+    #[test]
+    fn a_mistyped_flag_is_not_taken_for_the_command() {
+        assert!(parse(&["run", "--tll", "5m", "--", "ls"]).is_err());
+        assert!(parse(&["run", "--ttl", "5", "--", "ls"]).is_err());
+        assert!(parse(&["run"]).is_err());
+        assert!(parse(&["run", "--key", "k", "--cwd", "--", "ls"]).is_err());
+    }
+
+    #[test]
+    fn every_operation_of_the_table_is_read() {
+        for line in [
+            &["get", "k"][..],
+            &["set", "k", "v"],
+            &["delete", "k", "l"],
+            &["expire", "k"],
+            &["touch", "k", "--ttl", "1m"],
+            &["incr", "k", "-3"],
+            &["keys"],
+            &["clear"],
+            &["stats"],
+            &["prune"],
+        ] {
+            assert!(matches!(parse(line).unwrap(), LowArgs::Store(..)), "{line:?}");
+        }
+        assert!(matches!(parse(&["check"]).unwrap(), LowArgs::Check { .. }));
+        assert!(matches!(parse(&["completions", "zsh"]).unwrap(), LowArgs::Completions(_)));
+        assert!(matches!(parse(&["man"]).unwrap(), LowArgs::Man));
+    }
+
+    #[test]
+    fn a_value_is_typed_read_from_a_file_or_from_standard_input() {
+        let source = |typed: &str| Source::parse(Some(typed.into()));
+        assert_eq!(Source::parse(None), Source::Stdin);
+        assert_eq!(source("-"), Source::Stdin);
+        assert_eq!(source("@a/b"), Source::File("a/b".into()));
+        assert_eq!(source("@@a"), Source::Typed("@a".into()));
+        assert_eq!(source(""), Source::Typed("".into()));
+        assert_eq!(source("-5"), Source::Typed("-5".into()));
+    }
+}

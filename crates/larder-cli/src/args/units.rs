@@ -1,0 +1,58 @@
+//! Durations and sizes as people type them: the same as in a configuration.
+
+use std::time::Duration;
+
+use larder::config::{parse_duration, parse_size, parse_ttl};
+use larder::time::Ttl;
+
+/// A duration such as `30s`, `10m` or `1h30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.message().to_owned())
+}
+
+/// A duration, or `forever`.
+pub(crate) fn ttl(text: &str) -> Result<Ttl, String> {
+    parse_ttl(text).map_err(|error| error.message().to_owned())
+}
+
+/// A number of bytes such as `500`, `500kB` or `64MiB`.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).map_err(|error| error.message().to_owned())
+}
+
+/// A duration for people: its two largest units.
+pub(crate) fn words(duration: Duration) -> String {
+    let mut rest = duration.as_secs();
+    if rest == 0 {
+        return format!("{}ms", duration.as_millis());
+    }
+    let mut words = Vec::new();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if rest >= length {
+            words.push(format!("{}{unit}", rest / length));
+            rest %= length;
+        }
+    }
+    words.truncate(2);
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_in_words_that_help() {
+        assert_eq!(ttl("1h30m").unwrap(), Ttl::For(Duration::from_secs(5_400)));
+        assert!(ttl("10").unwrap_err().contains("10s"));
+        assert!(duration("-1s").unwrap_err().contains("negative"));
+        assert!(size("x").is_err());
+    }
+
+    #[test]
+    fn words_are_the_two_largest_units() {
+        assert_eq!(words(Duration::from_millis(3_723_004)), "1h 2m");
+        assert_eq!(words(Duration::from_millis(90_061_000)), "1d 1h");
+        assert_eq!(words(Duration::from_millis(42)), "42ms");
+    }
+}

@@ -1,0 +1,60 @@
+//! `larder check`.
+
+use std::path::Path;
+
+use larder::config::{Config, StackConfig};
+use serde_json::json;
+
+use super::print_json;
+use crate::failure::{FAILED, FOUND, Outcome};
+use crate::output::{escape, print_bytes, print_line};
+use crate::progress::Progress;
+use crate::store::registry;
+
+/// Says what a configuration means and, if asked, whether its stores can be reached.
+pub(crate) async fn check(file: &Path, connect: bool, json: bool) -> Outcome {
+    let config = Config::load(file)?;
+    if json {
+        for line in config.explain(&registry())? {
+            print_json([
+                ("cache", json!(line.stack)),
+                ("option", json!(line.option)),
+                ("value", json!(line.value)),
+                ("origin", json!(line.origin.to_string())),
+            ])?;
+        }
+    } else {
+        print_bytes(config.describe(&registry())?.as_bytes())?;
+    }
+    if !connect {
+        return Ok(FOUND);
+    }
+    let mut status = FOUND;
+    for (name, stack) in &config.stacks {
+        let error = Progress::new("connecting").watch(reach(stack)).await.err();
+        if error.is_some() {
+            status = FAILED;
+        }
+        let error = error.map(|error| error.to_string());
+        if json {
+            print_json([
+                ("cache", json!(name)),
+                ("reached", json!(error.is_none())),
+                ("error", json!(error)),
+            ])?;
+        } else {
+            let outcome = error.map_or("reached".to_owned(), |error| escape(&error).into_owned());
+            print_line(format_args!("{}: {outcome}", escape(name)))?;
+        }
+    }
+    Ok(status)
+}
+
+/// Opens the store of a cache and asks it for a sign of life.
+async fn reach(stack: &StackConfig) -> larder::Result<()> {
+    let Some(store) = &stack.l2 else { return Ok(()) };
+    let driver = registry().open(store).await?;
+    let reached = driver.ping().await;
+    let closed = driver.close().await;
+    reached.and(closed)
+}

@@ -1,0 +1,67 @@
+//! One file per command. Each takes what it was told and returns an exit status; none of them reads flags or
+//! leaves the process.
+
+pub(crate) mod check;
+mod clear;
+mod counter;
+pub(crate) mod generate;
+mod get;
+mod keys;
+mod prune;
+pub(crate) mod run;
+mod set;
+mod stats;
+mod remove;
+
+use serde_json::{Map, Value};
+
+use crate::args::high::Target;
+use crate::args::low::Operation;
+use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
+use crate::output::print_line;
+use crate::store::Store;
+
+/// Opens the store, does one thing to it, and closes it.
+pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
+    if let Operation::Clear { yes } = operation {
+        // Asked before anything is opened, let alone created.
+        clear::confirm(&target, yes)?;
+    }
+    // Read before the store is opened: it may take as long as somebody types.
+    let value = match &operation {
+        Operation::Set { value, .. } => set::read(value)?,
+        _ => bytes::Bytes::new(),
+    };
+    let store = Store::open(&target).await?;
+    let json = target.json;
+    let outcome = match operation {
+        Operation::Get { key, raw } => get::get(&store, &key, raw, json).await,
+        Operation::Set { key, value: _, ttl, grace, tags, if_absent } => {
+            set::set(&store, &key, value, crate::store::Writing { ttl, grace, tags }, if_absent, json).await
+        }
+        Operation::Delete { keys } => remove::delete(&store, &keys, json).await,
+        Operation::Expire { key } => remove::expire(&store, &key, json).await,
+        Operation::Touch { key, ttl } => remove::touch(&store, &key, ttl, json).await,
+        Operation::Incr { key, by, existing } => counter::incr(&store, &key, by, existing, json).await,
+        Operation::Keys { prefix } => keys::keys(&store, &prefix, json).await,
+        Operation::Clear { .. } => clear::clear(&store, json).await,
+        Operation::Stats => stats::stats(&store, json).await,
+        Operation::Prune => prune::prune(&store, json).await,
+    };
+    let closed = store.close().await;
+    let status = outcome?;
+    closed?;
+    Ok(status)
+}
+
+/// The exit status of something that was there or not.
+fn found(found: bool) -> u8 {
+    if found { FOUND } else { NOT_FOUND }
+}
+
+/// Prints one JSON object on one line.
+fn print_json<const N: usize>(fields: [(&str, Value); N]) -> Result<(), Failure> {
+    let object: Map<String, Value> =
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    print_line(Value::Object(object))
+}

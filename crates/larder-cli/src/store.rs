@@ -1,0 +1,372 @@
+//! The one door from the commands to the library: opens whatever store was named, and speaks to it in bytes.
+//!
+//! A process that does one thing gains nothing from a memory tier, so there is none: what another process
+//! wrote is what is seen.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
+use larder::codec::{Codec, CodecName, Json, MessagePack, Opaque};
+use larder::config::{Config, MemoryConfig, Origin, Registry, Setting, StackConfig, StoreConfig};
+use larder::driver::Driver;
+use larder::driver::sqlite::{SqliteDriver, SqliteOptions};
+use larder::entry::Freshness;
+use larder::entry::wire::{CodecId, Head, Kind};
+use larder::key::KeySpace;
+use larder::time::{Clock, Stamp, SystemClock, Timestamp, Ttl, seconds};
+use larder::{BoxError, Cache, Error, ErrorKind, Result, Stack};
+
+use crate::args::high::{PREFIX, Place, Target};
+use crate::failure::Failure;
+use crate::output::escape;
+
+/// How long an operator waits for one answer of a store.
+const DEADLINE: Duration = seconds(30);
+/// The namespace of what `larder run` keeps.
+const RUN_NAMESPACE: &str = "run";
+
+/// A cache in a store, in one namespace.
+#[derive(Debug)]
+pub(crate) struct Store {
+    stack: Stack,
+    cache: Cache<Opaque>,
+    namespace: Vec<String>,
+    keys: KeySpace,
+    /// What values are encoded with that are written: what `get` prints, `set` takes.
+    codec: CodecId,
+}
+
+/// An entry that was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its encoded value.
+    pub(crate) value: Bytes,
+    /// What it is encoded with.
+    pub(crate) codec: CodecId,
+    pub(crate) age: Duration,
+    /// `None` is forever.
+    pub(crate) ttl_left: Option<Duration>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) stamp: Stamp,
+}
+
+/// How a value is stored; `None` leaves it to the cache.
+#[derive(Debug, Default)]
+pub(crate) struct Writing {
+    pub(crate) ttl: Option<Ttl>,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) tags: Vec<String>,
+}
+
+/// What is stored, counted by what may be done with it.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) live: u64,
+    pub(crate) stale: u64,
+    pub(crate) expired: u64,
+    pub(crate) tombstones: u64,
+    /// Not written by larder, or by a version that this one does not know.
+    pub(crate) unreadable: u64,
+    /// The age of the oldest that is live or stale.
+    pub(crate) oldest: Option<Duration>,
+    pub(crate) newest: Option<Duration>,
+}
+
+impl Store {
+    /// The store of `larder run`, for values of up to so many bytes.
+    pub(crate) async fn open_for_run(place: &Place) -> Result<Self, Failure> {
+        let driver = open_place(place).await?;
+        // Output has its own limit, `--max-output`; this one must not be smaller.
+        let stack = Stack::builder("run").store(driver).prefix(PREFIX).value_bytes_max(u64::MAX).build()?;
+        Ok(Self::new(stack, PREFIX, &[RUN_NAMESPACE.to_owned()], CodecId::BYTES)?)
+    }
+
+    /// The cache that the user named.
+    pub(crate) async fn open(target: &Target) -> Result<Self, Failure> {
+        let Place::Config { file, cache } = &target.place else {
+            let driver = open_place(&target.place).await?;
+            let prefix = target.prefix.as_deref().unwrap_or(PREFIX);
+            let stack = Stack::builder("cli").store(driver).prefix(prefix).deadline(DEADLINE).build()?;
+            return Ok(Self::new(stack, prefix, &target.namespace, CodecId::BYTES)?);
+        };
+        let config = Config::load(file)?;
+        let (name, config) = choose(&config, cache.as_deref(), file)?;
+        let prefix = match (&target.prefix, &config.prefix) {
+            (Some(prefix), _) => prefix.clone(),
+            (None, Some(prefix)) => prefix.value.clone(),
+            (None, None) => name.to_owned(),
+        };
+        let (stack, codec) = configured(name, config, &prefix).await?;
+        Ok(Self::new(stack, &prefix, &target.namespace, codec)?)
+    }
+
+    fn new(stack: Stack, prefix: &str, namespace: &[String], codec: CodecId) -> Result<Self> {
+        let mut cache = stack.opaque_cache()?;
+        let mut keys = KeySpace::new(prefix)?;
+        for name in namespace {
+            cache = cache.namespace(name)?;
+            keys = keys.child(name)?;
+        }
+        Ok(Self { stack, cache, namespace: namespace.to_vec(), keys, codec })
+    }
+
+    /// The fresh entry of a key.
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Found>> {
+        let entry = self.cache.entry(key).await?;
+        Ok(entry.filter(|entry| entry.state == Freshness::Fresh).map(|entry| Found {
+            value: entry.value.payload.clone(),
+            codec: entry.value.codec,
+            age: entry.age,
+            ttl_left: entry.ttl_left,
+            tags: entry.tags.iter().map(ToString::to_string).collect(),
+            stamp: entry.stamp,
+        }))
+    }
+
+    /// Keeps what a command printed.
+    pub(crate) async fn keep(&self, key: &str, value: Bytes, ttl: Ttl) -> Result<()> {
+        self.cache.set(key, self.opaque(value)?).ttl(ttl).await
+    }
+
+    /// Stores a value.
+    pub(crate) async fn set(&self, key: &str, value: Bytes, writing: &Writing) -> Result<()> {
+        let mut set = self.cache.set(key, self.opaque(value)?).tags(writing.tags.iter().map(String::as_str));
+        if let Some(ttl) = writing.ttl {
+            set = set.ttl(ttl);
+        }
+        if let Some(grace) = writing.grace {
+            set = set.grace(grace);
+        }
+        set.await
+    }
+
+    /// Stores a value where there is none.
+    pub(crate) async fn add(&self, key: &str, value: Bytes, writing: &Writing) -> Result<bool> {
+        let mut add = self.cache.add(key, self.opaque(value)?).tags(writing.tags.iter().map(String::as_str));
+        if let Some(ttl) = writing.ttl {
+            add = add.ttl(ttl);
+        }
+        if let Some(grace) = writing.grace {
+            add = add.grace(grace);
+        }
+        add.await
+    }
+
+    fn opaque(&self, payload: Bytes) -> Result<Opaque> {
+        if self.codec == CodecId::JSON
+            && let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&payload)
+        {
+            let message = "the cache is configured to hold JSON, which the value is not";
+            return Err(Error::from_source(ErrorKind::Encode, message, error));
+        }
+        Ok(Opaque { codec: self.codec, schema: 0, payload })
+    }
+
+    /// Deletes keys. Returns how many there were.
+    pub(crate) async fn delete(&self, keys: &[String]) -> Result<u64> {
+        self.cache.delete_many(keys).await
+    }
+
+    /// Makes an entry stale.
+    pub(crate) async fn expire(&self, key: &str) -> Result<bool> {
+        self.cache.expire(key).await
+    }
+
+    /// Gives an entry a new TTL.
+    pub(crate) async fn touch(&self, key: &str, ttl: Ttl) -> Result<bool> {
+        self.cache.touch(key, ttl).await
+    }
+
+    /// Adds to a number; `None` if it has to be there and is not.
+    pub(crate) async fn increment(&self, key: &str, by: i64, existing: bool) -> Result<Option<i64>> {
+        let there = self.cache.entry(key).await?.filter(|entry| entry.state == Freshness::Fresh);
+        // A number stays in the form that whoever wrote it reads.
+        let numbers = match there.map_or(self.codec, |entry| entry.value.codec) {
+            CodecId::JSON => self.numbers(Json),
+            CodecId::MESSAGEPACK => self.numbers(MessagePack),
+            _ => self.numbers(Digits),
+        }?;
+        let mut increment = numbers.increment(key, by).ttl(Ttl::Forever);
+        if existing {
+            increment = increment.existing();
+        }
+        match increment.await {
+            Err(error) if existing && error.kind() == ErrorKind::Counter && !self.cache.has(key).await? => {
+                Ok(None)
+            }
+            sum => sum.map(Some),
+        }
+    }
+
+    fn numbers(&self, codec: impl Codec<i64>) -> Result<Cache<i64>> {
+        let mut numbers = self.stack.cache_with::<i64>(codec);
+        for name in &self.namespace {
+            numbers = numbers.namespace(name)?;
+        }
+        Ok(numbers)
+    }
+
+    /// The keys of the namespace.
+    pub(crate) fn keys(&self) -> BoxStream<'_, Result<String>> {
+        self.cache.keys()
+    }
+
+    /// Deletes everything in the namespace and those inside it.
+    pub(crate) async fn clear(&self) -> Result<u64> {
+        self.cache.clear().await
+    }
+
+    /// Gives back the space of what has expired.
+    pub(crate) async fn prune(&self) -> Result<u64> {
+        self.stack.prune().await
+    }
+
+    /// Counts what is stored in the namespace and those inside it; calls `each` for each.
+    pub(crate) async fn tally(&self, mut each: impl FnMut()) -> Result<Tally> {
+        let mut tally = Tally::default();
+        let Some(driver) = self.stack.store() else { return Ok(tally) };
+        let now = SystemClock::default().now();
+        for prefix in self.keys.prefixes() {
+            let mut scan = driver.scan(&prefix);
+            while let Some(scanned) = scan.try_next().await? {
+                each();
+                tally.count(&scanned.head, now);
+            }
+        }
+        Ok(tally)
+    }
+
+    /// Waits for what is under way, and closes the store.
+    pub(crate) async fn close(self) -> Result<()> {
+        self.stack.close().await
+    }
+}
+
+impl Tally {
+    fn count(&mut self, head: &[u8], now: Timestamp) {
+        let head = match Head::peek(head) {
+            Ok(head) if head.kind == Kind::Entry => head,
+            Ok(head) if head.kind == Kind::Tombstone => {
+                self.tombstones += 1;
+                return;
+            }
+            // The marks of clears are nobody's entries.
+            Ok(_) => return,
+            Err(_) => {
+                self.unreadable += 1;
+                return;
+            }
+        };
+        let until = |end| now < end || end == Timestamp::FOREVER;
+        match (until(head.fresh_until), until(head.stale_until)) {
+            (true, _) => self.live += 1,
+            (false, true) => self.stale += 1,
+            (false, false) => {
+                self.expired += 1;
+                return;
+            }
+        }
+        let age = now.since(head.born.timestamp());
+        self.oldest = self.oldest.max(Some(age));
+        self.newest = Some(self.newest.map_or(age, |newest| newest.min(age)));
+    }
+}
+
+/// Numbers as a shell writes them, in values that have no codec.
+struct Digits;
+
+impl Codec<i64> for Digits {
+    fn id(&self) -> CodecId {
+        CodecId::BYTES
+    }
+
+    fn encode(&self, value: &i64) -> Result<Bytes, BoxError> {
+        Ok(value.to_string().into())
+    }
+
+    fn decode(&self, bytes: &Bytes) -> Result<i64, BoxError> {
+        // What `echo 5 | larder set n` stores ends with a line feed. The error must not show the value.
+        let text = std::str::from_utf8(bytes).map_err(|_| "not a whole number")?;
+        text.trim().parse().map_err(|_| "not a whole number, or too large".into())
+    }
+}
+
+/// The drivers of this build.
+pub(crate) fn registry() -> Registry {
+    Registry::compiled()
+}
+
+/// Opens the driver of a place that is no configuration.
+async fn open_place(place: &Place) -> Result<Arc<dyn Driver>, Failure> {
+    match place {
+        Place::Url(url) => Ok(registry().open(&StoreConfig::from_url(url, "--store")?).await?),
+        Place::Default(file) => {
+            if let Some(folder) = file.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+                    Failure::failed(format!("cannot create the folder {}: {error}", shown(folder)))
+                })?;
+            }
+            let mut options = SqliteOptions::new(file.as_path());
+            // One process that does one thing after the other.
+            options.readers = 1;
+            Ok(Arc::new(SqliteDriver::open(options).await?))
+        }
+        Place::Config { .. } | Place::Nowhere => Err(Failure::usage(
+            "there is no place for a store: set HOME or XDG_CACHE_HOME, or name one with --store or LARDER_STORE",
+        )),
+    }
+}
+
+/// The stack of that name; without a name, the only one, or the one called `default`.
+fn choose<'c>(
+    config: &'c Config,
+    name: Option<&'c str>,
+    file: &Path,
+) -> Result<(&'c str, &'c StackConfig), Failure> {
+    let only = match config.stacks.len() {
+        1 => config.stacks.keys().next().map(String::as_str),
+        _ => None,
+    };
+    let wanted = name.or(only).unwrap_or("default");
+    if let Some(stack) = config.stacks.get(wanted) {
+        return Ok((wanted, stack));
+    }
+    let names: Vec<_> = config.stacks.keys().map(|name| escape(name)).collect();
+    let (file, names) = (shown(file), names.join(", "));
+    Err(Failure::usage(match name {
+        Some(name) => format!("{file} has no cache {:?}; there are: {names}", escape(name)),
+        None => format!("{file} has several caches: say which with --cache ({names})"),
+    }))
+}
+
+/// A configured stack without its memory tier, and what it encodes values with.
+async fn configured(name: &str, config: &StackConfig, prefix: &str) -> Result<(Stack, CodecId), Failure> {
+    if config.l2.is_none() {
+        return Err(Failure::usage(format!(
+            "the cache {:?} has no store (l2): it lives in the memory of its process",
+            escape(name)
+        )));
+    }
+    let mut config = config.clone();
+    config.l1 = MemoryConfig::Off(Origin::Default);
+    config.prefix = Some(Setting::named(prefix.to_owned(), "--prefix"));
+    config.deadline.get_or_insert_with(|| Setting::named(DEADLINE, "larder"));
+    // An application may do without its store for a while; whoever asks for what is in it may not.
+    config.suppress_l2_errors = Some(Setting::named(false, "larder"));
+    let stack = config.build(name, &registry()).await?;
+    let codec = match config.codec.map(|codec| codec.value).unwrap_or_default() {
+        CodecName::MessagePack => CodecId::MESSAGEPACK,
+        _ => CodecId::JSON,
+    };
+    Ok((stack, codec))
+}
+
+fn shown(path: &Path) -> String {
+    escape(&path.to_string_lossy()).into_owned()
+}

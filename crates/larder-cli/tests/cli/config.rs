@@ -1,0 +1,142 @@
+//! Caches that a configuration file names, and `larder check`.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Room, err, out, status};
+
+const CONFIG: &str = "\
+stacks:
+  users:
+    l2: sqlite:users.db
+    ttl: 1h
+  pages:
+    l2: { driver: sqlite, path: pages.db }
+    prefix: web
+    compress: true
+    encrypt: { keys: ['1:aes-256-gcm:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f'] }
+  local: {}
+";
+
+fn room() -> Room {
+    let room = Room::new();
+    std::fs::write(room.path("larder.yaml"), CONFIG).unwrap();
+    room
+}
+
+#[test]
+fn a_configured_cache_takes_what_get_prints_and_keeps_its_options() {
+    let room = room();
+    let users = |line: &[&str]| room.call([line, &["--config", "larder.yaml", "--cache", "users"]].concat());
+    assert_eq!(status(&users(&["set", "42", "{\"name\":\"Ada\"}"])), 0);
+    assert_eq!(out(&users(&["get", "42"])), "{\"name\":\"Ada\"}");
+    let entry: Value = serde_json::from_str(&out(&users(&["get", "42", "--json"]))).unwrap();
+    assert_eq!(entry["codec"], "json");
+    assert!(entry["ttl_left_ms"].as_u64().unwrap() > 3_000_000);
+    let refused = users(&["set", "43", "s3cret, not JSON"]);
+    assert_eq!(status(&refused), 2);
+    assert!(err(&refused).contains("JSON") && !err(&refused).contains("s3cret"), "{}", err(&refused));
+    assert_eq!(out(&users(&["incr", "n", "5"])), "5\n");
+    assert_eq!(out(&users(&["get", "n"])), "5");
+}
+
+#[test]
+fn a_configured_cache_is_compressed_encrypted_and_prefixed_as_it_says() {
+    let room = room();
+    let value = format!("\"{}\"", "a secret ".repeat(1_000));
+    let pages = ["--config", "larder.yaml", "--cache", "pages"];
+    assert_eq!(status(&room.call_with_input([&["set", "k"], &pages[..]].concat(), value.as_bytes())), 0);
+    assert_eq!(out(&room.call([&["get", "k"], &pages[..]].concat())), value);
+    let keys = room.call(["keys", "--store", "sqlite:pages.db", "--prefix", "web"]);
+    assert_eq!(out(&keys), "k\n");
+    let plain = room.call(["get", "k", "--store", "sqlite:pages.db", "--prefix", "web"]);
+    assert_eq!(status(&plain), 1, "it can be read without the key");
+}
+
+#[test]
+fn variables_stand_in_for_the_flags() {
+    let room = room();
+    let call = |line: &[&str], variables: &[(&str, &str)]| {
+        let mut command = room.larder(line);
+        command.envs(variables.iter().copied()).output().unwrap()
+    };
+    let configured = [("LARDER_CONFIG", "larder.yaml"), ("LARDER_CACHE", "users")];
+    assert_eq!(status(&call(&["set", "k", "1"], &configured)), 0);
+    assert_eq!(
+        out(&call(&["get", "k", "--store", "sqlite:users.db", "--prefix", "users"], &configured)),
+        "1"
+    );
+    assert_eq!(status(&call(&["get", "k", "--cache", "pages"], &configured)), 1);
+    let both = [("LARDER_CONFIG", "larder.yaml"), ("LARDER_STORE", "sqlite:other.db")];
+    assert_eq!(status(&call(&["get", "k"], &both)), 1);
+    assert_eq!(out(&call(&["get", "k", "--cache", "users"], &both)), "1");
+}
+
+#[test]
+fn a_cache_that_is_not_there_or_has_no_store_is_a_usage_error_that_helps() {
+    let room = room();
+    for (flags, words) in [
+        (&["--cache", "user"][..], "local, pages, users"),
+        (&[], "--cache"),
+        (&["--cache", "local"], "has no store"),
+    ] {
+        let output = room.call([&["get", "k", "--config", "larder.yaml"], flags].concat());
+        assert_eq!(status(&output), 2);
+        assert!(err(&output).contains(words), "{}", err(&output));
+    }
+    let output = room.call(["get", "k", "--config", "missing.yaml"]);
+    assert_eq!(status(&output), 2);
+    assert!(err(&output).contains("missing.yaml"), "{}", err(&output));
+}
+
+#[test]
+fn check_says_what_it_means_and_shows_no_secret() {
+    let room = room();
+    let checked = room.call(["check", "larder.yaml"]);
+    let text = out(&checked);
+    assert_eq!((status(&checked), err(&checked)), (0, String::new()));
+    assert!(text.contains("users.db") && text.contains("web"), "{text}");
+    assert!(!text.contains("00010203"), "{text}");
+    assert!(!room.path("users.db").exists(), "it opened a store");
+    let lines = out(&room.call(["check", "larder.yaml", "--json"]));
+    let ttl = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let ttl: Vec<_> = ttl.filter(|line| line["cache"] == "users" && line["option"] == "ttl").collect();
+    assert_eq!(ttl.len(), 1);
+    assert_eq!(ttl[0]["value"], "1h");
+    assert!(ttl[0]["origin"].as_str().unwrap().starts_with("larder.yaml:4"), "{ttl:?}");
+}
+
+#[test]
+fn check_tells_what_is_wrong_and_where() {
+    let room = Room::new();
+    std::fs::write(room.path("wrong.yaml"), "stacks:\n  users:\n    tll: 5m\n").unwrap();
+    let output = room.call(["check", "wrong.yaml"]);
+    assert_eq!((status(&output), out(&output)), (2, String::new()));
+    assert!(
+        err(&output).contains("wrong.yaml:3") && err(&output).contains("did you mean"),
+        "{}",
+        err(&output)
+    );
+    let nothing = room.call(["check"]);
+    assert_eq!(status(&nothing), 2);
+    assert!(err(&nothing).contains("LARDER_CONFIG"));
+}
+
+#[test]
+fn check_connect_tries_every_store() {
+    let room = room();
+    let output = room.call(["check", "larder.yaml", "--connect"]);
+    assert_eq!(status(&output), 0);
+    assert!(out(&output).ends_with("users: reached\n"), "{}", out(&output));
+    std::fs::write(room.path("plain"), "").unwrap();
+    std::fs::write(
+        room.path("wrong.yaml"),
+        "stacks: { a: { l2: 'file:plain/below' }, b: { l2: 'sqlite:b.db' } }",
+    )
+    .unwrap();
+    let output = room.call(["check", "wrong.yaml", "--connect", "--json"]);
+    assert_eq!(status(&output), 3);
+    let lines: Vec<Value> = out(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reached: Vec<_> = lines.iter().filter(|line| line.get("reached").is_some()).collect();
+    assert_eq!((&reached[0]["reached"], &reached[1]["reached"]), (&json!(false), &json!(true)));
+    assert!(reached[0]["error"].as_str().unwrap().contains("wrong.yaml:1"), "{reached:?}");
+}

@@ -1,0 +1,12 @@
+//! The binary as its users see it: one process per call, in a cache folder of its own.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
+
+mod config;
+mod harness;
+mod help;
+mod run_at_once;
+mod run_process;
+mod run_replay;
+mod store_commands;
+mod terminal;

@@ -1,0 +1,152 @@
+//! Clears and tags: marks that every entry is compared with, not scans for entries.
+//!
+//! A mark is one record with two stamps: what was born until the soft one is stale, until the hard one gone. A
+//! clear's mark reaches a namespace and those inside it, a tag's those of their entries that carry it. Beside the
+//! tags' own marks there is one that is newer than all of them: an entry born after that is under no tag, and
+//! its tags are not looked up. It is written last, so that whoever sees it finds the tag's.
+
+use futures_util::future::try_join_all;
+
+use crate::driver::Written;
+use crate::entry::wire;
+use crate::error::Result;
+use crate::event::Event;
+use crate::stack::l2::{Insist, L2, contended};
+use crate::stack::verdict::Mark;
+use crate::stack::{Core, Space};
+use crate::tag::Tag;
+use crate::time::{Stamp, Timestamp};
+
+/// How often a soft invalidation is tried against others.
+const TRIES_MAX: u32 = 1_000;
+
+/// What an invalidation leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hardness {
+    /// Stale entries, which their grace may still serve.
+    Soft,
+    /// Nothing.
+    Hard,
+}
+
+impl Hardness {
+    fn mark(self, stamp: Stamp) -> Mark {
+        match self {
+            Self::Soft => Mark { hard: Stamp::ZERO, soft: stamp },
+            Self::Hard => Mark { hard: stamp, soft: stamp },
+        }
+    }
+}
+
+impl Core {
+    /// Clears a namespace and all inside it: a mark that every entry is compared with, then the space. Returns
+    /// how many entries the store gave back, as far as it can tell.
+    pub(crate) async fn clear(&self, space: &Space, hardness: Hardness, now: Timestamp) -> Result<u64> {
+        let stamp = self.clock.tick(now);
+        let marked = match &self.l2 {
+            Some(l2) => self.mark(l2, "clear", &space.mark_key, hardness, stamp, now).await,
+            None => Ok(hardness.mark(stamp)),
+        };
+        // In this process the clear holds even if the store did not hear of it.
+        let mark = *marked.as_ref().unwrap_or(&hardness.mark(stamp));
+        self.spaces.raise(space, mark);
+        if hardness == Hardness::Hard {
+            self.sweep_memory(space, mark.hard);
+        }
+        marked?;
+        // The mark holds already; this only gives back the space.
+        let reclaimed = match &self.l2 {
+            Some(l2) if hardness == Hardness::Hard => l2.reclaim(self, &space.keys.prefixes()).await,
+            _ => 0,
+        };
+        self.emit(&Event::Cleared { namespace: space.keys.path() });
+        Ok(reclaimed)
+    }
+
+    fn sweep_memory(&self, space: &Space, cleared: Stamp) {
+        if let Some(memory) = &self.memory {
+            let gone = memory.retain(|namespace, _, entry| {
+                entry.meta.born > cleared
+                    || !self.spaces.by_id(namespace).is_some_and(|inner| inner.is_within(space.id))
+            });
+            drop(gone);
+        }
+    }
+
+    /// Invalidates every entry of a namespace, and of those inside it, that carries one of some tags.
+    pub(crate) async fn invalidate(
+        &self,
+        space: &Space,
+        tags: &[Tag],
+        hardness: Hardness,
+        now: Timestamp,
+    ) -> Result<()> {
+        if tags.is_empty() {
+            return Ok(());
+        }
+        let stamp = self.clock.tick(now);
+        let marked = match &self.l2 {
+            Some(l2) => self.mark_tags(l2, space, tags, hardness, stamp, now).await,
+            None => Ok(vec![hardness.mark(stamp); tags.len()]),
+        };
+        // In this process the invalidation holds even if the store did not hear of it.
+        let local = vec![hardness.mark(stamp); tags.len()];
+        for (tag, mark) in tags.iter().zip(marked.as_ref().unwrap_or(&local)) {
+            self.spaces.raise_tag(space, tag, *mark);
+        }
+        marked?;
+        for tag in tags {
+            let (namespace, tag) = (space.keys.path(), tag.as_str());
+            self.emit(&Event::TagInvalidated { namespace, tag, soft: hardness == Hardness::Soft });
+        }
+        Ok(())
+    }
+
+    async fn mark_tags(
+        &self,
+        l2: &L2,
+        space: &Space,
+        tags: &[Tag],
+        hardness: Hardness,
+        stamp: Stamp,
+        now: Timestamp,
+    ) -> Result<Vec<Mark>> {
+        let keys: Vec<String> = tags.iter().map(|tag| space.keys.tag_key(tag.as_str())).collect();
+        let writes = keys.iter().map(|key| self.mark(l2, "invalidate", key, hardness, stamp, now));
+        let marks = try_join_all(writes).await?;
+        let newest = marks.iter().map(|mark| mark.newest()).max().unwrap_or(stamp);
+        let all = &self.spaces.tags_key;
+        let newest = self.mark(l2, "invalidate", all, Hardness::Hard, newest, now).await?;
+        self.spaces.raise_newest_tag(newest.newest());
+        Ok(marks)
+    }
+
+    /// Leaves a mark in the store, above whatever is there. Returns what the store then says.
+    async fn mark(
+        &self,
+        l2: &L2,
+        operation: &'static str,
+        key: &str,
+        hardness: Hardness,
+        stamp: Stamp,
+        now: Timestamp,
+    ) -> Result<Mark> {
+        if hardness == Hardness::Hard {
+            let insist = Insist { operation, full: key, ttl: None, stamp };
+            let encode = |stamp| wire::encode_mark(key, stamp, stamp);
+            let (stamp, _) = l2.insist(self, insist, now, encode).await?;
+            return Ok(hardness.mark(stamp));
+        }
+        // A soft one must not forget how far a hard one before it reached.
+        for _ in 0..TRIES_MAX {
+            let (known, expected) = l2.read_mark(self, key, now).await?;
+            let stamp = stamp.max(self.clock.tick(now));
+            let record = wire::encode_mark(key, stamp, known.hard)?;
+            let written = l2.swap(self, operation, (key, record, None), expected).await?;
+            if matches!(written, Written::Stored { .. }) {
+                return Ok(Mark { hard: known.hard, soft: stamp });
+            }
+        }
+        Err(contended(operation))
+    }
+}
