@@ -44,6 +44,7 @@ const ROOMS: &[Room] = &[
         &["error", "time", "tag", "entry", "codec", "options", "event", "counter", "stack", "get_or_set"],
     ),
     room("larder", &["error", "stack", "cache"]),
+    room("expansion", &["error", "cache"]),
     room("config", &["error", "time", "key", "codec", "options", "memory", "driver", "stack", "larder"]),
     room("testing", &["error", "time", "key", "entry", "event", "memory", "driver", "stack"]),
 ];
@@ -70,7 +71,13 @@ const SIDE_DOORS: &[(&str, &str, &str)] = &[
 
 /// What one crate of the workspace may depend on, of the others. A package may name itself for its tests.
 const CRATES: &[(&str, &[&str])] =
-    &[("crates/larder", &[]), ("crates/larder-cli", &["larder"]), ("xtask", &[]), ("fuzz", &["larder"])];
+    &[
+    ("crates/larder", &["larder-macros"]),
+    ("crates/larder-macros", &[]),
+    ("crates/larder-cli", &["larder"]),
+    ("xtask", &[]),
+    ("fuzz", &["larder"]),
+];
 
 const SOURCE: &str = "crates/larder/src/";
 

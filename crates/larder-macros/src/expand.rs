@@ -101,3 +101,80 @@ fn lend<T: ToTokens>(expression: &T) -> TokenStream {
 fn at<T: ToTokens>(tokens: &T) -> Span {
     Span::mixed_site().located_at(tokens.span())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds an attribute on a function to a message, and to the token that it points at.
+    #[track_caller]
+    fn check(options: &str, function: &str, message: &str, token: &str) {
+        let error = expand(options.parse().unwrap(), function.parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+        assert_eq!(error.span().source_text().unwrap_or_default(), token, "{error}");
+    }
+
+    #[test]
+    fn only_async_functions_with_bodies_can_be_cached() {
+        check("cache = c", "fn f(c: C) -> Result<u32, E> { Ok(1) }", "only async functions", "fn");
+        check("cache = c", "struct S;", "stands on an async function", "struct");
+        check("cache = c", "async fn f(c: C) -> Result<u32, E>;", "with a body", ";");
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_pointed_at_in_the_return_type() {
+        check("cache = c", "async fn f(c: C) {}", "returns a `Result`", ")");
+        check("cache = c", "async fn f(c: C) -> Result<&str, E> { x }", "cannot borrow", "&");
+        check("cache = c", "async fn f<'a>(c: &'a C) -> Result<Cow<'a, str>, E> { x }", "cannot borrow", "a");
+        check("cache = c", "async fn f(c: C) -> Result<impl Display, E> { x }", "impl Trait", "impl");
+    }
+
+    #[test]
+    fn what_is_skipped_must_be_an_argument() {
+        let function = "async fn f(&self, c: C, pool: Db) -> Result<u32, E> { Ok(1) }";
+        check("cache = c, skip(poll)", function, "no argument `poll`; did you mean `pool`?", "poll");
+        check("cache = c, skip(request)", function, "there is no argument `request`", "request");
+        check("cache = c, skip(pool, pool)", function, "skipped twice", "pool");
+        check("cache = c, skip(self)", function, "`self` is never part of the key", "self");
+    }
+
+    #[test]
+    fn what_cannot_be_part_of_a_key_is_pointed_at() {
+        let message = "a pattern has no name";
+        check("cache = c", "async fn f(c: C, (a, b): (u32, u32)) -> R { x }", message, "(a, b)");
+        check("cache = c", "async fn f(c: C, _: u32) -> R { x }", message, "_");
+        check("cache = c", "async fn f(c: C, at: Option<f64>) -> R { x }", "a float cannot be part", "f64");
+        assert!(
+            expand(
+                "cache = c, skip(at)".parse().unwrap(),
+                "async fn f(c: C, at: f64) -> R { x }".parse().unwrap()
+            )
+            .is_ok()
+        );
+    }
+
+    #[test]
+    fn what_cannot_move_into_the_loader_is_pointed_at() {
+        check("cache = c", "async fn f(c: C, x: &mut Db) -> R { x.get() }", "lent to it mutably", "mut");
+        check("cache = self.c", "async fn f(&mut self) -> R { self.get() }", "lent to it mutably", "mut");
+        check(
+            "cache = self.c",
+            "async fn f(self: &mut Self) -> R { self.get() }",
+            "lent to it mutably",
+            "mut",
+        );
+        check("cache = c", "async fn f(c: C, x: Option<&str>) -> R { x.get() }", "a reference inside", "&");
+        check("cache = c", "async fn f(c: C, x: &[&str]) -> R { x.get() }", "a reference inside", "&");
+        check("cache = c", "async fn f<'a>(c: C, x: User<'a>) -> R { x.get() }", "a reference inside", "a");
+        let unused = "async fn f(c: C, x: Option<&str>) -> R { y() }";
+        assert!(expand("cache = c".parse().unwrap(), unused.parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_prefix_on_a_generic_function_needs_a_key() {
+        let function = "async fn f<'a, T: X>(c: &'a C, id: u32) -> R { x::<T>(id) }";
+        check("cache = c, prefix = \"f\"", function, "tells them apart with `key = (…)`", "T: X");
+        let ok = expand("cache = c, prefix = \"f\", key = id".parse().unwrap(), function.parse().unwrap());
+        assert!(ok.is_ok());
+    }
+}
