@@ -26,8 +26,8 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
     let luggage = pack(&mut function)?;
 
     // Of the macro's own context, so that they are not seen by the user's expressions.
-    let [cache, key, found, tags, load, answer] =
-        ["cache", "key", "found", "tags", "load", "answer"].map(|name| Ident::new(name, Span::mixed_site()));
+    let [cache, key, found, load, answer] =
+        ["cache", "key", "found", "load", "answer"].map(|name| Ident::new(name, Span::mixed_site()));
     let value = &returned.value;
     let whole = &returned.whole;
     let source = source(&options.source, value);
@@ -36,12 +36,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
         None => quote!(::larder::expansion::path_of(&|| ())),
     };
     let parts = parts.iter().map(lend);
-    let tag_list = options.tags.iter().map(|tag| {
-        let tag_lent = lend(tag);
-        quote_spanned!(at(tag)=> ::larder::expansion::tag(#tag_lent))
-    });
-    let with_tags = (!options.tags.is_empty())
-        .then(|| quote!(.tags(::core::iter::Iterator::map(#tags.iter(), ::std::string::String::as_str))));
+    let (set_tags, with_tags) = tags(&options.tags);
     let (set_ttl, with_ttl) = setting("ttl", options.ttl.as_ref());
     let (set_grace, with_grace) = setting("grace", options.grace.as_ref());
     let (packed, unpacked, body) = (&luggage.packed, &luggage.unpacked, &luggage.body);
@@ -56,7 +51,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> Result<TokenS
             }
             (#key, ::core::clone::Clone::clone(#cache))
         };
-        let #tags: [::std::string::String; _] = [#(#tag_list),*];
+        #set_tags
         #set_ttl
         #set_grace
         #packed
@@ -92,6 +87,22 @@ fn setting(option: &str, value: Option<&Expr>) -> (TokenStream, TokenStream) {
     (quote!(let #variable = #value;), quote!(.#method(#variable)))
 }
 
+/// The statement that makes the tags, and the call that uses them.
+fn tags(tags: &[Expr]) -> (TokenStream, TokenStream) {
+    if tags.is_empty() {
+        return (TokenStream::new(), TokenStream::new());
+    }
+    let variable = Ident::new("tags", Span::mixed_site());
+    let texts = tags.iter().map(|tag| {
+        let lent = lend(tag);
+        quote_spanned!(at(tag)=> ::larder::expansion::tag(#lent))
+    });
+    (
+        quote!(let #variable = [#(#texts),*];),
+        quote!(.tags(::core::iter::Iterator::map(#variable.iter(), ::std::string::String::as_str))),
+    )
+}
+
 /// A reference to an expression, about which the compiler complains where the expression stands.
 fn lend<T: ToTokens>(expression: &T) -> TokenStream {
     quote_spanned!(at(expression)=> &(#expression))
@@ -124,6 +135,7 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_is_pointed_at_in_the_return_type() {
         check("cache = c", "async fn f(c: C) {}", "returns a `Result`", ")");
+        check("cache = c", "async fn f(c: C) -> Option<u32> { None }", "returns a `Result`", "Option<u32>");
         check("cache = c", "async fn f(c: C) -> Result<&str, E> { x }", "cannot borrow", "&");
         check("cache = c", "async fn f<'a>(c: &'a C) -> Result<Cow<'a, str>, E> { x }", "cannot borrow", "a");
         check("cache = c", "async fn f(c: C) -> Result<impl Display, E> { x }", "impl Trait", "impl");

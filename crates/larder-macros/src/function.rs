@@ -85,6 +85,9 @@ pub(crate) fn returned(function: &ItemFn) -> Result<Returned> {
             "what is cached has one type, with a name: it cannot be an `impl Trait`",
         ));
     }
+    if is_plain(whole) {
+        return Err(Error::new(whole.span(), "a cached function returns a `Result`: a load can fail"));
+    }
     let value = match value_of(whole) {
         Some(value) => value.to_token_stream(),
         // A type by another name: what it stands for is known to the compiler alone.
@@ -101,6 +104,21 @@ fn value_of(whole: &Type) -> Option<&Type> {
     match arguments.args.first()? {
         GenericArgument::Type(value) => Some(value),
         _ => None,
+    }
+}
+
+/// Whether a type is surely no `Result`. Of others the compiler says so, in more words.
+fn is_plain(whole: &Type) -> bool {
+    const PLAIN: [&str; 20] = [
+        "Option", "Vec", "String", "Box", "Arc", "bool", "char", "u8", "u16", "u32", "u64", "u128", "usize",
+        "i8", "i16", "i32", "i64", "i128", "isize", "HashMap",
+    ];
+    match whole {
+        Type::Path(path) => {
+            path.path.segments.last().is_some_and(|last| PLAIN.iter().any(|one| last.ident == one))
+        }
+        Type::Tuple(_) | Type::Array(_) => true,
+        _ => false,
     }
 }
 
@@ -171,7 +189,9 @@ fn root(expression: &Expr) -> Option<&Ident> {
 
 /// Moves what the body mentions into the loader. Arguments by value are simply captured.
 pub(crate) fn pack(function: &mut ItemFn) -> Result<Luggage> {
-    let mut luggage = Luggage { body: function.block.to_token_stream(), ..Luggage::default() };
+    // Its statements: in braces of their own they would be reported as superfluous ones of the user's.
+    let statements = &function.block.stmts;
+    let mut luggage = Luggage { body: quote!(#(#statements)*), ..Luggage::default() };
     let written = luggage.body.clone();
     for input in &mut function.sig.inputs {
         match input {

@@ -106,19 +106,12 @@ use proc_macro::TokenStream;
 /// async fn find(cache: &larder::Cache<u32>, at: Address) -> Result<u32, std::io::Error> { Ok(1) }
 /// ```
 ///
-/// a reference to what cannot be cloned,
+/// and a reference to what cannot be cloned.
 ///
 /// ```compile_fail,E0277
 /// struct Pool;
 /// #[larder::cached(cache = cache, skip(pool))]
 /// async fn find(cache: &larder::Cache<u32>, pool: &Pool) -> Result<u32, std::io::Error> { let _ = pool; Ok(1) }
-/// ```
-///
-/// and a function that returns something else than a `Result`.
-///
-/// ```compile_fail,E0277
-/// #[larder::cached(cache = cache)]
-/// async fn find(cache: &larder::Cache<u32>, id: u32) -> u32 { id }
 /// ```
 #[proc_macro_attribute]
 pub fn cached(attribute: TokenStream, item: TokenStream) -> TokenStream {

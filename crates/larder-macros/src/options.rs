@@ -28,9 +28,9 @@ const FOREIGN: [(&str, &str); 13] = [
 /// Where the cache comes from.
 pub(crate) enum Source {
     /// `cache = …`
-    Cache(Expr),
+    Cache(Box<Expr>),
     /// `larder = …, name = …`
-    Named { larder: Expr, name: Expr },
+    Named { larder: Box<Expr>, name: Box<Expr> },
 }
 
 /// The options, each at most once.
@@ -54,8 +54,10 @@ impl Options {
             ));
         }
         let source = match (found.cache, found.larder, found.name) {
-            (Some((_, cache)), None, None) => Source::Cache(cache),
-            (None, Some((_, larder)), Some((_, name))) => Source::Named { larder, name },
+            (Some((_, cache)), None, None) => Source::Cache(Box::new(cache)),
+            (None, Some((_, larder)), Some((_, name))) => {
+                Source::Named { larder: larder.into(), name: name.into() }
+            }
             (Some(_), Some((at, _)), _) | (Some(_), None, Some((at, _))) => {
                 return Err(Error::new(at, "`cache` already says which cache it is"));
             }

@@ -30,15 +30,11 @@ pub(crate) fn borrowed(tokens: TokenStream) -> Option<Span> {
     let mut is_function = false;
     while let Some(token) = tokens.next() {
         match &token {
-            TokenTree::Punct(punct) if punct.as_char() == '&' => {
-                if !matches!(tokens.peek(), Some(TokenTree::Punct(next)) if next.as_char() == '\'') {
-                    return Some(punct.span());
-                }
+            TokenTree::Punct(punct) if punct.as_char() == '&' && !is_punct(tokens.peek(), '\'') => {
+                return Some(punct.span());
             }
-            TokenTree::Punct(punct) if punct.as_char() == '\'' => {
-                if !matches!(tokens.peek(), Some(TokenTree::Ident(name)) if name == "static") {
-                    return tokens.next().map(|name| name.span());
-                }
+            TokenTree::Punct(punct) if punct.as_char() == '\'' && !is_word(tokens.peek(), "static") => {
+                return tokens.next().map(|name| name.span());
             }
             TokenTree::Group(group) if !is_function => {
                 if let Some(span) = borrowed(group.stream()) {
@@ -83,9 +79,7 @@ fn rename(body: TokenStream, to: &Ident, in_macro: bool) -> syn::Result<TokenStr
     while let Some(token) = tokens.next() {
         let renamed = match &token {
             TokenTree::Ident(ident) if ident == "self" && !is_item => {
-                let is_path = matches!(tokens.peek(), Some(TokenTree::Punct(next)) if next.as_char() == ':')
-                    && !is_punct(before.as_ref(), ':')
-                    && !in_macro;
+                let is_path = is_punct(tokens.peek(), ':') && !is_punct(before.as_ref(), ':');
                 if is_path {
                     token.clone()
                 } else {
@@ -123,6 +117,10 @@ fn rename(body: TokenStream, to: &Ident, in_macro: bool) -> syn::Result<TokenStr
 
 fn is_punct(token: Option<&TokenTree>, char: char) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == char)
+}
+
+fn is_word(token: Option<&TokenTree>, word: &str) -> bool {
+    matches!(token, Some(TokenTree::Ident(ident)) if ident == word)
 }
 
 fn starts_statement(before: Option<&TokenTree>) -> bool {
@@ -167,6 +165,7 @@ mod tests {
         let kept = renamed("{ fn a(y: self::Y) -> u32 { self::b() } self.c() }").unwrap();
         assert!(kept.contains("self :: b ()") && kept.contains("this . c ()"), "{kept}");
         assert!(renamed("{ self::module::call() }").unwrap().contains("self :: module"));
+        assert!(renamed("{ vec![self::call(), self.x] }").unwrap().contains("self :: call () , this . x"));
     }
 
     #[test]

@@ -59,8 +59,8 @@ mod tests {
 
     struct Shelf<T>(T);
     impl<T> Shelf<T> {
-        async fn path<U>(&self) -> &'static str {
-            let _ = &self.0;
+        async fn path<U: Default>(&self) -> &'static str {
+            let _ = (&self.0, U::default());
             path_of(&|| ())
         }
     }

@@ -405,3 +405,57 @@ async fn a_method_of_a_trait_has_entries_of_its_own() {
         assert_eq!(*Pages::page(&other, 1).await.unwrap(), "trait 1");
     }
 }
+
+#[tokio::test]
+async fn arguments_are_cloned_on_a_miss_only_and_only_those_that_the_body_mentions() {
+    struct Pool(Source);
+    impl Clone for Pool {
+        fn clone(&self) -> Self {
+            self.0.ask();
+            Self(self.0.clone())
+        }
+    }
+    #[cached(cache = cache, skip(used, _unused))]
+    async fn f(cache: &Cache<String>, used: &Pool, _unused: &Pool, id: u32) -> Result<String, Broken> {
+        Ok(format!("{} {id}", used.0.asked()))
+    }
+    let (_harness, cache) = cache();
+    let (used, unused) = (Pool(Source::default()), Pool(Source::default()));
+    for _ in 0..3 {
+        assert_eq!(*f(&cache, &used, &unused, 1).await.unwrap(), "1 1");
+    }
+    assert_eq!((used.0.asked(), unused.0.asked()), (1, 0));
+}
+
+#[deny(warnings)]
+mod quiet {
+    use larder::{Cache, cached};
+
+    #[cached(cache = cache, key = id + 1, tags = [(id + 1).to_string()])]
+    #[rustfmt::skip]
+    pub(crate) async fn short(cache: &Cache<u32>, id: u32) -> Result<u32, std::io::Error> { Ok(id) }
+
+    /// Calls itself, for another key; the compiler wants to be told in between that the future is `Send`.
+    #[cached(cache = cache)]
+    pub(crate) async fn sum(cache: &Cache<u32>, to: u32) -> Result<u32, larder::Error> {
+        if to == 0 {
+            return Ok(0);
+        }
+        Ok(to + *boxed_sum(cache, to - 1).await?)
+    }
+
+    type Sum<'a> = std::pin::Pin<Box<dyn Future<Output = larder::Result<std::sync::Arc<u32>>> + Send + 'a>>;
+
+    fn boxed_sum(cache: &Cache<u32>, to: u32) -> Sum<'_> {
+        Box::pin(sum(cache, to))
+    }
+}
+
+#[tokio::test]
+async fn short_bodies_draw_no_warnings_and_functions_may_call_themselves() {
+    let harness = Harness::new(Tiers::Both);
+    let cache = harness.stack.cache().unwrap();
+    assert_eq!(*quiet::short(&cache, 7).await.unwrap(), 7);
+    assert_eq!(*quiet::sum(&cache, 10).await.unwrap(), 55);
+    assert_eq!(harness.stack.stats().lookups(), 12);
+}
