@@ -33,6 +33,7 @@ impl Display for Broken {
 }
 impl std::error::Error for Broken {}
 
+#[expect(clippy::unwrap_used, reason = "this is a test's setting")]
 fn cache() -> (Harness, Cache<String>) {
     let harness = Harness::new(Tiers::Both);
     let cache = harness.stack.cache().unwrap();
