@@ -1,7 +1,7 @@
 //! `#[cached]`: an async function that looks into a cache first. Use it from `larder` (feature `macros`).
 //!
 //! The attribute turns a function into two: the body becomes a loader, and what callers call makes a key from the
-//! arguments and asks [`Cache::get_or_set`](larder::Cache::get_or_set), with all that this promises: one load
+//! arguments and asks `Cache::get_or_set`, with all that this promises: one load
 //! whoever asks, grace, tags, a write that wins over a load. Four questions had more than one answer:
 //!
 //! - **What does it return?** A hit is an `Arc<V>`, so the `-> Result<V, E>` that is written becomes
