@@ -31,9 +31,20 @@ impl<'a, V> Wish<'a, V> {
         Self { cache, options: EntryOptions::default(), tags: TagList::default() }
     }
 
-    fn request(&self, load: BoxLoad) -> Result<Request> {
-        let options = self.options.or(&self.cache.door.options);
-        Ok(Request { options, extras: self.tags.extras(None, None)?, load })
+    /// Finds or loads keys that were missed in memory. Each is counted as a hit or a miss, whatever comes of it.
+    async fn load(&self, keys: &[&str], load: BoxLoad) -> Vec<Result<Landed>> {
+        let Cache { core, door, .. } = self.cache;
+        let options = self.options.or(&door.options);
+        match self.tags.extras(None, None) {
+            Ok(extras) => core.get_or_load(door, keys, Request { options, extras, load }).await,
+            Err(error) => {
+                let refuse = |key: &&str| {
+                    core.emit_miss(&door.space, key);
+                    Err(error.clone())
+                };
+                keys.iter().map(refuse).collect()
+            }
+        }
     }
 }
 
@@ -119,8 +130,7 @@ where
         Getting(match found {
             Some(found) => State::Ready(Some(found)),
             None => State::Loading(Box::pin(async move {
-                let request = wish.request(box_one(load))?;
-                let mut landed = cache.core.get_or_load(&cache.door, &[key], request).await;
+                let mut landed = wish.load(&[key], box_one(load)).await;
                 typed_landing(landed.pop())
             })),
         })
@@ -219,10 +229,7 @@ async fn find_or_load<V: Any + Send + Sync, K: AsRef<str>>(
     }
     if !missing.is_empty() {
         let names: Vec<&str> = missing.iter().map(|(_, key)| *key).collect();
-        let landed = match wish.request(load) {
-            Ok(request) => cache.core.get_or_load(&cache.door, &names, request).await,
-            Err(error) => names.iter().map(|_| Err(error.clone())).collect(),
-        };
+        let landed = wish.load(&names, load).await;
         for ((index, _), landed) in missing.into_iter().zip(landed) {
             if let Some(slot) = found.get_mut(index) {
                 *slot = Some(typed_landing(Some(landed)));

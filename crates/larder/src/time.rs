@@ -210,6 +210,8 @@ const MILLIS_MAX: u64 = (1 << 48) - 1;
 impl Stamp {
     /// Before everything.
     pub const ZERO: Self = Self(0);
+    /// After everything.
+    pub const MAX: Self = Self(u64::MAX);
 
     /// The first stamp of a millisecond. A time beyond 48 bits (the year 10889) is the last one.
     pub const fn at(time: Timestamp) -> Self {
@@ -298,10 +300,17 @@ impl HybridClock {
         }
     }
 
-    /// Moves past a stamp from elsewhere. Returns false, and does not move, if it is too far ahead of
-    /// `now` to be believed ([`AHEAD_MAX`]).
+    /// Whether a stamp is believed: no further ahead of `now` than [`AHEAD_MAX`], or no newer than one that
+    /// this clock gave itself, before the wall clock was set back by days. Without the latter it would take
+    /// everything that it stores from then on for damage.
+    pub fn believes(&self, stamp: Stamp, now: Timestamp) -> bool {
+        is_credible(stamp, now) || stamp.0 <= self.last.load(Ordering::Acquire)
+    }
+
+    /// Moves past a stamp from elsewhere. Returns false, and does not move, if it is not to be believed
+    /// ([`HybridClock::believes`]).
     pub fn observe(&self, stamp: Stamp, now: Timestamp) -> bool {
-        if !is_credible(stamp, now) {
+        if !self.believes(stamp, now) {
             return false;
         }
         self.last.fetch_max(stamp.0, Ordering::AcqRel);
@@ -357,6 +366,15 @@ mod tests {
         assert!(!clock.observe(Stamp::at(Timestamp(1_001) + AHEAD_MAX), clock.now()));
         assert!(!clock.observe(Stamp::from_bits(u64::MAX), clock.now()));
         assert_eq!(clock.tick(clock.now()).timestamp(), Timestamp(1_000));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_by_days_believes_its_own_stamps_and_no_newer_ones() {
+        let (hand, clock) = hybrid(AHEAD_MAX.as_millis() as u64 * 3);
+        let own = clock.tick(clock.now());
+        hand.0.store(1, Ordering::Relaxed);
+        assert!(clock.observe(own, clock.now()));
+        assert!(!clock.observe(Stamp::from_bits(own.to_bits() + 1), clock.now()));
     }
 
     #[test]

@@ -99,8 +99,14 @@ pub struct CachedEntry<V> {
 impl<V: Any + Send + Sync> Cache<V> {
     pub(crate) fn new(core: Arc<Core>, codec: Option<Arc<dyn AnyCodec>>) -> Self {
         let weigh = default_weigh::<V>(core.weighs, codec.clone());
-        let door =
-            Door { space: Arc::clone(core.spaces.root()), codec, schema: 0, options: core.options, weigh };
+        let door = Door {
+            space: Arc::clone(core.spaces.root()),
+            codec,
+            schema: 0,
+            options: core.options,
+            weigh,
+            has_weigher: false,
+        };
         Self { core, door: Arc::new(door), value: PhantomData }
     }
 
@@ -112,6 +118,7 @@ impl<V: Any + Send + Sync> Cache<V> {
             schema: door.schema,
             options: door.options,
             weigh: Arc::clone(&door.weigh),
+            has_weigher: door.has_weigher,
         };
         change(&mut changed);
         self.door = Arc::new(changed);
@@ -138,6 +145,7 @@ impl<V: Any + Send + Sync> Cache<V> {
     pub fn with_weigher(self, weigh: impl Fn(&V) -> usize + Send + Sync + 'static) -> Self {
         self.with_door(|door| {
             door.weigh = Arc::new(move |value| value.downcast_ref::<V>().map_or(0, &weigh));
+            door.has_weigher = true;
         })
     }
 
@@ -193,6 +201,10 @@ impl<V: Any + Send + Sync> Cache<V> {
         let now = self.enter(key)?;
         if let Some(found) = self.look(key, now) {
             return found.map(Some);
+        }
+        if self.core.l2.is_none() {
+            self.core.emit_miss(&self.door.space, key);
+            return Ok(None);
         }
         // Boxed, so that the future of a hit stays small.
         let found = Box::pin(self.core.get(&self.door, key, now)).await?;
@@ -369,9 +381,14 @@ impl<V: Any + Send + Sync> Cache<V> {
     }
 
     /// Takes the fresh value of a key out: of several callers, in whatever process, one gets it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TypeMismatch`] if memory holds a value of another type, [`ErrorKind::Decode`] if the store
+    /// does; it stays where it is.
     pub async fn pull(&self, key: &str) -> Result<Option<Arc<V>>> {
         let now = self.enter(key)?;
-        self.core.pull(&self.door, key, now).await?.map(typed).transpose()
+        let check = |value: &AnyValue| typed::<V>(Arc::clone(value)).map(drop);
+        self.core.pull(&self.door, key, now, check).await?.map(typed).transpose()
     }
 
     /// Gives the fresh entry of a key a new TTL, counted from now. True if there was one.

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::codec::CodecName;
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
@@ -125,7 +123,7 @@ impl StackBuilder {
     }
 
     /// How long a load may take and still be kept. Default 1 h. What a delete leaves behind in the store, so
-    /// that no older load can bring the value back, stays as long.
+    /// that no older load can bring the value back, stays as long and a deadline longer.
     pub fn load_max(mut self, longest: Duration) -> Self {
         self.load_max = longest;
         self
@@ -186,11 +184,12 @@ impl StackBuilder {
             codec: self.codec,
             value_bytes_max: self.value_bytes_max,
             load_max: self.load_max,
+            tombstone_ttl: self.load_max.saturating_add(self.deadline),
             weighs,
             observers: self.observers.into(),
             updates: (0..UPDATE_STRIPES).map(|_| tokio::sync::Mutex::new(())).collect(),
             closed: AtomicBool::new(false),
-            closing: Mutex::new(()),
+            closing: tokio::sync::Mutex::new(false),
         };
         Ok(Stack { core: Arc::new(core) })
     }

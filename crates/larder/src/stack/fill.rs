@@ -191,11 +191,15 @@ impl Fill {
         let mut wanted = Vec::new();
         for (mut missing, stored) in missing.into_iter().zip(stored) {
             match stored {
-                Stored::Nothing { .. } => wanted.push(missing),
+                Stored::Nothing { stamp } => {
+                    // A delete, or something later that is over, is newer than what memory has left.
+                    missing.fallback = missing.fallback.filter(|known| stamp <= Some(known.meta().stamp));
+                    wanted.push(missing);
+                }
                 Stored::Entry { entry: stored, freshness: Freshness::Fresh } => {
-                    let value_bytes = stored.payload.len();
+                    let payload_bytes = stored.payload.len();
                     match core.decode(door, missing.flight.key(), stored) {
-                        Some(entry) => self.land_found(&missing.flight, entry, value_bytes),
+                        Some(entry) => self.land_found(&missing.flight, entry, payload_bytes),
                         None => wanted.push(missing),
                     }
                 }
@@ -212,7 +216,8 @@ impl Fill {
         wanted
     }
 
-    fn land_found(&self, flight: &Arc<Flight>, entry: Entry, value_bytes: usize) {
+    fn land_found(&self, flight: &Arc<Flight>, entry: Entry, payload_bytes: usize) {
+        let value_bytes = self.door.weigh_encoded(&entry.value, payload_bytes);
         self.insert(flight, &entry, value_bytes);
         let landed = Landed { entry, source: Source::Fresh(Tier::L2) };
         self.core.flights.finish(flight, Ok(landed));
@@ -333,12 +338,12 @@ impl Fill {
         let mut places = Vec::with_capacity(keeping.len());
         for (place, kept) in keeping.iter_mut().enumerate() {
             let encoded = door.space.keys.full(kept.flight.key()).and_then(|full| {
-                let (record, bytes) = core.encode(door, &full, &kept.entry.value, &kept.entry.meta)?;
-                Ok((full, record, bytes))
+                let (record, value_bytes) = core.encode(door, &full, &kept.entry.value, &kept.entry.meta)?;
+                Ok((full, record, value_bytes))
             });
             match encoded {
-                Ok((key, value, payload_bytes)) => {
-                    kept.value_bytes = payload_bytes;
+                Ok((key, value, value_bytes)) => {
+                    kept.value_bytes = value_bytes;
                     let ttl = kept.entry.meta.life_left(now);
                     writes.push(Write { key, value, ttl, when: When::Newer });
                     places.push(place);
@@ -397,7 +402,7 @@ impl Fill {
 }
 
 impl Core {
-    /// The record of a value under its full key, and the payload's size.
+    /// The record of a value under its full key, and the value's size in memory.
     ///
     /// # Errors
     /// [`ErrorKind::Encode`], or [`ErrorKind::TooLarge`] beyond the stack's limit.
@@ -418,7 +423,7 @@ impl Core {
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
         let record = wire::encode_entry(full, meta, codec, schema, &payload)?;
-        Ok((record, payload.len()))
+        Ok((record, door.weigh_encoded(value, payload.len())))
     }
 }
 

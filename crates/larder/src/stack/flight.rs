@@ -6,6 +6,9 @@
 //! it gone when it lands, and keeps its result out of memory. A lookup that starts after the removal finds no
 //! slot and starts anew, so it cannot be handed a value that was loaded before the change.
 //!
+//! A change goes through the store first, and one that overtook it there may reach memory before it. So writes
+//! are announced as well, and one that finds that a newer change has come keeps out of memory.
+//!
 //! Knows nothing of stores and of how things are loaded.
 
 use std::future::Future;
@@ -49,6 +52,8 @@ pub(crate) enum Source {
     Fallback(Tier),
 }
 
+static FLIGHTS_NEXT: AtomicU64 = AtomicU64::new(0);
+
 tokio::task_local! {
     /// The flight whose loader is running in this task.
     static CURRENT: Arc<Flight>;
@@ -57,6 +62,8 @@ tokio::task_local! {
 /// One load of one key, and everyone who waits for it.
 #[derive(Debug)]
 pub(crate) struct Flight {
+    /// Which [`Flights`] it is one of.
+    home: u64,
     namespace: u32,
     key: Box<str>,
     /// Before its load began: an invalidation at or after this wins over what it will land with.
@@ -198,6 +205,13 @@ enum Slot {
 }
 
 impl Slot {
+    fn namespace(&self) -> u32 {
+        match self {
+            Self::Reading { namespace, .. } => *namespace,
+            Self::Loading(flight) => flight.namespace,
+        }
+    }
+
     fn is_for(&self, namespace: u32, key: &str) -> bool {
         match self {
             Self::Reading { namespace: n, key: k, .. } => *n == namespace && **k == *key,
@@ -215,10 +229,28 @@ pub(crate) enum Joined {
     Waiter(Arc<Flight>),
 }
 
+/// The changes of one key that are on their way through the store.
+#[derive(Debug)]
+struct Writing {
+    /// Stands for the key. Two keys that share one cost each other a place in memory at worst.
+    hash: u64,
+    writers: usize,
+    /// The newest change that has reached memory since the first of them began.
+    newest: Stamp,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    slots: HashTable<Slot>,
+    writing: HashTable<Writing>,
+}
+
 /// All flights of a stack.
 #[derive(Debug)]
 pub(crate) struct Flights {
-    shards: Box<[Mutex<HashTable<Slot>>]>,
+    /// Different for each in this process.
+    id: u64,
+    shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     tickets: AtomicU64,
     loading: AtomicUsize,
@@ -229,7 +261,8 @@ pub(crate) struct Flights {
 impl Flights {
     pub(crate) fn new(loading_max: usize) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(HashTable::new())).collect(),
+            id: FLIGHTS_NEXT.fetch_add(1, Ordering::Relaxed),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: RandomState::default(),
             tickets: AtomicU64::new(0),
             loading: AtomicUsize::new(0),
@@ -250,7 +283,7 @@ impl Flights {
     }
 
     #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is not zero")]
-    fn shard(&self, hash: u64) -> MutexGuard<'_, HashTable<Slot>> {
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         // The table uses the low bits; the shard takes some from the middle.
         self.shards[(hash >> 32) as usize % SHARDS].lock()
     }
@@ -273,7 +306,7 @@ impl Flights {
         let namespace = space.id;
         let hash = self.hash(namespace, key);
         let mut shard = self.shard(hash);
-        let found = shard.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
+        let found = shard.slots.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
         if let TableEntry::Occupied(slot) = &found
             && let Slot::Loading(flight) = slot.get()
             && !flight.is_outdated(spaces, space)
@@ -286,6 +319,7 @@ impl Flights {
             return Err(Error::new(ErrorKind::Overloaded, message));
         }
         let flight = Arc::new(Flight {
+            home: self.id,
             namespace,
             key: key.into(),
             born: born(),
@@ -310,28 +344,66 @@ impl Flights {
     pub(crate) fn begin_read<'a>(&'a self, namespace: u32, key: &'a str) -> Option<ReadTicket<'a>> {
         let hash = self.hash(namespace, key);
         let mut shard = self.shard(hash);
-        let found = shard.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
+        let found = shard.slots.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
         let TableEntry::Vacant(vacant) = found else { return None };
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         vacant.insert(Slot::Reading { namespace, key: key.into(), ticket });
         Some(ReadTicket { flights: self, hash, namespace, key, ticket })
     }
 
-    /// Takes the right to be kept from whatever is under way for a key, and changes the memory tier in the
-    /// same breath.
-    pub(crate) fn supersede<R>(&self, namespace: u32, key: &str, change: impl FnOnce() -> R) -> R {
-        self.supersede_if(namespace, key, || (true, change()))
+    /// Announces that a change of this key is on its way through the store.
+    pub(crate) fn begin_write(&self, namespace: u32, key: &str) -> WriteTicket<'_> {
+        let hash = self.hash(namespace, key);
+        let writing = &mut self.shard(hash).writing;
+        match writing.entry(hash, |writing| writing.hash == hash, |writing| writing.hash) {
+            TableEntry::Occupied(mut known) => known.get_mut().writers += 1,
+            TableEntry::Vacant(vacant) => {
+                let _ = vacant.insert(Writing { hash, writers: 1, newest: Stamp::ZERO });
+            }
+        }
+        WriteTicket { flights: self, hash }
     }
 
-    /// As [`Flights::supersede`], if the change says that it was one.
+    /// Takes the right to be kept from whatever is under way for a key, and changes the memory tier in the
+    /// same breath: on behalf of a change with this stamp, unless a newer one came before it.
+    pub(crate) fn supersede<R>(
+        &self,
+        namespace: u32,
+        key: &str,
+        stamp: Stamp,
+        change: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let hash = self.hash(namespace, key);
+        let mut shard = self.shard(hash);
+        if let Some(writing) = shard.writing.find_mut(hash, |writing| writing.hash == hash) {
+            if writing.newest > stamp {
+                return None;
+            }
+            writing.newest = stamp;
+        }
+        if let Ok(slot) = shard.slots.find_entry(hash, |slot| slot.is_for(namespace, key)) {
+            slot.remove();
+        }
+        Some(change())
+    }
+
+    /// As [`Flights::supersede`] where there is no store to overtake one another in, if the change says that it
+    /// was one.
     pub(crate) fn supersede_if<R>(&self, namespace: u32, key: &str, change: impl FnOnce() -> (bool, R)) -> R {
         let hash = self.hash(namespace, key);
         let mut shard = self.shard(hash);
         let (changed, result) = change();
-        if changed && let Ok(slot) = shard.find_entry(hash, |slot| slot.is_for(namespace, key)) {
+        if changed && let Ok(slot) = shard.slots.find_entry(hash, |slot| slot.is_for(namespace, key)) {
             slot.remove();
         }
         result
+    }
+
+    /// Takes the right to be kept from whatever is under way in some namespaces.
+    pub(crate) fn supersede_all(&self, is_meant: impl Fn(u32) -> bool) {
+        for shard in &self.shards {
+            shard.lock().slots.retain(|slot| !is_meant(slot.namespace()));
+        }
     }
 
     /// Runs something under a key's lock, leaving alone what is under way.
@@ -345,6 +417,7 @@ impl Flights {
         let hash = self.hash(flight.namespace, &flight.key);
         let shard = self.shard(hash);
         let is_current = shard
+            .slots
             .find(hash, |slot| matches!(slot, Slot::Loading(current) if Arc::ptr_eq(current, flight)))
             .is_some();
         is_current.then(change)
@@ -357,7 +430,7 @@ impl Flights {
             let mut shard = self.shard(hash);
             let is_this =
                 |slot: &Slot| matches!(slot, Slot::Loading(current) if Arc::ptr_eq(current, flight));
-            if let Ok(slot) = shard.find_entry(hash, is_this) {
+            if let Ok(slot) = shard.slots.find_entry(hash, is_this) {
                 slot.remove();
             }
         }
@@ -367,6 +440,11 @@ impl Flights {
                 self.idle.notify_waiters();
             }
         }
+    }
+
+    /// Whether the caller is the loader of one of these flights.
+    pub(crate) fn is_in_loader(&self) -> bool {
+        CURRENT.try_with(|flight| flight.home == self.id).unwrap_or(false)
     }
 
     /// How many keys are being loaded.
@@ -385,10 +463,14 @@ impl Flights {
         }
     }
 
-    /// How many slots there are, reads included.
+    /// How many slots there are, reads and writes included.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn slots(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        let count = |shard: &Mutex<Shard>| {
+            let shard = shard.lock();
+            shard.slots.len() + shard.writing.len()
+        };
+        self.shards.iter().map(count).sum()
     }
 }
 
@@ -406,7 +488,7 @@ impl ReadTicket<'_> {
     /// Changes the memory tier, if no write came between.
     pub(crate) fn land<R>(self, change: impl FnOnce() -> R) -> Option<R> {
         let shard = self.flights.shard(self.hash);
-        let landed = shard.find(self.hash, |slot| self.is_mine(slot)).is_some().then(change);
+        let landed = shard.slots.find(self.hash, |slot| self.is_mine(slot)).is_some().then(change);
         drop(shard);
         landed
     }
@@ -420,8 +502,27 @@ impl ReadTicket<'_> {
 impl Drop for ReadTicket<'_> {
     fn drop(&mut self) {
         let mut shard = self.flights.shard(self.hash);
-        if let Ok(slot) = shard.find_entry(self.hash, |slot| self.is_mine(slot)) {
+        if let Ok(slot) = shard.slots.find_entry(self.hash, |slot| self.is_mine(slot)) {
             slot.remove();
+        }
+    }
+}
+
+/// The announcement of a change, withdrawn when dropped.
+#[derive(Debug)]
+pub(crate) struct WriteTicket<'a> {
+    flights: &'a Flights,
+    hash: u64,
+}
+
+impl Drop for WriteTicket<'_> {
+    fn drop(&mut self) {
+        let mut shard = self.flights.shard(self.hash);
+        if let Ok(mut writing) = shard.writing.find_entry(self.hash, |writing| writing.hash == self.hash) {
+            writing.get_mut().writers -= 1;
+            if writing.get().writers == 0 {
+                writing.remove();
+            }
         }
     }
 }

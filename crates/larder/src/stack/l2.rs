@@ -17,7 +17,7 @@ use crate::stack::Core;
 use crate::stack::space::Space;
 use crate::stack::verdict::{Mark, standing};
 use crate::tag::Tag;
-use crate::time::{AHEAD_MAX, Stamp, Timestamp, is_credible};
+use crate::time::{Stamp, Timestamp};
 
 /// How long one call of a driver may take, unless the builder says otherwise.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
@@ -263,11 +263,12 @@ impl L2 {
         now: Timestamp,
     ) -> Understood {
         let damage = match wire::decode(full, bytes) {
-            Ok(Record::Entry(entry)) if is_timely(&entry.meta, now) => {
+            Ok(Record::Entry(entry)) if is_timely(core, &entry.meta, now) => {
                 core.clock.observe(entry.meta.stamp, now);
                 return Understood::Entry(entry);
             }
             Ok(Record::Tombstone { stamp }) if core.clock.observe(stamp, now) => {
+                core.hear_of_delete(space, key, stamp);
                 return Understood::Nothing { stamp: Some(stamp) };
             }
             Ok(Record::Entry(_) | Record::Tombstone { .. }) => Damage::Future,
@@ -275,16 +276,17 @@ impl L2 {
             Err(damage) => damage,
         };
         core.emit(&Event::Damaged { namespace: space.keys.path(), key, damage });
-        if damage == Damage::Sealed {
+        let stamp = wire::stamp_of(bytes);
+        if damage == Damage::Sealed && stamp.is_some_and(|stamp| core.clock.believes(stamp, now)) {
             // Somebody who has the decorator that this stack lacks still reads it.
-            return Understood::Nothing { stamp: wire::stamp_of(bytes) };
+            return Understood::Nothing { stamp };
         }
         // A tombstone from the beginning of time: it outlives no write, and is gone at once for the store.
         let tombstone = wire::encode_tombstone(Stamp::ZERO, now);
         let heal = self.driver.set(full, tombstone, Some(Duration::from_secs(1)), replace(bytes));
         match self.call(core, "heal", OnFailure::Suppress, heal).await {
             Ok(Written::Stored { .. }) => Understood::Nothing { stamp: Some(Stamp::ZERO) },
-            _ => Understood::Nothing { stamp: wire::stamp_of(bytes) },
+            _ => Understood::Nothing { stamp },
         }
     }
 
@@ -428,8 +430,8 @@ fn replace(bytes: &Bytes) -> When {
 }
 
 /// Whether an entry's stamps are no further ahead of `now` than is believed.
-fn is_timely(meta: &Meta, now: Timestamp) -> bool {
-    is_credible(meta.stamp, now) && meta.born <= meta.stamp && meta.born.timestamp() <= now + AHEAD_MAX
+fn is_timely(core: &Core, meta: &Meta, now: Timestamp) -> bool {
+    core.clock.believes(meta.stamp, now) && meta.born <= meta.stamp
 }
 
 /// Whether the head of a replaced record was a living entry of this namespace. A head does not say which tags
@@ -444,7 +446,7 @@ pub(crate) fn is_alive(core: &Core, space: &Space, head: &Head, now: Timestamp) 
     let Head { kind, stamp, born, fresh_until, stale_until, .. } = *head;
     let meta = Meta { stamp, born, fresh_until, stale_until, extras: None };
     kind == Kind::Entry
-        && is_timely(&meta, now)
+        && is_timely(core, &meta, now)
         && standing(&meta, core.spaces.mark(space, born, &[]), now) != Freshness::Expired
 }
 

@@ -26,8 +26,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::cache::Cache;
 use crate::codec::{AnyCodec, Codec, CodecName, Opaque, OpaqueCodec, erase};
 use crate::driver::Driver;
@@ -89,14 +87,17 @@ pub(crate) struct Core {
     )]
     pub(crate) codec: CodecName,
     pub(crate) value_bytes_max: u64,
-    /// The longest load whose result is kept; tombstones live as long.
+    /// The longest load whose result is kept.
     pub(crate) load_max: Duration,
+    /// How long tombstones live: as long as a load whose result is kept, and the write of it.
+    pub(crate) tombstone_ttl: Duration,
     /// Whether the memory tier needs to know how large values are.
     pub(crate) weighs: bool,
     observers: Box<[Arc<dyn Observer>]>,
     updates: Box<[tokio::sync::Mutex<()>]>,
     closed: AtomicBool,
-    closing: Mutex<()>,
+    /// Whether it has been closed to the end.
+    closing: tokio::sync::Mutex<bool>,
 }
 
 /// What a handle brings to every operation.
@@ -109,6 +110,15 @@ pub(crate) struct Door {
     pub(crate) options: EntryOptions,
     /// The size of a value in memory, in bytes.
     pub(crate) weigh: Arc<dyn Fn(&AnyValue) -> usize + Send + Sync>,
+    /// Whether that is a measure of the user's own, which counts for more than the encoded size.
+    pub(crate) has_weigher: bool,
+}
+
+impl Door {
+    /// The size in memory, in bytes, of a value whose encoded form has so many.
+    pub(crate) fn weigh_encoded(&self, value: &AnyValue, payload_bytes: usize) -> usize {
+        if self.has_weigher { (self.weigh)(value) } else { payload_bytes }
+    }
 }
 
 impl Stack {
@@ -216,22 +226,30 @@ impl Stack {
     }
 
     /// Refuses new operations, waits for the loads under way, and closes the store, unless it was borrowed
-    /// ([`StackBuilder::borrowed_store`]).
+    /// ([`StackBuilder::borrowed_store`]). Dropped half-way, it has refused new operations, and can be called
+    /// again to do the rest.
     ///
     /// # Errors
-    /// The driver's. Closing twice does nothing.
+    /// The driver's; closing twice does nothing. [`ErrorKind::Recursion`] in one of this stack's own loaders,
+    /// which it would have to wait for; nothing has changed then.
     pub async fn close(&self) -> Result<()> {
-        {
-            let _one_at_a_time = self.core.closing.lock();
-            if self.core.closed.swap(true, Ordering::AcqRel) {
-                return Ok(());
-            }
+        if self.core.flights.is_in_loader() {
+            let message =
+                format!("a loader of stack {:?} closes that stack, which waits for it", self.name());
+            return Err(Error::new(ErrorKind::Recursion, message));
+        }
+        self.core.closed.store(true, Ordering::Release);
+        let mut is_done = self.core.closing.lock().await;
+        if *is_done {
+            return Ok(());
         }
         self.core.flights.drained().await;
-        match &self.core.l2 {
+        let outcome = match &self.core.l2 {
             Some(l2) => l2.close().await,
             None => Ok(()),
-        }
+        };
+        *is_done = true;
+        outcome
     }
 
     /// How many loads and store reads are under way, and whether the memory tier's books are in order: what

@@ -14,7 +14,7 @@ use crate::stack::flight::ReadTicket;
 use crate::stack::l2::{OnFailure, Stored, is_alive};
 use crate::stack::verdict::standing;
 use crate::stack::{Core, Door, Space};
-use crate::time::Timestamp;
+use crate::time::{Stamp, Timestamp};
 
 impl Core {
     /// What memory has for a key and what may be done with it. No allocation, no lock that a reader waits on.
@@ -34,15 +34,29 @@ impl Core {
     #[cold]
     fn drop_expired(&self, space: &Space, key: &str, now: Timestamp) {
         let Some(memory) = &self.memory else { return };
-        let dropped = self.flights.with_lock(space.id, key, || {
+        let looked_at = self.flights.with_lock(space.id, key, || {
             let entry = memory.get(space.id, key)?;
             let mark = self.spaces.mark(space, entry.meta.born, entry.meta.tags());
             let is_dead = standing(&entry.meta, mark, now) == Freshness::Expired;
-            if is_dead { memory.remove(space.id, key) } else { None }
+            Some((is_dead.then(|| memory.remove(space.id, key)).flatten(), entry))
         });
-        if dropped.is_some() {
+        // What was looked at may be the last of its kind by now, and is dropped after the lock is gone.
+        if let Some((Some(_), _)) = looked_at {
             self.emit(&Event::Evicted { namespace: space.keys.path(), key, cause: EvictionCause::Expired });
         }
+    }
+
+    /// Removes from memory what another process deleted with this stamp, so that it is not served stale when the
+    /// store has forgotten the delete.
+    pub(crate) fn hear_of_delete(&self, space: &Space, key: &str, stamp: Stamp) {
+        let Some(memory) = &self.memory else { return };
+        let dropped = self.flights.with_lock(space.id, key, || {
+            let entry = memory.get(space.id, key)?;
+            let is_older = entry.meta.stamp <= stamp;
+            Some((is_older.then(|| memory.remove(space.id, key)), entry))
+        });
+        // After the lock is gone, because a value's own `drop` may use the cache.
+        drop(dropped);
     }
 
     pub(crate) fn emit_hit(&self, space: &Space, key: &str, tier: Tier, stale: bool) {
@@ -84,9 +98,10 @@ impl Core {
         ticket: Option<ReadTicket<'_>>,
     ) -> Option<Entry> {
         let Stored::Entry { entry, freshness: Freshness::Fresh } = stored else { return None };
-        let value_bytes = entry.payload.len();
+        let payload_bytes = entry.payload.len();
         let entry = self.decode(door, key, entry)?;
         if let Some(ticket) = ticket {
+            let value_bytes = door.weigh_encoded(&entry.value, payload_bytes);
             let mut evicted = Vec::new();
             drop(ticket.land(|| self.insert_in_memory(&door.space, key, &entry, value_bytes, &mut evicted)));
             self.report_evicted(evicted);
@@ -157,17 +172,17 @@ impl Core {
         now: Timestamp,
     ) -> Result<()> {
         let space = &*door.space;
+        let Some(l2) = &self.l2 else {
+            missing.iter().for_each(|(_, key)| self.emit_miss(space, key));
+            return Ok(());
+        };
         let keys: Vec<&str> = missing.iter().map(|(_, key)| *key).collect();
         let tickets: Vec<_> = keys
             .iter()
             .map(|key| self.memory.as_ref().and_then(|_| self.flights.begin_read(space.id, key)))
             .collect();
         let on_failure = self.on_failure(&door.options);
-        let outcome = match &self.l2 {
-            Some(l2) => l2.read(self, space, &keys, now, on_failure).await,
-            None => Ok(Vec::new()),
-        };
-        let (stored, failure) = match outcome {
+        let (stored, failure) = match l2.read(self, space, &keys, now, on_failure).await {
             Ok(stored) => (stored, None),
             Err(_) if on_failure == OnFailure::Suppress => (Vec::new(), None),
             Err(error) => (Vec::new(), Some(error)),

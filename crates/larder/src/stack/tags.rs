@@ -8,7 +8,7 @@
 use futures_util::future::try_join_all;
 
 use crate::driver::Written;
-use crate::entry::wire;
+use crate::entry::{Entry, wire};
 use crate::error::Result;
 use crate::event::Event;
 use crate::stack::l2::{Insist, L2, contended};
@@ -38,20 +38,46 @@ impl Hardness {
     }
 }
 
+/// An invalidation on its way to the store. If it is abandoned, its mark may be there or not: memory forgets
+/// what is meant, whatever is under way there is not kept, and the next read hears of the mark.
+struct Abandoned<'a> {
+    core: &'a Core,
+    space: &'a Space,
+    /// Those whose entries are meant; `None` is all.
+    tags: Option<&'a [Tag]>,
+    armed: bool,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let Self { core, space, tags, .. } = self;
+        let inner = |namespace| core.spaces.by_id(namespace).is_some_and(|inner| inner.is_within(space.id));
+        core.flights.supersede_all(inner);
+        core.sweep(space, |entry| {
+            tags.is_none_or(|tags| entry.meta.tags().iter().any(|tag| tags.contains(tag)))
+        });
+    }
+}
+
 impl Core {
     /// Clears a namespace and all inside it: a mark that every entry is compared with, then the space. Returns
     /// how many entries the store gave back, as far as it can tell.
     pub(crate) async fn clear(&self, space: &Space, hardness: Hardness, now: Timestamp) -> Result<u64> {
         let stamp = self.clock.tick(now);
+        let mut abandoned = Abandoned { core: self, space, tags: None, armed: true };
         let marked = match &self.l2 {
             Some(l2) => self.mark(l2, "clear", &space.mark_key, hardness, stamp, now).await,
             None => Ok(hardness.mark(stamp)),
         };
+        abandoned.armed = false;
         // In this process the clear holds even if the store did not hear of it.
         let mark = *marked.as_ref().unwrap_or(&hardness.mark(stamp));
         self.spaces.raise(space, mark);
         if hardness == Hardness::Hard {
-            self.sweep_memory(space, mark.hard);
+            self.sweep(space, |entry| entry.meta.born <= mark.hard);
         }
         marked?;
         // The mark holds already; this only gives back the space.
@@ -63,14 +89,13 @@ impl Core {
         Ok(reclaimed)
     }
 
-    fn sweep_memory(&self, space: &Space, cleared: Stamp) {
-        if let Some(memory) = &self.memory {
-            let gone = memory.retain(|namespace, _, entry| {
-                entry.meta.born > cleared
-                    || !self.spaces.by_id(namespace).is_some_and(|inner| inner.is_within(space.id))
-            });
-            drop(gone);
-        }
+    /// Removes from memory what `is_meant` names in a namespace and those inside it.
+    fn sweep(&self, space: &Space, is_meant: impl Fn(&Entry) -> bool) {
+        let Some(memory) = &self.memory else { return };
+        let gone = memory.retain(|namespace, _, entry| {
+            !is_meant(entry) || !self.spaces.by_id(namespace).is_some_and(|inner| inner.is_within(space.id))
+        });
+        drop(gone);
     }
 
     /// Invalidates every entry of a namespace, and of those inside it, that carries one of some tags.
@@ -85,12 +110,14 @@ impl Core {
             return Ok(());
         }
         let stamp = self.clock.tick(now);
+        let local = vec![hardness.mark(stamp); tags.len()];
+        let mut abandoned = Abandoned { core: self, space, tags: Some(tags), armed: true };
         let marked = match &self.l2 {
             Some(l2) => self.mark_tags(l2, space, tags, hardness, stamp, now).await,
-            None => Ok(vec![hardness.mark(stamp); tags.len()]),
+            None => Ok(local.clone()),
         };
+        abandoned.armed = false;
         // In this process the invalidation holds even if the store did not hear of it.
-        let local = vec![hardness.mark(stamp); tags.len()];
         for (tag, mark) in tags.iter().zip(marked.as_ref().unwrap_or(&local)) {
             self.spaces.raise_tag(space, tag, *mark);
         }

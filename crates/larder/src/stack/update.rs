@@ -17,7 +17,7 @@ use crate::stack::l2::{L2, OnFailure, Stored, contended};
 use crate::stack::read::try_decode;
 use crate::stack::verdict::standing;
 use crate::stack::write::{Abandoned, NewValue};
-use crate::stack::{Core, Door, Space};
+use crate::stack::{Core, Door};
 use crate::time::{Stamp, Timestamp, Ttl};
 
 /// How often a rewrite is tried against others before it gives up.
@@ -78,9 +78,9 @@ enum Then {
     Rewrite {
         was: Stamp,
         meta: Meta,
-        value_bytes: usize,
+        payload_bytes: usize,
     },
-    Forget,
+    Forget(Stamp),
 }
 
 impl Core {
@@ -165,8 +165,8 @@ impl Core {
             let abandoned = Abandoned::guard(self, space, key);
             match l2.swap(self, "update", (&full, swap.record, swap.ttl), expected).await? {
                 Written::Stored { .. } => {
+                    self.follow(door, key, swap.then);
                     abandoned.disarm();
-                    self.follow(space, key, swap.then);
                     return Ok(true);
                 }
                 Written::Refused { .. } => {
@@ -199,8 +199,9 @@ impl Core {
         match (change, found) {
             (Change::Keep, _) | (Change::Rewrite(_), None) => Ok(None),
             (Change::Remove, _) => {
-                let record = wire::encode_tombstone(self.clock.tick(now), now + self.load_max);
-                Ok(Some(Swap { record, ttl: Some(self.load_max), then: Then::Forget }))
+                let stamp = self.clock.tick(now);
+                let record = wire::encode_tombstone(stamp, now + self.tombstone_ttl);
+                Ok(Some(Swap { record, ttl: Some(self.tombstone_ttl), then: Then::Forget(stamp) }))
             }
             (Change::Rewrite(mut meta), Some((stored, _))) => {
                 self.stamp(&mut meta, now);
@@ -209,7 +210,7 @@ impl Core {
                 Ok(Some(Swap {
                     record,
                     ttl,
-                    then: Then::Rewrite { was: stored.meta.stamp, meta, value_bytes: stored.payload.len() },
+                    then: Then::Rewrite { was: stored.meta.stamp, meta, payload_bytes: stored.payload.len() },
                 }))
             }
             (Change::Put(mut entry), _) => {
@@ -222,14 +223,20 @@ impl Core {
     }
 
     /// Brings memory in line with a change that the store has made.
-    fn follow(&self, space: &Space, key: &str, then: Then) {
+    fn follow(&self, door: &Door, key: &str, then: Then) {
+        let space = &*door.space;
         match then {
             Then::Remember(entry, value_bytes) => self.remember(space, key, &entry, value_bytes),
-            Then::Forget => drop(self.forget(space, key)),
-            Then::Rewrite { was, meta, value_bytes } => {
+            Then::Forget(stamp) => drop(self.forget(space, key, stamp)),
+            Then::Rewrite { was, meta, payload_bytes } => {
+                // Weighed before the lock is taken, because weighing runs code of the user's.
+                let held = self.memory.as_ref().and_then(|memory| memory.get(space.id, key));
+                let value_bytes = held
+                    .filter(|held| held.meta.stamp == was)
+                    .map_or(payload_bytes, |held| door.weigh_encoded(&held.value, payload_bytes));
                 let mut evicted = Vec::new();
                 // Dropped after the lock is gone, so that a value's own `drop` may use the cache.
-                let before = self.flights.supersede(space.id, key, || {
+                let before = self.flights.supersede(space.id, key, meta.stamp, || {
                     let before = self.memory.as_ref()?.remove(space.id, key)?;
                     if before.meta.stamp == was {
                         let entry = Entry { value: Arc::clone(&before.value), meta };
@@ -269,13 +276,23 @@ impl Core {
         Ok(added)
     }
 
-    /// Takes a fresh value out: of several callers one gets it.
-    pub(crate) async fn pull(&self, door: &Door, key: &str, now: Timestamp) -> Result<Option<AnyValue>> {
+    /// Takes a fresh value out: of several callers one gets it. One that `check` refuses stays.
+    pub(crate) async fn pull(
+        &self,
+        door: &Door,
+        key: &str,
+        now: Timestamp,
+        check: fn(&AnyValue) -> Result<()>,
+    ) -> Result<Option<AnyValue>> {
         let mut pulled = None;
         let outcome = self
             .update(door, key, now, &mut |found| {
                 pulled = match found {
-                    Some(found) if found.freshness == Freshness::Fresh => Some(found.value()?),
+                    Some(found) if found.freshness == Freshness::Fresh => {
+                        let value = found.value()?;
+                        check(&value)?;
+                        Some(value)
+                    }
                     _ => None,
                 };
                 Ok(if pulled.is_some() { Change::Remove } else { Change::Keep })
@@ -331,12 +348,13 @@ impl Core {
     }
 }
 
-/// An entry's grace. One that lasts forever does not say; its cache's options do.
+/// An entry's grace. One that is fresh forever does not say; its cache's options do.
 fn grace_of(door: &Door, meta: &Meta) -> Duration {
-    if meta.stale_until == Timestamp::FOREVER {
-        return door.options.grace_or_default();
+    match (meta.fresh_until, meta.stale_until) {
+        (Timestamp::FOREVER, _) => door.options.grace_or_default(),
+        (_, Timestamp::FOREVER) => Duration::MAX,
+        (fresh_until, stale_until) => stale_until.since(fresh_until),
     }
-    meta.stale_until.since(meta.fresh_until)
 }
 
 /// Waits a little longer after each loss, up to some milliseconds, so that writers of several processes take

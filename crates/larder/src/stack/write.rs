@@ -5,6 +5,7 @@
 //!
 //! [`flight`]: super::flight
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::entry::{AnyValue, Entry, Extras, Meta};
 use crate::error::Result;
 use crate::event::Event;
 use crate::options::EntryOptions;
+use crate::stack::flight::WriteTicket;
 use crate::stack::l2::{Insist, OnFailure, was_alive};
 use crate::stack::{Core, Door, Space};
 use crate::time::{Stamp, Timestamp};
@@ -37,18 +39,21 @@ impl NewValue {
     }
 }
 
-/// Forgets a key in memory if the change it stands for is abandoned half-way, so that memory does not go on
-/// serving what the store may no longer have.
+/// A change on its way through the store. Forgets the key in memory if it is abandoned half-way, so that memory
+/// does not go on serving what the store may no longer have.
 pub(crate) struct Abandoned<'a> {
     core: &'a Core,
     space: &'a Space,
     key: &'a str,
     armed: bool,
+    /// Withdrawn after memory has followed.
+    _ticket: WriteTicket<'a>,
 }
 
 impl<'a> Abandoned<'a> {
     pub(crate) fn guard(core: &'a Core, space: &'a Space, key: &'a str) -> Self {
-        Self { core, space, key, armed: true }
+        let ticket = core.flights.begin_write(space.id, key);
+        Self { core, space, key, armed: true, _ticket: ticket }
     }
 
     pub(crate) fn disarm(mut self) {
@@ -59,23 +64,25 @@ impl<'a> Abandoned<'a> {
 impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         if self.armed {
-            drop(self.core.forget(self.space, self.key));
+            // What became of it is not known, so it wins over every other change that is under way.
+            drop(self.core.forget(self.space, self.key, Stamp::MAX));
         }
     }
 }
 
 impl Core {
-    /// Removes a key from memory and takes the right to be kept from whatever is under way for it.
-    pub(crate) fn forget(&self, space: &Space, key: &str) -> Option<Entry> {
-        self.flights.supersede(space.id, key, || self.memory.as_ref()?.remove(space.id, key))
+    /// Removes a key from memory on behalf of a change, and takes the right to be kept from whatever is under
+    /// way for it.
+    pub(crate) fn forget(&self, space: &Space, key: &str, stamp: Stamp) -> Option<Entry> {
+        self.flights.supersede(space.id, key, stamp, || self.memory.as_ref()?.remove(space.id, key)).flatten()
     }
 
     /// Puts a key into memory and takes the right to be kept from whatever is under way for it.
     pub(crate) fn remember(&self, space: &Space, key: &str, entry: &Entry, value_bytes: usize) {
         let mut evicted = Vec::new();
-        let replaced = self
-            .flights
-            .supersede(space.id, key, || self.insert_in_memory(space, key, entry, value_bytes, &mut evicted));
+        let replaced = self.flights.supersede(space.id, key, entry.meta.stamp, || {
+            self.insert_in_memory(space, key, entry, value_bytes, &mut evicted)
+        });
         drop(replaced);
         self.report_evicted(evicted);
     }
@@ -89,14 +96,15 @@ impl Core {
         let stamp = self.clock.tick(now);
         let mut entry = Entry { meta: new.meta(stamp, now), value: new.value };
         let mut outcome = Ok(());
+        let mut abandoned = None;
         let value_bytes;
         match &self.l2 {
             None => value_bytes = (door.weigh)(&entry.value),
             Some(l2) => {
                 let full = space.keys.full(key)?;
-                let (record, payload_bytes) = self.encode(door, &full, &entry.value, &entry.meta)?;
-                value_bytes = payload_bytes;
-                let abandoned = Abandoned::guard(self, space, key);
+                let (record, weighed) = self.encode(door, &full, &entry.value, &entry.meta)?;
+                value_bytes = weighed;
+                abandoned = Some(Abandoned::guard(self, space, key));
                 let ttl = entry.meta.life_left(now);
                 let mut first = Some(record);
                 let stored =
@@ -110,10 +118,10 @@ impl Core {
                     });
                 // If the store failed, memory still takes what the caller meant; the caller gets the error.
                 outcome = stored.await.map(|_| ());
-                abandoned.disarm();
             }
         }
         self.remember(space, key, &entry, value_bytes);
+        abandoned.into_iter().for_each(Abandoned::disarm);
         if outcome.is_ok() {
             self.emit(&Event::Written { namespace: space.keys.path(), key });
         }
@@ -143,27 +151,35 @@ impl Core {
         for (key, new) in &values {
             let entry = Entry { meta: new.meta(self.clock.tick(now), now), value: Arc::clone(&new.value) };
             let full = door.space.keys.full(key)?;
-            let (value, payload_bytes) = self.encode(door, &full, &entry.value, &entry.meta)?;
+            let (value, value_bytes) = self.encode(door, &full, &entry.value, &entry.meta)?;
             writes.push(Write { key: full, value, ttl: entry.meta.life_left(now), when: When::Newer });
-            entries.push((entry, payload_bytes));
+            entries.push((entry, value_bytes));
         }
         let space = &*door.space;
         let abandoned: Vec<_> = values.iter().map(|(key, _)| Abandoned::guard(self, space, key)).collect();
         let written = l2.write_many(self, "set", writes, OnFailure::Return).await;
-        abandoned.into_iter().for_each(Abandoned::disarm);
         let failure = written.as_ref().err().cloned();
         let mut refused = Vec::new();
-        for (index, ((key, _), (entry, payload_bytes))) in values.iter().zip(&entries).enumerate() {
+        for (index, ((key, _), (entry, value_bytes))) in values.iter().zip(&entries).enumerate() {
             let was_refused =
                 matches!(&written, Ok(all) if matches!(all.get(index), Some(Written::Refused { .. })));
             if was_refused {
                 refused.push(index);
                 continue;
             }
-            self.remember(space, key, entry, *payload_bytes);
+            self.remember(space, key, entry, *value_bytes);
             if failure.is_none() {
                 self.emit(&Event::Written { namespace: space.keys.path(), key });
             }
+        }
+        abandoned.into_iter().for_each(Abandoned::disarm);
+        if !refused.is_empty() {
+            // Of several values of one key, the last one wins, be it stored already.
+            let last: HashMap<&str, usize> =
+                values.iter().enumerate().map(|(index, (key, _))| (key.as_str(), index)).collect();
+            refused.retain(|index| {
+                values.get(*index).is_some_and(|(key, _)| last.get(key.as_str()) == Some(index))
+            });
         }
         for (key, new) in pick(values, &refused) {
             self.set(door, &key, new, now).await?;
@@ -175,24 +191,26 @@ impl Core {
     pub(crate) async fn delete(&self, door: &Door, key: &str, now: Timestamp) -> Result<bool> {
         let space = &*door.space;
         let in_memory = self.probe(space, key, now).is_some();
+        let mut stamp = self.clock.tick(now);
+        let mut abandoned = None;
         let outcome = match &self.l2 {
             None => Ok(false),
             Some(l2) => {
                 let full = space.keys.full(key)?;
-                let abandoned = Abandoned::guard(self, space, key);
-                let stamp = self.clock.tick(now);
-                let ttl = Some(self.load_max);
-                let outcome = l2
-                    .insist(self, Insist { operation: "delete", full: &full, ttl, stamp }, now, |stamp| {
-                        Ok(self.tombstone(stamp, now))
-                    })
-                    .await
-                    .map(|(_, previous)| was_alive(self, space, previous.as_ref(), now));
-                abandoned.disarm();
-                outcome
+                abandoned = Some(Abandoned::guard(self, space, key));
+                let ttl = Some(self.tombstone_ttl);
+                l2.insist(self, Insist { operation: "delete", full: &full, ttl, stamp }, now, |stamp| {
+                    Ok(self.tombstone(stamp, now))
+                })
+                .await
+                .map(|(stored, previous)| {
+                    stamp = stored;
+                    was_alive(self, space, previous.as_ref(), now)
+                })
             }
         };
-        let dropped = self.forget(space, key);
+        let dropped = self.forget(space, key, stamp);
+        abandoned.into_iter().for_each(Abandoned::disarm);
         drop(dropped);
         let in_store = outcome?;
         self.emit(&Event::Deleted { namespace: space.keys.path(), key });
@@ -200,7 +218,7 @@ impl Core {
     }
 
     fn tombstone(&self, stamp: Stamp, now: Timestamp) -> Bytes {
-        wire::encode_tombstone(stamp, now + self.load_max)
+        wire::encode_tombstone(stamp, now + self.tombstone_ttl)
     }
 
     /// Removes several keys in one batch. Returns how many had an entry.
@@ -212,14 +230,16 @@ impl Core {
         let mut existed: Vec<bool> = keys.iter().map(|key| self.probe(space, key, now).is_some()).collect();
         let mut outcome = Ok(());
         let mut refused = Vec::new();
+        let mut abandoned = Vec::new();
+        let stamps: Vec<Stamp> = keys.iter().map(|_| self.clock.tick(now)).collect();
         if let Some(l2) = &self.l2 {
             let mut writes = Vec::with_capacity(keys.len());
-            for key in &keys {
-                let value = self.tombstone(self.clock.tick(now), now);
+            for (key, stamp) in keys.iter().zip(&stamps) {
+                let value = self.tombstone(*stamp, now);
                 let key = space.keys.full(key)?;
-                writes.push(Write { key, value, ttl: Some(self.load_max), when: When::Newer });
+                writes.push(Write { key, value, ttl: Some(self.tombstone_ttl), when: When::Newer });
             }
-            let abandoned: Vec<_> = keys.iter().map(|key| Abandoned::guard(self, space, key)).collect();
+            abandoned.extend(keys.iter().map(|key| Abandoned::guard(self, space, key)));
             match l2.write_many(self, "delete", writes, OnFailure::Return).await {
                 Ok(written) => {
                     for ((written, existed), key) in written.iter().zip(&mut existed).zip(&keys) {
@@ -233,19 +253,20 @@ impl Core {
                 }
                 Err(error) => outcome = Err(error),
             }
-            abandoned.into_iter().for_each(Abandoned::disarm);
         }
-        for key in &keys {
-            drop(self.forget(space, key));
+        for (key, stamp) in keys.iter().zip(stamps) {
+            drop(self.forget(space, key, stamp));
         }
+        abandoned.into_iter().for_each(Abandoned::disarm);
         outcome?;
-        for key in keys.iter().filter(|key| !refused.contains(key)) {
+        for key in keys.iter().filter(|key| refused.binary_search(key).is_err()) {
             self.emit(&Event::Deleted { namespace: space.keys.path(), key });
         }
-        let mut count = existed.iter().filter(|existed| **existed).count() as u64;
-        for key in refused {
-            // It was not counted yet: memory's copy went above, and the store's was in the way.
-            count += u64::from(self.delete(door, key, now).await?);
+        let mut count = 0;
+        for (key, existed) in keys.iter().zip(existed) {
+            // What was in the way is deleted with a newer stamp.
+            let was_in_the_way = refused.binary_search(key).is_ok() && self.delete(door, key, now).await?;
+            count += u64::from(existed || was_in_the_way);
         }
         Ok(count)
     }

@@ -55,6 +55,13 @@ fn a_hit_in_memory_allocates_nothing_and_does_not_yield() {
 }
 
 #[test]
+fn a_miss_of_memory_alone_allocates_nothing_either() {
+    let (stack, cache) = warm();
+    let counted = measure(|| assert_eq!(at_once(cache.get("missing")).unwrap(), None));
+    assert_eq!((counted.count_total, stack.stats().misses), (0, 1));
+}
+
+#[test]
 fn a_miss_is_seen_by_the_counter_so_the_counter_works() {
     let (_stack, cache) = warm();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

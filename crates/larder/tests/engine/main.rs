@@ -13,5 +13,6 @@ mod flow;
 mod hostile;
 mod loads;
 mod model;
+mod review;
 mod rewrites;
 mod tags;
