@@ -27,7 +27,7 @@ use super::{push_part, shorten};
 ///     }
 /// }
 /// let page = Page { book: 7, language: "de".into() };
-/// assert_eq!(call_key("page", &[&page]), r#"4:page10:(1:73:"de"#);
+/// assert_eq!(call_key("page", &[&page]), r#"4:page9:(1:73:"de"#);
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a cache key",
