@@ -41,7 +41,8 @@
 //! # Features
 //!
 //! `json` (default) and `messagepack` are codecs; `file` and `sqlite` are stores, beside the memory one that is
-//! always there; `compress` and `encrypt` go around any store; `config` reads configurations; `full` is all of
+//! always there; `compress` and `encrypt` go around any store; `config` reads configurations; `macros` is
+//! [`#[cached]`](https://docs.rs/larder/latest/larder/attr.cached.html) for async functions; `full` is all of
 //! these; `testing` is for tests. All are additive.
 //!
 //! # Runtime
@@ -71,6 +72,9 @@ mod cache;
 mod larder;
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub mod expansion;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -78,6 +82,8 @@ pub use cache::{Add, Cache, CachedEntry, Clear, Increment, Invalidate, Set, SetM
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Load, Plain, Speaking, Suppress};
 pub use larder::Larder;
+#[cfg(feature = "macros")]
+pub use larder_macros::cached;
 pub use loaded::{Loaded, Previous};
 pub use options::{EntryOptions, Refresh};
 pub use stack::{

@@ -17,6 +17,8 @@ use crate::codec::{AnyCodec, type_mismatch};
 use crate::counter::Counter;
 use crate::entry::{AnyValue, Entry, Freshness};
 use crate::error::{BoxError, Result};
+#[cfg(doc)]
+use crate::error::{Error, ErrorKind};
 use crate::event::Tier;
 use crate::get_or_set::{GetOrSet, GetOrSetMany, Plain, Speaking};
 use crate::loaded::{Loaded, Previous};
