@@ -91,7 +91,17 @@ pub use stack::{
 };
 pub use tag::Tag;
 
-/// The README's programs, compiled and run by `cargo test --doc`.
+/// The programs of the README and of the pages, compiled and run by `cargo test --doc`.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-mod readme {}
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../../docs/slow-sources.md")]
+    mod slow_sources {}
+    #[doc = include_str!("../../../docs/tags.md")]
+    mod tags {}
+    #[doc = include_str!("../../../docs/freshness.md")]
+    mod freshness {}
+    #[doc = include_str!("../../../docs/loaders.md")]
+    mod loaders {}
+}
