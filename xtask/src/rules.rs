@@ -104,6 +104,30 @@ pub(crate) fn links(tree: &Tree) -> Vec<String> {
     complaints
 }
 
+/// The tests that the table of others' cases names are there.
+pub(crate) fn cases(tree: &Tree) -> Vec<String> {
+    const CASES: &str = "docs/cases.md";
+    if !tree.has(CASES) {
+        return Vec::new();
+    }
+    let sources: Vec<&str> = tree.files("", ".rs").map(|(_, text)| text).collect();
+    let is_test = |name: &str| {
+        let declared = format!("fn {name}(");
+        sources.iter().any(|text| text.contains(&declared))
+    };
+    let mut complaints = Vec::new();
+    for (line, text) in prose(tree.text(CASES)) {
+        // Every second part is between backticks. A name of four words or more is a claim, and so a test.
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_claim = name.matches('_').count() >= 3 && !name.contains([':', ' ']);
+            if is_claim && !is_test(name) {
+                complaints.push(format!("{CASES}:{line}: there is no test {name}"));
+            }
+        }
+    }
+    complaints
+}
+
 /// The lines of a document outside code blocks, numbered from 1.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut is_code = false;
@@ -270,6 +294,13 @@ mod tests {
         let found = driver_calls(&tree);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].contains("read.rs: calls the driver's get"), "{found:?}");
+    }
+
+    #[test]
+    fn a_case_without_its_test_is_complained_about() {
+        let page = "`a_claim_that_holds`, `a_claim_that_is_missing`, `get_or_set`, `codec::Codec`";
+        let tree = Tree::of(&[("docs/cases.md", page), ("a.rs", "//! x\nfn a_claim_that_holds() {}")]);
+        assert_eq!(cases(&tree), ["docs/cases.md:1: there is no test a_claim_that_is_missing"]);
     }
 
     #[test]
