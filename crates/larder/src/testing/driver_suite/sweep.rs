@@ -173,7 +173,7 @@ pub async fn clear_goes_on_behind_what_it_spares(driver: Arc<dyn Driver>) {
         return;
     }
     let key = |n: u64| subject.key(format_args!("in:{n:04}"));
-    let is_old = |n: u64| n < 3 || n >= 1_200;
+    let is_old = |n: u64| !(3..1_200).contains(&n);
     for some in (0..1_203).collect::<Vec<u64>>().chunks(250) {
         let writes = some.iter().map(|&n| Write {
             key: key(n),
