@@ -12,6 +12,8 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use larder::Result;
 use larder::driver::{Capabilities, Driver, Scanned, When, Written, check_prefix, head};
+use larder::entry::wire::stamp_of;
+use larder::time::Stamp;
 
 /// A store in a sorted map. It takes no TTL: giving back space is not its business.
 #[derive(Debug, Default)]
@@ -55,11 +57,12 @@ impl Driver for Sorted {
         stream::iter(found).boxed()
     }
 
-    async fn clear(&self, prefix: &str) -> Result<u64> {
+    async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
         check_prefix(prefix)?;
         let mut map = self.0.lock().unwrap();
         let before = map.len();
-        map.retain(|key, _| !key.starts_with(prefix));
+        // What is newer was written after the clear, and what has no stamp is older than everything.
+        map.retain(|key, value| !key.starts_with(prefix) || stamp_of(value) > Some(until));
         Ok((before - map.len()) as u64)
     }
 }

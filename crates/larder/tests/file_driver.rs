@@ -165,7 +165,7 @@ async fn nothing_is_cleared_where_the_marker_is_missing() {
     let bench = bench().await;
     bench.put("k", None).await;
     fs::remove_file(bench.directory.join(".larder")).unwrap();
-    assert_eq!(bench.driver.clear("k").await.unwrap_err().kind(), ErrorKind::Config);
+    assert_eq!(bench.driver.clear("k", Stamp::MAX).await.unwrap_err().kind(), ErrorKind::Config);
     assert!(bench.driver.ping().await.is_err());
     assert!(bench.holds("k").await);
 }
@@ -244,7 +244,7 @@ async fn a_link_in_place_of_a_level_leads_nowhere() {
     assert!(error.message().contains("write an entry") && error.message().contains("cache"), "{error}");
     let listed: Vec<_> = bench.driver.scan("k").try_collect().await.unwrap();
     assert!(listed.is_empty());
-    assert_eq!(bench.driver.clear("k").await.unwrap(), 0);
+    assert_eq!(bench.driver.clear("k", Stamp::MAX).await.unwrap(), 0);
     bench.clock.advance(hours(9));
     bench.driver.prune().await.unwrap();
     assert_eq!(files(&outside, |_| true), before, "nothing outside was touched");
@@ -260,7 +260,7 @@ async fn a_directory_that_is_replaced_by_a_link_is_still_the_one_that_was_opened
     bench.put("k", None).await;
     assert!(bench.holds("k").await);
     bench.driver.prune().await.unwrap();
-    assert_eq!(bench.driver.clear("k").await.unwrap(), 1);
+    assert_eq!(bench.driver.clear("k", Stamp::MAX).await.unwrap(), 1);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
 

@@ -16,6 +16,7 @@ use larder::Result;
 use larder::driver::{Capabilities, Driver, Scanned, When, Written, check_prefix, head};
 use larder::entry::wire::stamp_of;
 use larder::testing::driver_suite;
+use larder::time::Stamp;
 use parking_lot::Mutex;
 
 /// What a driver does wrong.
@@ -28,6 +29,9 @@ enum Wrong {
     ClearsWithoutSeparator,
     ClearsWhatContains,
     ClearsByPattern,
+    ClearsWhatIsNewer,
+    LooksThenClears,
+    ClearsToThePageThatIsNewer,
     CutsLongValues,
     CutsLongKeys,
     FoldsCase,
@@ -190,11 +194,35 @@ impl Driver for Store {
         stream::iter(found).boxed()
     }
 
-    async fn clear(&self, prefix: &str) -> Result<u64> {
+    async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
         check_prefix(prefix)?;
+        let is_meant = |key: &str, value: &Bytes| {
+            self.clears(key, prefix)
+                && (self.wrong == Wrong::ClearsWhatIsNewer || stamp_of(value) <= Some(until))
+        };
+        if self.wrong == Wrong::ClearsToThePageThatIsNewer {
+            let mut map = self.map.lock();
+            let keys: Vec<String> = map.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
+            let before = map.len();
+            for page in keys.chunks(500) {
+                let left = map.len();
+                map.retain(|key, (value, _)| !(page.contains(key) && is_meant(key, value)));
+                if map.len() == left {
+                    break;
+                }
+            }
+            return Ok((before - map.len()) as u64);
+        }
+        if self.wrong == Wrong::LooksThenClears {
+            let found = self.map.lock().clone();
+            let meant = found.into_iter().filter(|(key, (value, _))| is_meant(key, value));
+            tokio::task::yield_now().await;
+            let mut map = self.map.lock();
+            return Ok(meant.filter(|(key, _)| map.remove(key).is_some()).count() as u64);
+        }
         let mut map = self.map.lock();
         let before = map.len();
-        map.retain(|key, _| !self.clears(key, prefix));
+        map.retain(|key, (value, _)| !is_meant(key, value));
         Ok((before - map.len()) as u64)
     }
 }
@@ -268,6 +296,21 @@ async fn a_pattern_for_a_prefix_fails_by_the_literal_clear() {
         &["clear_leaves_the_neighbour_alone", "clear_takes_its_prefix_literally"],
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clearing_what_is_newer_fails_by_what_it_should_spare() {
+    fails_by(Wrong::ClearsWhatIsNewer, &["clear_spares_what_is_newer_than_the_clear"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_before_clearing_fails_by_what_is_written_meanwhile() {
+    fails_by(Wrong::LooksThenClears, &["clear_spares_what_is_newer_than_the_clear"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ending_a_clear_at_what_is_newer_fails_by_what_is_behind() {
+    fails_by(Wrong::ClearsToThePageThatIsNewer, &["clear_goes_on_behind_what_it_spares"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

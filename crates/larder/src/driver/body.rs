@@ -15,6 +15,7 @@ use futures_util::stream::BoxStream;
 use crate::driver::{Capabilities, Driver, Scanned, When, Write, Written};
 use crate::entry::wire::HEAD_BYTES;
 use crate::error::Result;
+use crate::time::Stamp;
 
 /// One transformation of bodies and its way back.
 pub(crate) trait Transform: fmt::Debug + Send + Sync + 'static {
@@ -139,8 +140,8 @@ impl<D: Driver, T: Transform> Driver for Transformed<D, T> {
         Box::pin(self.inner.scan(prefix).map(move |scanned| scanned.map(plain)))
     }
 
-    async fn clear(&self, prefix: &str) -> Result<u64> {
-        self.inner.clear(prefix).await
+    async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
+        self.inner.clear(prefix, until).await
     }
 
     async fn prune(&self) -> Result<u64> {
@@ -201,8 +202,8 @@ macro_rules! transformed_driver {
             ) -> futures_util::stream::BoxStream<'a, Result<$crate::driver::Scanned>> {
                 self.transformed.scan(prefix)
             }
-            async fn clear(&self, prefix: &str) -> Result<u64> {
-                self.transformed.clear(prefix).await
+            async fn clear(&self, prefix: &str, until: $crate::time::Stamp) -> Result<u64> {
+                self.transformed.clear(prefix, until).await
             }
             async fn prune(&self) -> Result<u64> {
                 self.transformed.prune().await
@@ -229,7 +230,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::entry::Meta;
     use crate::entry::wire::{CodecId, encode_entry};
-    use crate::time::{Stamp, Timestamp, Ttl, minutes};
+    use crate::time::{Timestamp, Ttl, minutes};
 
     /// A map under a lock, shared with the test.
     #[derive(Debug, Clone, Default)]

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use crate::driver::{Capabilities, Driver, Scanned, When, Written, check_prefix, head};
+use crate::entry::wire::stamp_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::KEY_BYTES_MAX;
 use crate::memory::{Engine, Lookup, MemoryOptions, Put};
-use crate::time::{Clock, SystemClock, Timestamp};
+use crate::time::{Clock, Stamp, SystemClock, Timestamp};
 
 /// A store in the memory of this process, bounded by its [`MemoryOptions`].
 ///
@@ -162,10 +163,12 @@ impl Driver for MemoryDriver {
         stream::iter(found).boxed()
     }
 
-    async fn clear(&self, prefix: &str) -> Result<u64> {
+    async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
         check_prefix(prefix)?;
         let now = self.now();
-        let removed = self.store.engine.retain(|key, _| !key.starts_with(prefix));
+        // Asked again under the lock: it may have been written since.
+        let stays = |kept: &Kept| stamp_of(&kept.value) > Some(until);
+        let removed = self.store.engine.retain(|key, kept| !key.starts_with(prefix) || stays(kept));
         Ok(removed.iter().filter(|(_, kept)| !kept.is_over(now)).count() as u64)
     }
 
@@ -181,7 +184,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use crate::entry::wire::encode_tombstone;
-    use crate::time::{Stamp, seconds};
+    use crate::time::seconds;
 
     #[derive(Debug, Default)]
     struct Hand(AtomicU64);
@@ -251,12 +254,24 @@ mod tests {
         for key in ["users", "users:1", "usersAbc", "user", "Users", "us%rs", "us*", "my users:1"] {
             driver.set(key, stamped(1), None, When::Always).await.unwrap();
         }
-        assert_eq!(driver.clear("").await.unwrap_err().kind(), ErrorKind::Config);
-        assert_eq!(driver.clear("users:").await.unwrap(), 1);
-        assert_eq!(driver.clear("us*").await.unwrap(), 1);
+        assert_eq!(driver.clear("", Stamp::MAX).await.unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(driver.clear("users:", Stamp::MAX).await.unwrap(), 1);
+        assert_eq!(driver.clear("us*", Stamp::MAX).await.unwrap(), 1);
         let left = ["Users", "my users:1", "us%rs", "user", "users", "usersAbc"];
         assert_eq!(keys(&driver, "").await, left);
         assert_eq!(keys(&driver, "user").await, ["user", "users", "usersAbc"]);
+    }
+
+    #[tokio::test]
+    async fn a_clear_takes_what_has_no_stamp() {
+        let driver = MemoryDriver::default();
+        for (key, value) in
+            [("a:short", stamped(1).slice(..11)), ("a:none", Bytes::new()), ("a:1", stamped(1))]
+        {
+            driver.set(key, value, None, When::Always).await.unwrap();
+        }
+        assert_eq!(driver.clear("a:", Stamp::ZERO).await.unwrap(), 2);
+        assert_eq!(keys(&driver, "").await, ["a:1"]);
     }
 
     #[tokio::test]

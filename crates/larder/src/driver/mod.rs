@@ -102,11 +102,15 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
         Box::pin(futures_util::stream::once(async { Err(unsupported(self.name(), "list keys")) }))
     }
 
-    /// Removes all keys that begin with a prefix, byte for byte, and no others. Returns how many there were.
+    /// Removes the keys that begin with a prefix, byte for byte, and whose record carries this stamp or an older
+    /// one, or none; and no others. [`Stamp::MAX`] means all. Returns how many there were.
+    ///
+    /// For each key, looking at the stamp and removing are one step against every other writer of the store, as
+    /// in [`Driver::set`]: what is written meanwhile with a newer stamp stays. Stamps are found with [`stamp_of`].
     ///
     /// An empty prefix is refused with [`ErrorKind::Config`]: whoever means a whole store names its prefix.
-    async fn clear(&self, prefix: &str) -> Result<u64> {
-        let _ = prefix;
+    async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
+        let _ = (prefix, until);
         Err(unsupported(self.name(), "clear by prefix"))
     }
 
@@ -249,7 +253,7 @@ macro_rules! forward_driver {
             async fn set_many(&self, writes: Vec<Write>) -> Result<Vec<Written>> { (**self).set_many(writes).await }
             async fn delete_many(&self, keys: &[&str]) -> Result<u64> { (**self).delete_many(keys).await }
             fn scan<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<Scanned>> { (**self).scan(prefix) }
-            async fn clear(&self, prefix: &str) -> Result<u64> { (**self).clear(prefix).await }
+            async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> { (**self).clear(prefix, until).await }
             async fn prune(&self) -> Result<u64> { (**self).prune().await }
             async fn ping(&self) -> Result<()> { (**self).ping().await }
             async fn close(&self) -> Result<()> { (**self).close().await }

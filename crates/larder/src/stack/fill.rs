@@ -384,28 +384,12 @@ impl Fill {
         for (kept, refused) in keeping.into_iter().zip(refused) {
             let is_kept = !refused && self.insert(&kept.flight, &kept.entry, kept.value_bytes);
             if !is_kept {
-                if !refused {
-                    self.take_back(&kept, now).await;
-                }
                 self.supersede(&kept);
                 continue;
             }
             core.emit(&Event::Written { namespace: door.space.keys.path(), key: kept.flight.key() });
             self.land_loaded(&kept);
         }
-    }
-
-    /// Removes from the store what a change overtook on its way there, if it is there. What a delete left behind
-    /// refuses it as a rule, but may have been reclaimed by a clear.
-    async fn take_back(&self, kept: &Keeping, now: Timestamp) {
-        let Self { core, door, .. } = self;
-        let (Some(l2), Ok(full)) = (&core.l2, door.space.keys.full(kept.flight.key())) else { return };
-        // Of the same stamp, so that loads that began after the change are not refused.
-        let stamp = kept.entry.meta.stamp;
-        let tombstone = core.tombstone(stamp, now);
-        let write = (full.as_str(), tombstone, Some(core.tombstone_ttl));
-        // A failure is reported, and there is nobody else who would have to know.
-        let _ = l2.swap(core, "set", write, Some(stamp), OnFailure::Suppress).await;
     }
 
     /// Writes to the store, and says for each whether something newer refused it. Fills in what each weighs.

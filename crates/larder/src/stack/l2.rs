@@ -364,15 +364,20 @@ impl L2 {
         self.call(core, operation, on_failure, swap).await
     }
 
-    /// Gives back the space of some prefixes, where the store can list keys. A failure is reported, not
-    /// returned: what is left goes when its time is over. There is no deadline.
-    pub(crate) async fn reclaim(&self, core: &Core, prefixes: &[String]) -> u64 {
+    /// Gives back the space of what a clear has reached under some prefixes, where the store can list keys. A
+    /// failure is reported, not returned: what is left goes when its time is over. There is no deadline.
+    ///
+    /// `cleared` is the clear's hard stamp. What carries a newer one was written after it, by whatever process:
+    /// an entry is alive, and a tombstone still has loads to refuse. A store compares stamps, validity compares
+    /// births ([`standing`]), and a birth is never newer than its stamp: so nothing that is alive goes. What was
+    /// rewritten after the clear (`touch`) stays, though it is dead by its birth, until its time is over.
+    pub(crate) async fn reclaim(&self, core: &Core, prefixes: &[String], cleared: Stamp) -> u64 {
         if !self.driver.capabilities().enumerates {
             return 0;
         }
         let mut reclaimed = 0;
         for prefix in prefixes {
-            match self.driver.clear(prefix).await {
+            match self.driver.clear(prefix, cleared).await {
                 Ok(count) => reclaimed += count,
                 Err(error) => core.l2_failed("clear", &error, OnFailure::Suppress),
             }

@@ -82,7 +82,9 @@ impl Core {
         marked?;
         // The mark holds already; this only gives back the space.
         let reclaimed = match &self.l2 {
-            Some(l2) if hardness == Hardness::Hard => l2.reclaim(self, &space.keys.prefixes()).await,
+            Some(l2) if hardness == Hardness::Hard => {
+                l2.reclaim(self, &space.keys.prefixes(), mark.hard).await
+            }
             _ => 0,
         };
         self.emit(&Event::Cleared { namespace: space.keys.path() });

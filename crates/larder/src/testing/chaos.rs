@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::driver::{Capabilities, Driver, Scanned, When, Write, Written};
 use crate::error::{Error, ErrorKind, Result};
+use crate::time::Stamp;
 
 /// A method of [`Driver`], as [`ChaosHandle`] names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -364,9 +365,9 @@ impl<D: Driver> Driver for Chaos<D> {
         listed.boxed()
     }
 
-    async fn clear(&self, prefix: &str) -> Result<u64> {
+    async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
         let failure = self.handle.enter(Operation::Clear).await?;
-        leave(failure, self.driver.clear(prefix).await)
+        leave(failure, self.driver.clear(prefix, until).await)
     }
 
     async fn prune(&self) -> Result<u64> {

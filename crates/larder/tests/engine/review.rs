@@ -8,11 +8,11 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use larder::entry::Freshness;
 use larder::memory::MemoryOptions;
-use larder::testing::{Harness, Operation, Tiers};
+use larder::testing::{Harness, ManualClock, Operation, Tiers};
 use larder::time::{Clock as _, hours, minutes, seconds};
 use larder::{Cache, ErrorKind};
 use tokio::sync::Notify;
-use tokio::task::yield_now;
+use tokio::task::{JoinHandle, yield_now};
 
 use crate::flow::{cache, ok};
 use crate::overlap::poll;
@@ -370,20 +370,77 @@ async fn a_codec_that_panics_strands_nobody_and_leaves_the_books_in_order() {
     }
 }
 
-#[tokio::test]
-async fn a_delete_during_the_write_of_a_load_wins_though_a_clear_reclaims_what_it_left_behind() {
-    let here = Harness::new(Tiers::L2);
-    let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
-    let numbers = cache::<u32>(&here);
+/// A process whose clear has left its mark and not given back the space yet, and the clear.
+async fn reclaiming(here: &Harness, clock: ManualClock) -> (Harness, JoinHandle<larder::Result<u64>>) {
+    let there = Harness::over(Tiers::L2, clock, here.store.clone(), |builder| builder);
     there.chaos.stall(Operation::Clear);
-    let clear = tokio::spawn({
-        let theirs = cache::<u32>(&there);
-        async move { theirs.clear().await }
+    let theirs = cache::<u32>(&there);
+    let clear = tokio::spawn(async move { theirs.clear().await });
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    assert_eq!(there.chaos.calls(Operation::Clear), 1, "the mark is stored");
+    here.clock.advance(seconds(1));
+    (there, clear)
+}
+
+#[tokio::test]
+async fn what_is_stored_while_a_clear_reclaims_is_not_lost() {
+    for tiers in [Tiers::L2, Tiers::Both] {
+        let here = Harness::new(tiers);
+        let numbers = cache::<u32>(&here);
+        numbers.set_many([("a", 1), ("b", 1), ("c", 1)]).await.unwrap();
+        here.clock.advance(seconds(1));
+        let (there, clear) = reclaiming(&here, here.clock.clone()).await;
+        // One over what the clear is to take, one over nothing.
+        numbers.set("a", 2).await.unwrap();
+        numbers.set("d", 2).await.unwrap();
+        there.chaos.release(Operation::Clear);
+        assert_eq!(clear.await.unwrap().unwrap(), 2, "{tiers:?}: b and c are given back");
+        let other = cache::<u32>(&there);
+        // Memory hears of the clear at its next read of the store.
+        assert_eq!(numbers.get("missing").await.unwrap(), None);
+        for (key, expected) in [("a", Some(2)), ("b", None), ("c", None), ("d", Some(2))] {
+            assert_eq!(other.get(key).await.unwrap().as_deref(), expected.as_ref(), "{tiers:?}: {key} there");
+            assert_eq!(
+                numbers.get(key).await.unwrap().as_deref(),
+                expected.as_ref(),
+                "{tiers:?}: {key} here"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_rewritten_after_a_clear_is_not_given_back_and_dead_all_the_same() {
+    let here = Harness::new(Tiers::L2);
+    let numbers = cache::<u32>(&here);
+    numbers.set("a", 1).await.unwrap();
+    let clears_at = ManualClock::new(here.clock.now() + seconds(1));
+    here.clock.advance(minutes(1));
+    // It reads the entry before the clear, and its clock is ahead of it.
+    here.chaos.stall(Operation::Set);
+    let touch = tokio::spawn({
+        let numbers = numbers.clone();
+        async move { numbers.touch("a", hours(2)).await }
     });
     for _ in 0..50 {
         yield_now().await;
     }
-    here.clock.advance(seconds(1));
+    let (there, clear) = reclaiming(&here, clears_at).await;
+    here.chaos.release(Operation::Set);
+    assert!(touch.await.unwrap().unwrap());
+    there.chaos.release(Operation::Clear);
+    assert_eq!(clear.await.unwrap().unwrap(), 0);
+    assert_eq!(numbers.get("a").await.unwrap(), None);
+    assert_eq!(cache::<u32>(&there).get("a").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_delete_after_a_clear_wins_over_a_load_in_another_process_though_the_clear_reclaims() {
+    let here = Harness::new(Tiers::L2);
+    let numbers = cache::<u32>(&here);
+    let (there, clear) = reclaiming(&here, here.clock.clone()).await;
     here.chaos.stall(Operation::SetMany);
     let load = tokio::spawn({
         let numbers = numbers.clone();
@@ -393,11 +450,38 @@ async fn a_delete_during_the_write_of_a_load_wins_though_a_clear_reclaims_what_i
         yield_now().await;
     }
     here.clock.advance(seconds(1));
-    numbers.delete("a").await.unwrap();
+    // A third process, of which neither of the others hears but through the store.
+    let third = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
+    cache::<u32>(&third).delete("a").await.unwrap();
     there.chaos.release(Operation::Clear);
     clear.await.unwrap().unwrap();
     here.chaos.release(Operation::SetMany);
     assert_eq!(*load.await.unwrap().unwrap(), 1);
-    assert_eq!(numbers.get("a").await.unwrap(), None);
-    here.finish(2).await;
+    for harness in [&here, &there, &third] {
+        assert_eq!(cache::<u32>(harness).get("a").await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_delete_before_a_clear_wins_over_a_load_though_the_clear_takes_what_it_left_behind() {
+    for deletes_there in [true, false] {
+        let here = Harness::new(Tiers::Both);
+        let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
+        let (numbers, theirs) = (cache::<u32>(&here), cache::<u32>(&there));
+        here.chaos.stall(Operation::SetMany);
+        let load = tokio::spawn({
+            let numbers = numbers.clone();
+            async move { numbers.get_or_set("a", || ok(1)).await }
+        });
+        for _ in 0..50 {
+            yield_now().await;
+        }
+        here.clock.advance(seconds(1));
+        if deletes_there { theirs.delete("a").await } else { numbers.delete("a").await }.unwrap();
+        here.clock.advance(seconds(1));
+        assert_eq!(theirs.clear().await.unwrap(), 1, "what the delete left behind is given back");
+        here.chaos.release(Operation::SetMany);
+        assert_eq!(*load.await.unwrap().unwrap(), 1);
+        assert_eq!(theirs.get("a").await.unwrap(), None, "there, {deletes_there}");
+    }
 }

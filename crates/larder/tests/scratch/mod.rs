@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use larder::Result;
 use larder::driver::{Capabilities, Driver, Scanned, When, Write, Written};
+use larder::time::Stamp;
 use tempfile::TempDir;
 
 /// A driver and the directory that it works in.
@@ -56,8 +57,8 @@ impl<D: Driver> Driver for Scratch<D> {
     fn scan<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<Scanned>> {
         self.driver.scan(prefix)
     }
-    async fn clear(&self, prefix: &str) -> Result<u64> {
-        self.driver.clear(prefix).await
+    async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
+        self.driver.clear(prefix, until).await
     }
     async fn prune(&self) -> Result<u64> {
         self.driver.prune().await

@@ -32,7 +32,7 @@ use self::sweep::Walk;
 use crate::driver::{Capabilities, Driver, Scanned, When, Write, Written, check_prefix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::KEY_BYTES_MAX;
-use crate::time::{Clock, SystemClock, Timestamp, seconds};
+use crate::time::{Clock, Stamp, SystemClock, Timestamp, seconds};
 
 /// The largest value that this driver takes, in bytes: 1 GiB.
 pub const VALUE_BYTES_MAX: u64 = 1 << 30;
@@ -311,10 +311,10 @@ impl Driver for FileDriver {
         steps.flat_map(stream::iter).boxed()
     }
 
-    async fn clear(&self, prefix: &str) -> Result<u64> {
+    async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
         check_prefix(prefix)?;
         let prefix = prefix.to_owned();
-        self.blocking(move |inner| sweep::clear(&inner.directory()?, &prefix, inner.clock.now())).await
+        self.blocking(move |inner| sweep::clear(&inner.directory()?, &prefix, until, inner.clock.now())).await
     }
 
     async fn prune(&self) -> Result<u64> {

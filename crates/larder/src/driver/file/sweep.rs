@@ -9,8 +9,9 @@ use rustix::io::Errno;
 use super::directory::{Directory, Found, Stored, Want, read};
 use super::layout::{NEW, Place, is_level};
 use crate::driver::Scanned;
+use crate::entry::wire::stamp_of;
 use crate::error::Result;
-use crate::time::{Timestamp, hours};
+use crate::time::{Stamp, Timestamp, hours};
 
 /// How long a file may take to be written before it counts as left behind by a process that died.
 const NEW_AGE_MAX: std::time::Duration = hours(1);
@@ -116,20 +117,23 @@ impl Walk {
     }
 }
 
-/// Removes every entry whose key begins with the prefix. Returns how many live ones there were.
-pub(super) fn clear(directory: &Arc<Directory>, prefix: &str, now: Timestamp) -> Result<u64> {
+/// Removes every entry whose key begins with the prefix and that is no newer than `until`. Returns how many live
+/// ones there were.
+pub(super) fn clear(directory: &Arc<Directory>, prefix: &str, until: Stamp, now: Timestamp) -> Result<u64> {
     // A directory whose marker someone took away may be used for something else by now.
     directory.check_marker()?;
     let mut walk = Walk::new(Arc::clone(directory))?;
     let mut cleared = 0;
     while let Some(step) = walk.next().map_err(|errno| directory.failed("list", errno))? {
         let Step::Entry { folder, place } = step else { continue };
-        let is_inside =
-            |found: &Found| matches!(found, Found::Entry(stored) if stored.key.starts_with(prefix));
+        let is_meant = |found: &Found| match found {
+            Found::Entry(stored) => stored.key.starts_with(prefix) && stamp_of(&stored.value) <= Some(until),
+            Found::Nothing | Found::Damaged => false,
+        };
         let file = read(&folder, &place.name, Want::Head, now);
         let file = file.map_err(|error| directory.failed("read an entry in", error))?;
         let Found::Entry(stored) = &file else { continue };
-        if is_inside(&file) && directory.remove_if(&folder, &place, now, is_inside)? {
+        if is_meant(&file) && directory.remove_if(&folder, &place, now, is_meant)? {
             cleared += u64::from(stored.alive);
         }
     }

@@ -19,7 +19,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
 use crate::driver::{Capabilities, Driver, Scanned, When, Write, Written, check_prefix};
 use crate::error::{Error, ErrorKind, Result};
-use crate::time::{Clock, SystemClock, seconds};
+use crate::time::{Clock, Stamp, SystemClock, seconds};
 
 use lane::Lane;
 use table::{Opening, Table};
@@ -27,7 +27,7 @@ use worker::Desk;
 
 /// How many keys a page of a scan has.
 const PAGE_KEYS: usize = 512;
-/// How many keys one transaction of a clear deletes, so that others get to write in between.
+/// How many keys one transaction of a clear looks at, so that others get to write in between.
 const CLEAR_KEYS: usize = 500;
 /// The smallest bound that can be kept: what an empty database and its log take is a good part of it.
 const MAX_BYTES_MIN: u64 = 256 * 1024;
@@ -359,14 +359,14 @@ impl Driver for SqliteDriver {
         pages.try_flatten().boxed()
     }
 
-    async fn clear(&self, prefix: &str) -> Result<u64> {
+    async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
         check_prefix(prefix)?;
         let (mut from, below) = table::range_of(prefix);
         let mut cleared = 0;
         loop {
             let (desk, below) = (Arc::clone(&self.desk), below.clone());
             let work = move |connection: &rusqlite::Connection| {
-                table::clear(connection, &desk.table, (&from, &below), CLEAR_KEYS)
+                table::clear(connection, &desk.table, (&from, &below), until, CLEAR_KEYS)
             };
             let (deleted, rest) = self.writes.call("clear", 0, work).await?;
             cleared += deleted;

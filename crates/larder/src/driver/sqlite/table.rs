@@ -18,7 +18,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, pa
 use crate::driver::{Scanned, When, Write, Written};
 use crate::entry::wire::HEAD_BYTES;
 use crate::error::{Error, ErrorKind, Result};
-use crate::time::Timestamp;
+use crate::time::{Stamp, Timestamp};
 
 use super::SqliteLocation;
 
@@ -74,7 +74,11 @@ impl Table {
             boundary: format!(
                 "SELECT key FROM \"{name}\" WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT 1 OFFSET ?3"
             ),
-            delete_range: format!("DELETE FROM \"{name}\" WHERE key >= ?1 AND key < ?2"),
+            // The stamp, as `wire::stamp_of` finds it: blobs compare as unsigned bytes, which are big-endian.
+            delete_range: format!(
+                "DELETE FROM \"{name}\" WHERE key >= ?1 AND key < ?2 \
+                 AND (length(head) < 12 OR substr(head, 5, 8) <= ?3)"
+            ),
             delete_expired: format!(
                 "DELETE FROM \"{name}\" WHERE key IN \
                  (SELECT key FROM \"{name}\" WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)"
@@ -302,11 +306,13 @@ pub(super) fn page(
     Ok((page, (count == limit).then_some(last)))
 }
 
-/// Deletes the first so many keys of a range. Returns how many, and where the rest begins.
+/// Deletes, of the first so many keys of a range, those that are no newer than `until`. Returns how many, and
+/// where the rest begins.
 pub(super) fn clear(
     connection: &Connection,
     table: &Table,
     (from, below): (&[u8], &[u8]),
+    until: Stamp,
     limit: usize,
 ) -> rusqlite::Result<(u64, Option<Vec<u8>>)> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -315,7 +321,8 @@ pub(super) fn clear(
         .query_row(params![from, below, limit], |row| Ok(column(row, 0)?.to_vec()))
         .optional()?;
     let end = rest.as_deref().unwrap_or(below);
-    let deleted = connection.prepare_cached(&table.delete_range)?.execute(params![from, end])?;
+    let until = until.to_bits().to_be_bytes();
+    let deleted = connection.prepare_cached(&table.delete_range)?.execute(params![from, end, until])?;
     Ok((u64::try_from(deleted).unwrap_or(u64::MAX), rest))
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::testing::ManualClock;
-use crate::time::{Timestamp, minutes};
+use crate::time::{Stamp, Timestamp, minutes};
 
 fn place() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -171,8 +171,20 @@ async fn tables_of_one_file_do_not_meet() {
     let (one, two) = (open(&path).await, SqliteDriver::open(other).await.unwrap());
     put(&one, "k", "1").await;
     assert_eq!(two.get("k").await.unwrap(), None);
-    assert_eq!(two.clear("k").await.unwrap(), 0);
+    assert_eq!(two.clear("k", Stamp::MAX).await.unwrap(), 0);
     assert_eq!(one.get("k").await.unwrap().unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_clear_takes_what_has_no_stamp() {
+    let driver = SqliteDriver::open(SqliteOptions::new(":memory:")).await.unwrap();
+    // A stamp ends at the twelfth byte.
+    for (key, value) in [("a:none", 0..0), ("a:short", 0..11), ("a:newer", 12..24), ("a:zero", 0..12)] {
+        let bytes = Bytes::from_static(b"\0\0\0\0\0\0\0\0\0\0\0\0 and not zero");
+        put(&driver, key, bytes.slice(value)).await;
+    }
+    assert_eq!(driver.clear("a:", Stamp::ZERO).await.unwrap(), 3);
+    assert!(driver.get("a:newer").await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -430,7 +442,7 @@ async fn a_prefix_that_ends_anywhere_in_a_character_space_has_a_successor() {
     assert_eq!(driver.scan("").count().await, 10);
     assert_eq!(driver.scan("\u{10ffff}").count().await, 2);
     assert_eq!(driver.scan("\u{7f}").count().await, 2);
-    assert_eq!(driver.clear("ÿ").await.unwrap(), 2);
-    assert_eq!(driver.clear("a\0").await.unwrap(), 1);
+    assert_eq!(driver.clear("ÿ", Stamp::MAX).await.unwrap(), 2);
+    assert_eq!(driver.clear("a\0", Stamp::MAX).await.unwrap(), 1);
     assert_eq!(driver.scan("").count().await, 7);
 }

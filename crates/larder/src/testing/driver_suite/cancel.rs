@@ -11,6 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::{Shown, Subject, must, record, stamp};
 use crate::driver::{Driver, When, Write};
+use crate::time::Stamp;
 
 const ROUNDS: u64 = 200;
 
@@ -78,7 +79,7 @@ async fn drop_one_of_each(subject: &Subject, key: &str, round: u64) {
     drop_at_once(driver.delete_many(&[key, key])).await;
     drop_at_once(driver.ping()).await;
     if driver.capabilities().enumerates && round.is_multiple_of(20) {
-        drop_at_once(driver.clear(key)).await;
+        drop_at_once(driver.clear(key, Stamp::MAX)).await;
         drop_at_once(driver.scan(key).next()).await;
         drop_at_once(driver.prune()).await;
     }

@@ -104,6 +104,8 @@ $crate::driver_suite! { @$what $argument
                     clear_leaves_the_neighbour_alone
                     clear_takes_its_prefix_literally
                     clear_counts_what_was_there
+                    clear_spares_what_is_newer_than_the_clear
+                    clear_goes_on_behind_what_it_spares
                     clearing_everything_is_refused
                     a_listing_names_each_key_once_with_its_head
                     a_listing_takes_its_prefix_literally
