@@ -206,6 +206,7 @@ pub struct Stamp(u64);
 
 const COUNTER_BITS: u32 = 16;
 const MILLIS_MAX: u64 = (1 << 48) - 1;
+const COUNTER_MAX: u64 = (1 << COUNTER_BITS) - 1;
 
 impl Stamp {
     /// Before everything.
@@ -288,8 +289,16 @@ impl HybridClock {
 
     /// A stamp above every one that this clock gave or was shown.
     pub fn tick(&self, now: Timestamp) -> Stamp {
-        let floor = Stamp::at(now).0;
-        let next = |last: u64| floor.max(last.saturating_add(1));
+        self.advance(|last| Stamp::at(now).0.max(last.saturating_add(1)))
+    }
+
+    /// As [`HybridClock::tick`], and the last stamp of its millisecond: above everything that others, of whom
+    /// this clock has not heard, have stamped in it so far.
+    pub fn tick_last(&self, now: Timestamp) -> Stamp {
+        self.advance(|last| Stamp::at(now).0.max(last.saturating_add(1)) | COUNTER_MAX)
+    }
+
+    fn advance(&self, next: impl Fn(u64) -> u64) -> Stamp {
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
             // One total order of stamps is all that is wanted here; no other memory hangs on it.
@@ -375,6 +384,17 @@ mod tests {
         hand.0.store(1, Ordering::Relaxed);
         assert!(clock.observe(own, clock.now()));
         assert!(!clock.observe(Stamp::from_bits(own.to_bits() + 1), clock.now()));
+    }
+
+    #[test]
+    fn the_last_stamp_of_a_millisecond_is_above_all_of_others_in_it_and_the_next_tick_is_above_that() {
+        let ((_, here), (_, there)) = (hybrid(5), hybrid(5));
+        let others: Vec<Stamp> = (0..100).map(|_| there.tick(there.now())).collect();
+        let last = here.tick_last(here.now());
+        assert!(others.iter().all(|other| *other < last));
+        assert_eq!(last.timestamp(), Timestamp(5));
+        assert!(here.tick(here.now()) > last);
+        assert!(here.tick_last(here.now()) > last);
     }
 
     #[test]

@@ -66,7 +66,8 @@ impl Core {
     /// Clears a namespace and all inside it: a mark that every entry is compared with, then the space. Returns
     /// how many entries the store gave back, as far as it can tell.
     pub(crate) async fn clear(&self, space: &Space, hardness: Hardness, now: Timestamp) -> Result<u64> {
-        let stamp = self.clock.tick(now);
+        // Of those whose writes this process has not heard of, all in this millisecond came before.
+        let stamp = self.clock.tick_last(now);
         let mut abandoned = Abandoned { core: self, space, tags: None, armed: true };
         let marked = match &self.l2 {
             Some(l2) => self.mark(l2, "clear", &space.mark_key, hardness, stamp, now).await,
@@ -111,7 +112,8 @@ impl Core {
         if tags.is_empty() {
             return Ok(());
         }
-        let stamp = self.clock.tick(now);
+        // As with a clear: above what others have stamped in this millisecond.
+        let stamp = self.clock.tick_last(now);
         let local = vec![hardness.mark(stamp); tags.len()];
         let mut abandoned = Abandoned { core: self, space, tags: Some(tags), armed: true };
         let marked = match &self.l2 {

@@ -249,3 +249,26 @@ async fn a_value_whose_grace_ends_during_the_load_is_not_served() {
         harness.finish(2).await;
     }
 }
+
+#[tokio::test]
+async fn what_another_process_stored_in_the_millisecond_before_an_invalidation_is_gone() {
+    for by_tag in [true, false] {
+        let here = Harness::new(Tiers::L2);
+        let there = twin(&here, Tiers::L2);
+        let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&there));
+        for key in ["a", "b", "c"] {
+            theirs.set(key, 1).tags(["t"]).await.unwrap();
+        }
+        // This process has not heard of any of these stamps.
+        match by_tag {
+            true => mine.invalidate(["t"]).await.unwrap(),
+            false => drop(mine.clear().await.unwrap()),
+        }
+        for key in ["a", "b", "c"] {
+            assert_eq!(mine.get(key).await.unwrap(), None, "{key}");
+            assert_eq!(theirs.get(key).await.unwrap(), None, "{key}");
+        }
+        theirs.set("a", 2).tags(["t"]).await.unwrap();
+        assert_eq!(*mine.get("a").await.unwrap().unwrap(), 2, "it has heard, so it comes after");
+    }
+}
