@@ -11,8 +11,19 @@ use std::thread;
 use crate::tidy;
 
 /// Each feature of the library, built alone; the empty one is none.
-const FEATURES: &[&str] =
-    &["", "json", "messagepack", "file", "sqlite", "compress", "encrypt", "config", "testing"];
+const FEATURES: &[&str] = &[
+    "",
+    "json",
+    "messagepack",
+    "file",
+    "sqlite",
+    "compress",
+    "encrypt",
+    "config",
+    "metrics",
+    "tracing",
+    "testing",
+];
 
 /// What happened so far.
 #[derive(Debug, Default)]

@@ -24,7 +24,8 @@ use crate::stack::flight::{Flight, Joined, Landed, Source};
 use crate::stack::l2::{OnFailure, Stored};
 use crate::stack::read::codec_of;
 use crate::stack::verdict::standing;
-use crate::stack::{Core, Door};
+use crate::stack::{Core, Door, span};
+use crate::stats::Timed;
 use crate::time::{Stamp, Timestamp};
 
 /// What a loader returned for each key that it was asked for.
@@ -100,14 +101,16 @@ impl Core {
         }
         if let (Ok(runtime), false) = (&runtime, led.is_empty()) {
             let fill = Fill { core: Arc::clone(self), door: Arc::clone(door), flights: led };
-            runtime.spawn(fill.run(request));
+            runtime.spawn(span::of_caller(fill.run(request)));
         }
+        let started = self.clock.monotonic();
         let mut outcomes = Vec::with_capacity(keys.len());
         for (key, flight) in keys.iter().zip(joined) {
             let outcome = match flight {
                 Ok(flight) => flight.wait().await,
                 Err(error) => Err(error),
             };
+            self.stats.time(Timed::Wait, self.clock.monotonic().saturating_sub(started));
             match &outcome {
                 Ok(Landed { source: Source::Fresh(tier), .. }) => {
                     self.emit_hit(&door.space, key, *tier, false)
@@ -239,8 +242,11 @@ impl Fill {
         // Taken now, not when the value arrives: whatever is written or deleted from here on wins over it.
         let stamp = core.clock.tick(core.clock.now());
         let started = core.clock.monotonic();
-        let loaded = run_loader(&wanted, load).await;
+        let first = wanted.first().map_or("", |wanted| wanted.flight.key());
+        let span = (&**core, door.space.keys.path(), first, wanted.len());
+        let loaded = span::of_load(span, run_loader(&wanted, load)).await;
         let took = core.clock.monotonic().saturating_sub(started);
+        core.stats.time(Timed::Load, took);
         let now = core.clock.now();
 
         let mut by_key = match loaded {
