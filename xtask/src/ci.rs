@@ -11,8 +11,20 @@ use std::thread;
 use crate::tidy;
 
 /// Each feature of the library, built alone; the empty one is none.
-const FEATURES: &[&str] =
-    &["", "json", "messagepack", "file", "sqlite", "compress", "encrypt", "config", "macros", "testing"];
+const FEATURES: &[&str] = &[
+    "",
+    "json",
+    "messagepack",
+    "file",
+    "sqlite",
+    "compress",
+    "encrypt",
+    "config",
+    "macros",
+    "metrics",
+    "tracing",
+    "testing",
+];
 
 /// What happened so far.
 #[derive(Debug, Default)]

@@ -29,14 +29,19 @@ const ROOMS: &[Room] = &[
     room("entry", &["error", "time", "tag"]),
     room("codec", &["error", "entry"]),
     room("options", &["error", "time", "tag", "entry"]),
-    room("event", &["error", "entry"]),
-    room("stats", &["event"]),
+    room("advisor", &["time"]),
+    room("event", &["error", "entry", "advisor"]),
+    room("stats", &["error", "event"]),
+    room("trace", &["event"]),
     room("counter", &[]),
     room("memory", &["entry", "event"]),
     room("driver", &["error", "time", "key", "entry"]),
     room(
         "stack",
-        &["error", "time", "key", "tag", "entry", "codec", "options", "event", "stats", "memory", "driver"],
+        &[
+            "error", "time", "key", "tag", "entry", "codec", "options", "advisor", "event", "stats", "trace",
+            "memory", "driver",
+        ],
     ),
     room("loaded", &["time"]),
     room("get_or_set", &["error", "time", "tag", "entry", "options", "stack", "loaded"]),
@@ -56,9 +61,15 @@ const ROOMS: &[Room] = &[
             "get_or_set",
         ],
     ),
-    room("larder", &["error", "stack", "cache"]),
+    room("larder", &["error", "advisor", "stack", "cache"]),
     room("expansion", &["error", "cache"]),
-    room("config", &["error", "time", "key", "codec", "options", "memory", "driver", "stack", "larder"]),
+    room(
+        "config",
+        &[
+            "error", "time", "key", "codec", "options", "advisor", "stats", "memory", "driver", "stack",
+            "larder",
+        ],
+    ),
     room("testing", &["error", "time", "key", "entry", "event", "memory", "driver", "stack"]),
 ];
 

@@ -62,20 +62,25 @@ fn contenders(keys: &[String]) -> Vec<(&'static str, Hit)> {
     let bare: MemoryCache<String, u64> = MemoryCache::new(100_000);
     let moka = moka::sync::Cache::<String, Arc<u64>>::new(100_000);
     let quick = quick_cache::sync::Cache::<String, Arc<u64>>::new(100_000);
-    let timed = cache();
-    let forever = cache();
-    let tagged = cache();
+    let timed = cache(0);
+    let forever = cache(0);
+    let tagged = cache(0);
+    let grouped = [cache(4), cache(32)];
     for (n, key) in keys.iter().enumerate() {
         let value = n as u64;
         bare.insert(key.clone(), value);
         moka.insert(key.clone(), Arc::new(value));
         quick.insert(key.clone(), Arc::new(value));
         at_once(timed.set(key, value).ttl(minutes(60))).expect("memory does not fail");
+        for cache in &grouped {
+            at_once(cache.set(key, value).ttl(minutes(60))).expect("memory does not fail");
+        }
         at_once(forever.set(key, value).ttl(Ttl::Forever)).expect("memory does not fail");
         at_once(tagged.set(key, value).ttl(minutes(60)).tags(["a", "b", "c"])).expect("memory does not fail");
     }
     let load = || std::future::ready(Ok::<u64, std::io::Error>(0));
     let timed_too = timed.clone();
+    let [few_groups, many_groups] = grouped;
     vec![
         ("larder, bare engine", Box::new(move |key| drop(black_box(bare.get(key))))),
         ("larder, Cache::get", Box::new(move |key| drop(black_box(at_once(timed.get(key)))))),
@@ -91,14 +96,27 @@ fn contenders(keys: &[String]) -> Vec<(&'static str, Hit)> {
             "larder, Cache::get_or_set",
             Box::new(move |key| drop(black_box(at_once(timed_too.get_or_set(key, load).into_future())))),
         ),
+        (
+            "larder, Cache::get, 4 key groups",
+            Box::new(move |key| drop(black_box(at_once(few_groups.get(key))))),
+        ),
+        (
+            "larder, Cache::get, 32 key groups, all tried",
+            Box::new(move |key| drop(black_box(at_once(many_groups.get(key))))),
+        ),
         ("moka, sync", Box::new(move |key| drop(black_box(moka.get(key))))),
         ("quick_cache, sync", Box::new(move |key| drop(black_box(quick.get(key))))),
     ]
 }
 
-fn cache() -> Cache<u64> {
-    let stack = Stack::builder("bench").memory(MemoryOptions::new(100_000)).build();
-    stack.and_then(|stack| stack.cache()).expect("a stack with memory makes sense")
+/// A cache with so many groups of keys, whose patterns all begin as the keys do; the last one matches.
+fn cache(groups: usize) -> Cache<u64> {
+    let mut builder = Stack::builder("bench").memory(MemoryOptions::new(100_000));
+    for n in 1..=groups {
+        let pattern = if n == groups { "user:profile:*".to_owned() } else { format!("user:{n}:*") };
+        builder = builder.group(n.to_string(), pattern);
+    }
+    builder.build().and_then(|stack| stack.cache()).expect("a stack with memory makes sense")
 }
 
 fn at_once<F: IntoFuture>(future: F) -> F::Output {

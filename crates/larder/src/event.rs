@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::advisor::Advice;
 use crate::entry::wire::Damage;
 use crate::error::Error;
 
@@ -156,6 +157,75 @@ pub enum Event<'a> {
         /// Why not.
         error: &'a Error,
     },
+    /// The stack was built with options that contradict each other, or that have no effect.
+    Advised {
+        /// What, why, and what to do about it.
+        advice: &'a Advice,
+    },
+}
+
+impl<'a> Event<'a> {
+    /// What kind of event it is, in a word or two that stay the same: `hit`, `load_failed`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hit { .. } => "hit",
+            Self::Miss { .. } => "miss",
+            Self::Loaded { .. } => "loaded",
+            Self::LoadFailed { .. } => "load_failed",
+            Self::LoadSuperseded { .. } => "load_superseded",
+            Self::Written { .. } => "written",
+            Self::Deleted { .. } => "deleted",
+            Self::Expired { .. } => "expired",
+            Self::Cleared { .. } => "cleared",
+            Self::TagInvalidated { .. } => "tag_invalidated",
+            Self::Evicted { .. } => "evicted",
+            Self::L2Failed { .. } => "store_failed",
+            Self::Damaged { .. } => "damaged",
+            Self::Undecodable { .. } => "undecodable",
+            Self::Advised { .. } => "advised",
+        }
+    }
+
+    /// The namespace path, empty for the outermost; `None` if it is about the stack as a whole.
+    pub fn namespace(&self) -> Option<&'a str> {
+        match *self {
+            Self::Hit { namespace, .. }
+            | Self::Miss { namespace, .. }
+            | Self::Loaded { namespace, .. }
+            | Self::LoadFailed { namespace, .. }
+            | Self::LoadSuperseded { namespace, .. }
+            | Self::Written { namespace, .. }
+            | Self::Deleted { namespace, .. }
+            | Self::Expired { namespace, .. }
+            | Self::Cleared { namespace }
+            | Self::TagInvalidated { namespace, .. }
+            | Self::Evicted { namespace, .. }
+            | Self::Damaged { namespace, .. }
+            | Self::Undecodable { namespace, .. } => Some(namespace),
+            Self::L2Failed { .. } | Self::Advised { .. } => None,
+        }
+    }
+
+    /// The user's key; `None` if it is not about one.
+    pub fn key(&self) -> Option<&'a str> {
+        match *self {
+            Self::Hit { key, .. }
+            | Self::Miss { key, .. }
+            | Self::Loaded { key, .. }
+            | Self::LoadFailed { key, .. }
+            | Self::LoadSuperseded { key, .. }
+            | Self::Written { key, .. }
+            | Self::Deleted { key, .. }
+            | Self::Expired { key, .. }
+            | Self::Evicted { key, .. }
+            | Self::Damaged { key, .. }
+            | Self::Undecodable { key, .. } => Some(key),
+            Self::Cleared { .. }
+            | Self::TagInvalidated { .. }
+            | Self::L2Failed { .. }
+            | Self::Advised { .. } => None,
+        }
+    }
 }
 
 /// Whoever wants to know what happens in a stack.

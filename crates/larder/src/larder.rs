@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::advisor::{Advice, advise_together};
 use crate::cache::Cache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stack::Stack;
@@ -81,6 +82,14 @@ impl Larder {
     /// All stacks, by name.
     pub fn stacks(&self) -> impl Iterator<Item = &Stack> {
         self.stacks.values()
+    }
+
+    /// What the options of these stacks should rather not say: [`Stack::advice`] of each, and what is to be said
+    /// about them together.
+    pub fn advice(&self) -> Vec<Advice> {
+        let facts: Vec<_> = self.stacks().map(|stack| (stack.name(), stack.facts())).collect();
+        let each = self.stacks().flat_map(Stack::advice).cloned();
+        each.chain(advise_together(&facts)).collect()
     }
 
     /// Closes every stack: see [`Stack::close`].

@@ -34,7 +34,9 @@
 //!   from code or (feature `config`) from a file.
 //! - [`memory::MemoryCache`] is a synchronous in-process cache on the same engine, without serde or tokio.
 //! - [`driver::Driver`] is what a store of one's own implements; `docs/write-a-driver.md` shows one whole.
-//! - [`event::Observer`] hears what happens, [`Stack::stats`] counts it.
+//! - [`event::Observer`] hears what happens, [`Stack::stats`] counts and times it, [`stats::prometheus_text`]
+//!   exports it, and [`Stack::advice`] says which options contradict each other; `docs/observability.md` shows
+//!   how.
 //! - [`testing`](https://docs.rs/larder/latest/larder/testing/) (feature `testing`) has the compliance suite,
 //!   a clock moved by hand and a store that fails on command.
 //!
@@ -42,8 +44,8 @@
 //!
 //! `json` (default) and `messagepack` are codecs; `file` and `sqlite` are stores, beside the memory one that is
 //! always there; `compress` and `encrypt` go around any store; `config` reads configurations; `macros` is
-//! [`#[cached]`](https://docs.rs/larder/latest/larder/attr.cached.html) for async functions; `full` is all of
-//! these; `testing` is for tests. All are additive.
+//! [`#[cached]`](https://docs.rs/larder/latest/larder/attr.cached.html) for async functions; `metrics` and `tracing`
+//! export to the facades of those names; `full` is all of these; `testing` is for tests. All are additive.
 //!
 //! # Runtime
 //!
@@ -61,8 +63,11 @@ pub mod entry;
 pub mod codec;
 pub mod options;
 mod loaded;
+pub mod advisor;
 pub mod event;
 pub mod stats;
+#[cfg(feature = "tracing")]
+pub mod trace;
 pub mod counter;
 pub mod memory;
 pub mod driver;
@@ -104,4 +109,7 @@ mod pages {
     mod freshness {}
     #[doc = include_str!("../../../docs/loaders.md")]
     mod loaders {}
+    #[cfg(all(feature = "metrics", feature = "tracing"))]
+    #[doc = include_str!("../../../docs/observability.md")]
+    mod observability {}
 }

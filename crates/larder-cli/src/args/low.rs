@@ -93,7 +93,9 @@ pub(crate) enum Operation {
     Clear {
         yes: bool,
     },
-    Stats,
+    Stats {
+        prometheus: bool,
+    },
     Prune,
 }
 
@@ -199,7 +201,7 @@ impl Operation {
             },
             "keys" => Self::Keys { prefix: matches.remove_one("key-prefix").unwrap_or_default() },
             "clear" => Self::Clear { yes: matches.get_flag("yes") },
-            "stats" => Self::Stats,
+            "stats" => Self::Stats { prometheus: matches.get_flag("prometheus") },
             "prune" => Self::Prune,
             _ => return None,
         })

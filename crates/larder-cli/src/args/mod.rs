@@ -271,7 +271,20 @@ fn clear(command: Command) -> Command {
 }
 
 fn stats(command: Command) -> Command {
-    with_store(command).after_long_help("Examples:\n  larder stats\n  larder stats --namespace app --json")
+    with_store(command)
+        .after_long_help(
+            "Examples:\n  larder stats\n  larder stats --namespace app --json\n  larder stats --prometheus > \
+             /var/lib/node_exporter/larder.prom",
+        )
+        .arg(
+            switch("prometheus", None, "Print a page for Prometheus to read")
+                .conflicts_with("json")
+                .long_help(
+                    "Print a page in Prometheus's text format, for the textfile collector of node_exporter: with \
+                     --config every cache that has a store, unless --cache names one; otherwise the one that is \
+                     named. Whether each store answered is on the page.",
+                ),
+        )
 }
 
 fn prune(command: Command) -> Command {

@@ -6,7 +6,7 @@ use larder::config::{Config, StackConfig};
 use serde_json::json;
 
 use super::print_json;
-use crate::failure::{FAILED, FOUND, Outcome};
+use crate::failure::{FAILED, FOUND, Failure, Outcome};
 use crate::output::{escape, print_bytes, print_line};
 use crate::progress::Progress;
 use crate::store::registry;
@@ -26,6 +26,7 @@ pub(crate) async fn check(file: &Path, connect: bool, json: bool) -> Outcome {
     } else {
         print_bytes(config.describe(&registry())?.as_bytes())?;
     }
+    advise(&config, json)?;
     if !connect {
         return Ok(FOUND);
     }
@@ -48,6 +49,27 @@ pub(crate) async fn check(file: &Path, connect: bool, json: bool) -> Outcome {
         }
     }
     Ok(status)
+}
+
+/// Says which options contradict each other. Not an error: everything would work.
+fn advise(config: &Config, json: bool) -> Result<(), Failure> {
+    for found in config.advise(&registry())? {
+        let advice = &found.advice;
+        if json {
+            print_json([
+                ("cache", json!(found.stack)),
+                ("advice", json!(advice.id)),
+                ("severity", json!(advice.severity.to_string())),
+                ("what", json!(advice.what)),
+                ("why", json!(advice.why)),
+                ("cure", json!(advice.cure)),
+            ])?;
+        } else {
+            let name = found.stack.as_deref().map(|name| format!("{}: ", escape(name)));
+            print_line(format_args!("{}{}", name.unwrap_or_default(), escape(&advice.to_string())))?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the store of a cache and asks it for a sign of life.

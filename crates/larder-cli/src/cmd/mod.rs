@@ -27,6 +27,9 @@ pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
         // Asked before anything is opened, let alone created.
         clear::confirm(&target, yes)?;
     }
+    if let Operation::Stats { prometheus: true } = operation {
+        return stats::prometheus(target).await;
+    }
     // Read before the store is opened: it may take as long as somebody types.
     let value = match &operation {
         Operation::Set { value, .. } => set::read(value)?,
@@ -45,7 +48,7 @@ pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
         Operation::Incr { key, by, existing } => counter::incr(&store, &key, by, existing, json).await,
         Operation::Keys { prefix } => keys::keys(&store, &prefix, json).await,
         Operation::Clear { .. } => clear::clear(&store, json).await,
-        Operation::Stats => stats::stats(&store, json).await,
+        Operation::Stats { .. } => stats::stats(&store, json).await,
         Operation::Prune => prune::prune(&store, json).await,
     };
     let closed = store.close().await;

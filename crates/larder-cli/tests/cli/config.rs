@@ -106,6 +106,23 @@ fn check_says_what_it_means_and_shows_no_secret() {
 }
 
 #[test]
+fn check_says_which_options_contradict_each_other() {
+    let room = Room::new();
+    let config = "stacks: { a: { l2: 'sqlite:a.db', prefix: x, ttl: 1h, grace: 5s }, b: { l2: 'sqlite:a.db', prefix: x } }";
+    std::fs::write(room.path("odd.yaml"), config).unwrap();
+    let output = room.call(["check", "odd.yaml"]);
+    assert_eq!(status(&output), 0, "it works all the same");
+    let text = out(&output);
+    assert!(text.contains("\na: warning [grace-too-short]: grace is 5s after a TTL of 3600s: "), "{text}");
+    assert!(text.contains("\nwarning [shared-entries]: the stacks \"a\" and \"b\" share a store"), "{text}");
+    let lines = out(&room.call(["check", "odd.yaml", "--json"]));
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let advice: Vec<_> = lines.iter().filter(|line| line.get("advice").is_some()).collect();
+    assert_eq!((advice.len(), &advice[0]["cache"], &advice[1]["cache"]), (2, &json!("a"), &Value::Null));
+    assert!(advice[0]["cure"].as_str().unwrap().contains("grace"));
+}
+
+#[test]
 fn check_tells_what_is_wrong_and_where() {
     let room = Room::new();
     std::fs::write(room.path("wrong.yaml"), "stacks:\n  users:\n    tll: 5m\n").unwrap();

@@ -205,6 +205,42 @@ fn stats_count_by_state() {
 }
 
 #[test]
+fn stats_prometheus_prints_a_page_of_every_store() {
+    let room = Room::new();
+    let config = "stacks: { a: { l2: 'sqlite:a.db' }, b: { l2: 'sqlite:b.db' }, c: {} }";
+    std::fs::write(room.path("larder.yaml"), config).unwrap();
+    room.call(["set", "k", "1", "--config", "larder.yaml", "--cache", "a"]);
+    let output = room.call(["stats", "--prometheus", "--config", "larder.yaml"]);
+    assert_eq!(status(&output), 0, "{}", err(&output));
+    let page = out(&output);
+    assert!(page.starts_with("# HELP larder_store_up "), "{page}");
+    for line in [
+        "larder_store_up{cache=\"a\"} 1",
+        "larder_store_up{cache=\"b\"} 1",
+        "larder_store_entries{cache=\"a\",state=\"live\"} 1",
+        "larder_store_entries{cache=\"b\",state=\"live\"} 0",
+        "# TYPE larder_store_oldest_entry_age_seconds gauge",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line} in {page}");
+    }
+    assert!(!page.contains("cache=\"c\""), "{page}");
+    let only = room.call(["stats", "--prometheus", "--config", "larder.yaml", "--cache", "b"]);
+    assert!(!out(&only).contains("cache=\"a\""));
+}
+
+#[test]
+fn stats_prometheus_says_which_store_does_not_answer() {
+    let room = Room::new();
+    std::fs::write(room.path("plain"), "").unwrap();
+    let config = "stacks: { a: { l2: 'file:plain/below' }, b: { l2: 'sqlite:b.db' } }";
+    std::fs::write(room.path("larder.yaml"), config).unwrap();
+    let output = room.call(["stats", "--prometheus", "--config", "larder.yaml"]);
+    assert_eq!(status(&output), 3);
+    assert!(out(&output).contains("larder_store_up{cache=\"a\"} 0\nlarder_store_up{cache=\"b\"} 1\n"));
+    assert!(err(&output).contains("a: "), "{}", err(&output));
+}
+
+#[test]
 fn prune_gives_back_what_has_expired() {
     let room = Room::new();
     room.call(["set", "a", "v", "--ttl", "1ms"]);

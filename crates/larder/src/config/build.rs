@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Config;
-use super::node::{error_at, join};
+use super::node::{Setting, error_at, join};
 use super::registry::Registry;
 use super::stacks::{CompressConfig, EncryptConfig, MemoryConfig, MemoryLimits, StackConfig};
 use crate::driver::Driver;
@@ -13,6 +13,7 @@ use crate::larder::Larder;
 use crate::memory::MemoryOptions;
 use crate::options::EntryOptions;
 use crate::stack::{Stack, StackBuilder};
+use crate::stats::{Groups, Pattern};
 
 impl Config {
     /// Opens every store and makes every stack.
@@ -89,6 +90,12 @@ impl StackConfig {
             KeySpace::new(&prefix.value)
                 .map_err(|error| error_at(&prefix.origin, &join(&path, "prefix"), error.message()))?;
         }
+        if let Some(first) = self.groups.first() {
+            let patterns =
+                self.groups.iter().map(|Setting { value: (name, pattern), .. }| Pattern::new(name, pattern));
+            let groups = patterns.collect::<Result<_>>().and_then(Groups::new);
+            groups.map_err(|error| error_at(&first.origin, &join(&path, "groups"), error.message()))?;
+        }
         if let Some(compress) = &self.compress {
             compressing::check(compress, &path)?;
         }
@@ -134,12 +141,19 @@ impl StackConfig {
                 driver = compressing::around(driver, compress, &path)?;
             }
             builder = builder.store(driver);
+            if let Some(facts) = self.store_facts(registry)? {
+                builder = builder.store_facts(facts);
+            }
         }
         if let Some(codec) = &self.codec {
             builder = builder.codec(codec.value);
         }
         if let Some(deadline) = &self.deadline {
             builder = builder.deadline(deadline.value);
+        }
+        for group in &self.groups {
+            let (name, pattern) = &group.value;
+            builder = builder.group(name, pattern);
         }
         finish(builder).build()
     }

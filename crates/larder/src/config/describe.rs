@@ -120,6 +120,10 @@ impl Explainer<'_> {
         }
         self.setting("ttl", stack.ttl.as_ref(), |ttl| format_ttl(*ttl));
         self.setting("grace", stack.grace.as_ref(), |grace| format_duration(*grace));
+        for group in &stack.groups {
+            let (name, pattern) = &group.value;
+            self.line("groups", format!("{name}={pattern}"), &group.origin);
+        }
         self.explain_store(stack, registry)
     }
 

@@ -112,6 +112,7 @@ pub(crate) const STACK_OPTIONS: &[OptionInfo] = &[
     option("compress.threshold", &[], "1KiB"),
     option("encrypt", &[], "off"),
     option("encrypt.keys", &[], ""),
+    option("groups", &[], ""),
 ];
 
 /// What holds for an option of a stack that is not written.

@@ -21,6 +21,7 @@
 //! # Ok::<(), larder::Error>(())
 //! ```
 
+mod advice;
 mod beego;
 mod build;
 mod describe;
@@ -42,6 +43,7 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub use advice::ConfigAdvice;
 pub use describe::Explained;
 pub use drivers::{DRIVERS, DriverInfo, OptionInfo};
 pub use formats::{CONFIG_BYTES_MAX, Format};

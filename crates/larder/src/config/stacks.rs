@@ -39,6 +39,8 @@ pub struct StackConfig {
     pub compress: Option<CompressConfig>,
     /// `encrypt`: whether and with which keys what goes to the store is encrypted.
     pub encrypt: Option<EncryptConfig>,
+    /// `groups`: groups of keys that are counted and timed by themselves, each a name and a pattern.
+    pub groups: Vec<Setting<(String, String)>>,
 }
 
 /// The memory tier of a stack.
@@ -274,6 +276,7 @@ fn read_stack(item: Item) -> Result<StackConfig> {
         suppress_l2_errors: setting(&mut fields, "suppress_l2_errors", Item::boolean)?,
         compress: fields.take("compress").map(read_compress).transpose()?.flatten(),
         encrypt: fields.take("encrypt").map(read_encrypt).transpose()?.flatten(),
+        groups: fields.take("groups").map(read_groups).transpose()?.unwrap_or_default(),
     };
     fields.finish("option")?;
     Ok(stack)
@@ -358,6 +361,23 @@ fn read_encrypt(item: Item) -> Result<Option<EncryptConfig>> {
         return Err(fields.error("encryption needs \"keys\", a list of ID:CIPHER:SECRET"));
     }
     Ok(Some(EncryptConfig { origin: fields.origin, keys }))
+}
+
+/// A list of `NAME=PATTERN`, or text with commas.
+fn read_groups(item: Item) -> Result<Vec<Setting<(String, String)>>> {
+    if item.is_off() {
+        return Ok(Vec::new());
+    }
+    let read = |item: &Item, text: &str| match text.split_once('=') {
+        Some((name, pattern)) => Ok(item.at((name.trim().to_owned(), pattern.trim().to_owned()))),
+        None => Err(item.error("a key group is NAME=PATTERN, such as users=user:*")),
+    };
+    if let Value::List(items) = item.node.value {
+        let items = items.into_iter().map(|node| Item::new(node, item.path.clone()));
+        return items.map(|item| read(&item, &item.text()?.text)).collect();
+    }
+    let text = item.text()?.text.clone();
+    text.split(',').map(str::trim).filter(|group| !group.is_empty()).map(|group| read(&item, group)).collect()
 }
 
 /// A list of keys, or text with commas, which is all that a variable can hold.

@@ -24,7 +24,8 @@ use crate::stack::flight::{Flight, Joined, Landed, Patience, Source};
 use crate::stack::l2::{OnFailure, Stored};
 use crate::stack::read::codec_of;
 use crate::stack::verdict::standing;
-use crate::stack::{Core, Door, Space};
+use crate::stack::{Core, Door, Space, span};
+use crate::stats::Timed;
 use crate::time::{Stamp, Timestamp};
 
 /// What is to be done about keys that are missing.
@@ -113,8 +114,10 @@ impl Core {
         let patience = Patience { soft, hard };
         if let (Ok(runtime), false) = (&runtime, led.is_empty()) {
             let (core, door) = (Arc::clone(self), Arc::clone(door));
-            runtime.spawn(Fill { core, door, flights: led, occasion: Occasion::Miss }.run(request));
+            let fill = Fill { core, door, flights: led, occasion: Occasion::Miss };
+            runtime.spawn(span::of_caller(fill.run(request)));
         }
+        let started = self.clock.monotonic();
         let mut outcomes = Vec::with_capacity(keys.len());
         for (key, flight) in keys.iter().zip(joined) {
             let outcome = match flight {
@@ -126,6 +129,7 @@ impl Core {
                 }
                 Err(error) => Err(error),
             };
+            self.stats.time(Timed::Wait, self.clock.monotonic().saturating_sub(started));
             match &outcome {
                 Ok(Landed { source: Source::Fresh(tier), .. }) => {
                     self.emit_hit(&door.space, key, *tier, false)
@@ -305,8 +309,11 @@ impl Fill {
         let began = core.clock.now();
         let stamp = core.clock.tick(began);
         let started = core.clock.monotonic();
-        let loaded = run_loader(&wanted, load, began).await;
+        let first = wanted.first().map_or("", |wanted| wanted.flight.key());
+        let span = (&**core, door.space.keys.path(), first, wanted.len());
+        let loaded = span::of_load(span, run_loader(&wanted, load, began)).await;
         let took = core.clock.monotonic().saturating_sub(started);
+        core.stats.time(Timed::Load, took);
         let now = core.clock.now();
 
         let mut by_key = match loaded {

@@ -13,9 +13,10 @@ use crate::entry::wire::{self, Damage, Head, Kind, Record, StoredEntry};
 use crate::entry::{Freshness, Meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::stack::Core;
 use crate::stack::space::Space;
 use crate::stack::verdict::{Mark, standing};
+use crate::stack::{Core, span};
+use crate::stats::Timed;
 use crate::tag::Tag;
 use crate::time::{Stamp, Timestamp};
 
@@ -122,6 +123,8 @@ impl L2 {
             core.l2_failed(operation, &error, on_failure);
             return Err(error);
         }
+        let started = core.clock.monotonic();
+        let call = span::of_store(core, self.driver.name(), operation, call);
         let outcome = match tokio::time::timeout(self.deadline, call).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::new(
@@ -133,6 +136,8 @@ impl L2 {
                 ),
             )),
         };
+        let took = core.clock.monotonic().saturating_sub(started);
+        core.stats.time(Timed::of_store(operation), took);
         outcome.inspect_err(|error| core.l2_failed(operation, error, on_failure))
     }
 
@@ -151,7 +156,14 @@ impl L2 {
         let mut batch: Vec<&str> = full.iter().map(String::as_str).collect();
         batch.extend(clears.iter().map(|space| space.mark_key.as_str()));
         batch.push(&core.spaces.tags_key);
-        let mut found = self.get_many(core, &batch, on_failure).await?.into_iter();
+        // Which groups the keys are in is known only here. Without groups no clock is read for them.
+        let started = core.stats.groups().map(|groups| (groups, core.clock.monotonic()));
+        let found = self.get_many(core, &batch, on_failure).await;
+        if let Some((groups, started)) = started {
+            let took = core.clock.monotonic().saturating_sub(started);
+            groups.time_store_read(space.keys.path(), keys, took);
+        }
+        let mut found = found?.into_iter();
         let entries: Vec<_> = found.by_ref().take(keys.len()).collect();
         for (space, bytes) in clears.into_iter().zip(found.by_ref()) {
             if let Some(bytes) = bytes {

@@ -5,7 +5,7 @@
 //!   invalidates, `update` rewrites atomically (counters, add, pull, touch);
 //! - `verdict` decides what may be done with what was found, and is pure;
 //! - `flight` is single-flight and the right to be kept; `space` is namespaces and their clears;
-//! - `l2` is the only caller of a driver. Only this room emits events.
+//! - `l2` is the only caller of a driver. Only this room emits events; `span` is what `tracing` sees besides.
 //!
 //! Knows nothing of value types, of configuration and of HTTP.
 
@@ -18,6 +18,7 @@ mod read;
 mod renewal;
 mod rest;
 mod space;
+mod span;
 mod tags;
 mod update;
 mod verdict;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::advisor::{Advice, Facts};
 use crate::cache::Cache;
 use crate::codec::{AnyCodec, Codec, CodecName, Opaque, OpaqueCodec, erase};
 use crate::driver::Driver;
@@ -40,6 +42,8 @@ use crate::options::EntryOptions;
 use crate::stats::{Snapshot, Stats};
 use crate::time::{HybridClock, Timestamp};
 
+#[cfg(feature = "config")]
+pub(crate) use builder::LOAD_MAX_DEFAULT;
 pub use builder::StackBuilder;
 pub use flight::{FLIGHTS_MAX, WAITERS_MAX};
 pub use l2::DEADLINE_DEFAULT;
@@ -102,6 +106,9 @@ pub(crate) struct Core {
     /// Whether the memory tier needs to know how large values are.
     pub(crate) weighs: bool,
     observers: Box<[Arc<dyn Observer>]>,
+    /// What the advisor looks at, and what it says about it.
+    facts: Facts,
+    advice: Box<[Advice]>,
     updates: Box<[tokio::sync::Mutex<()>]>,
     closed: AtomicBool,
     /// Whether it has been closed to the end.
@@ -198,9 +205,32 @@ impl Stack {
         Ok(Cache::new(Arc::clone(&self.core), Some(Arc::new(OpaqueCodec))))
     }
 
-    /// Counts of what happened since the stack was built.
+    /// Counts of what happened since the stack was built, and how long it took; of groups of keys as well, if
+    /// [`StackBuilder::group`] names any.
     pub fn stats(&self) -> Snapshot {
         self.core.stats.snapshot()
+    }
+
+    /// What the options of this stack should rather not say: which contradict each other, and which have no
+    /// effect. Observers hear the same, as [`Event::Advised`], when the stack is built.
+    ///
+    /// ```
+    /// use larder::{EntryOptions, Stack, memory::MemoryOptions, time::{hours, seconds}};
+    ///
+    /// let stack = Stack::builder("users")
+    ///     .memory(MemoryOptions::new(10_000))
+    ///     .options(EntryOptions::default().ttl(hours(1)).grace(seconds(10)))
+    ///     .build()?;
+    /// assert_eq!(stack.advice()[0].id, "grace-too-short");
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    pub fn advice(&self) -> &[Advice] {
+        &self.core.advice
+    }
+
+    /// What [`Stack::advice`] is about.
+    pub fn facts(&self) -> &Facts {
+        &self.core.facts
     }
 
     /// How many entries the memory tier holds, and how many bytes they weigh; `None` without one.
@@ -328,6 +358,9 @@ impl Core {
     #[inline]
     pub(crate) fn emit_fresh_l1_hit(&self, space: &Space, key: &str) {
         self.stats.count_fresh_l1_hit();
+        if let Some(groups) = self.stats.groups() {
+            groups.count_fresh_l1_hit(space.keys.path(), key);
+        }
         if !self.observers.is_empty() {
             let namespace = space.keys.path();
             let event = Event::Hit { namespace, key, tier: crate::event::Tier::L1, stale: false };

@@ -92,6 +92,8 @@ impl Observer for Recorder {
             }
             Event::Damaged { namespace, key, damage } => format!("damaged {} {damage}", name(namespace, key)),
             Event::Undecodable { namespace, key, .. } => format!("undecodable {}", name(namespace, key)),
+            // Said before anything happens, and kept: see `Stack::advice`.
+            Event::Advised { .. } => return,
         };
         self.lines.lock().push(line);
     }

@@ -1,8 +1,27 @@
-//! Counts of what happened: always on, cheap enough to be on the way of a hit.
+//! Counts of what happened, and how long it took: always on, cheap enough to be on the way of a hit.
+//!
+//! A hit in memory is counted and not timed: reading a clock would cost as much as the hit.
+//!
+//! - `histogram` is how long things took, `group` the same by groups of keys;
+//! - `prometheus` writes snapshots as a page that Prometheus reads, `metrics` hands them to the facade of that
+//!   name. Both read snapshots, so they cost nothing until somebody asks.
+
+mod group;
+mod histogram;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+mod prometheus;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::event::{Event, Tier};
+
+pub use group::{GROUPS_MAX, GroupSnapshot, OTHER, PATTERN_BYTES_MAX};
+pub(crate) use group::{Groups, Pattern};
+use histogram::Cells;
+pub use histogram::Latency;
+pub use prometheus::{PROMETHEUS_CONTENT_TYPE, PrometheusPage, prometheus_text};
 
 /// Counts since the stack was built. Every lookup is exactly one hit or one miss.
 ///
@@ -11,7 +30,7 @@ use crate::event::{Event, Tier};
 /// (stats.hits_l1, stats.misses) = (3, 1);
 /// assert_eq!((stats.lookups(), stats.hit_ratio()), (4, Some(0.75)));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -47,6 +66,76 @@ pub struct Snapshot {
     pub damaged: u64,
     /// Stored entries that the codec or schema did not read.
     pub undecodable: u64,
+    /// How long what is timed took.
+    pub latencies: Latencies,
+    /// What happened by groups of keys, the others last; empty if the stack has no groups.
+    pub groups: Vec<GroupSnapshot>,
+}
+
+/// How long the parts of operations took. Hits in memory are not timed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Latencies {
+    /// Runs of loaders, failed ones included; one for a batch.
+    pub load: Latency,
+    /// How long `get_or_set` waited for a value that memory did not have, whoever fetched it; one for each key.
+    pub wait: Latency,
+    /// Calls of the store that read.
+    pub store_read: Latency,
+    /// Calls of the store that write, deletes and invalidations included.
+    pub store_write: Latency,
+    /// Other calls of the store: pings, and repairs of what was damaged.
+    pub store_other: Latency,
+}
+
+impl Latencies {
+    /// Each with its name: `load`, `wait`, `store_read` and so on.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, &Latency)> {
+        Timed::ALL.into_iter().map(|timed| {
+            let latency = match timed {
+                Timed::Load => &self.load,
+                Timed::Wait => &self.wait,
+                Timed::StoreRead => &self.store_read,
+                Timed::StoreWrite => &self.store_write,
+                Timed::StoreOther => &self.store_other,
+            };
+            (timed.name(), latency)
+        })
+    }
+}
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timed {
+    Load,
+    Wait,
+    StoreRead,
+    StoreWrite,
+    StoreOther,
+}
+
+impl Timed {
+    const ALL: [Self; 5] = [Self::Load, Self::Wait, Self::StoreRead, Self::StoreWrite, Self::StoreOther];
+
+    /// The class of an operation of the store.
+    pub(crate) fn of_store(operation: &str) -> Self {
+        match operation {
+            "get" => Self::StoreRead,
+            "ping" | "heal" => Self::StoreOther,
+            _ => Self::StoreWrite,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Wait => "wait",
+            Self::StoreRead => "store_read",
+            Self::StoreWrite => "store_write",
+            Self::StoreOther => "store_other",
+        }
+    }
 }
 
 impl Snapshot {
@@ -91,10 +180,12 @@ struct Stripe {
     undecodable: AtomicU64,
 }
 
-/// The counters of a stack.
+/// The counters of a stack, about 45 KiB; its histograms are most of it.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     stripes: [Stripe; STRIPES],
+    latencies: [[Cells; Timed::ALL.len()]; STRIPES],
+    groups: Option<Groups>,
 }
 
 static NEXT_STRIPE: AtomicUsize = AtomicUsize::new(0);
@@ -107,11 +198,19 @@ fn bump(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+/// This thread's stripe, below [`STRIPES`].
+fn stripe_index() -> usize {
+    // A thread that is being torn down has no thread-locals any more; any stripe will do then.
+    STRIPE.try_with(|index| *index).unwrap_or(0)
+}
+
 impl Stats {
+    pub(crate) fn new(groups: Option<Groups>) -> Self {
+        Self { groups, ..Self::default() }
+    }
+
     fn stripe(&self) -> &Stripe {
-        // A thread that is being torn down has no thread-locals any more; any stripe will do then.
-        let index = STRIPE.try_with(|index| *index).unwrap_or(0);
-        match self.stripes.get(index) {
+        match self.stripes.get(stripe_index()) {
             Some(stripe) => stripe,
             None => {
                 let [first, ..] = &self.stripes;
@@ -120,13 +219,28 @@ impl Stats {
         }
     }
 
-    /// A hit in memory that is fresh: the only count on the hottest way.
+    /// The groups of keys, if there are any.
+    #[inline]
+    pub(crate) fn groups(&self) -> Option<&Groups> {
+        self.groups.as_ref()
+    }
+
+    /// Something took so long.
+    pub(crate) fn time(&self, timed: Timed, took: Duration) {
+        let cells = self.latencies.get(stripe_index()).and_then(|stripe| stripe.get(timed as usize));
+        cells.into_iter().for_each(|cells| cells.record(took));
+    }
+
+    /// A hit in memory that is fresh: the only count on the hottest way, unless there are groups.
     #[inline]
     pub(crate) fn count_fresh_l1_hit(&self) {
         bump(&self.stripe().hits_l1);
     }
 
     pub(crate) fn count(&self, event: &Event<'_>) {
+        if let Some(groups) = &self.groups {
+            groups.count(event);
+        }
         let stripe = self.stripe();
         match event {
             Event::Hit { tier, stale, .. } => {
@@ -151,6 +265,8 @@ impl Stats {
             Event::L2Failed { .. } => bump(&stripe.l2_failures),
             Event::Damaged { .. } => bump(&stripe.damaged),
             Event::Undecodable { .. } => bump(&stripe.undecodable),
+            // Said once, when the stack is built, and kept there: see `Stack::advice`.
+            Event::Advised { .. } => {}
         }
     }
 
@@ -175,6 +291,18 @@ impl Stats {
             l2_failures: sum(|s| &s.l2_failures),
             damaged: sum(|s| &s.damaged),
             undecodable: sum(|s| &s.undecodable),
+            latencies: Latencies {
+                load: self.latency(Timed::Load),
+                wait: self.latency(Timed::Wait),
+                store_read: self.latency(Timed::StoreRead),
+                store_write: self.latency(Timed::StoreWrite),
+                store_other: self.latency(Timed::StoreOther),
+            },
+            groups: self.groups.as_ref().map(Groups::snapshot).unwrap_or_default(),
         }
+    }
+
+    fn latency(&self, timed: Timed) -> Latency {
+        histogram::sum(self.latencies.iter().filter_map(|stripe| stripe.get(timed as usize)))
     }
 }
