@@ -138,6 +138,20 @@ pub enum Event<'a> {
         /// Whether the caller was spared the error.
         suppressed: bool,
     },
+    /// The store was not asked, because its breaker is open.
+    L2Refused {
+        /// What was not tried: `get`, `set`, `delete` and so on.
+        operation: &'static str,
+        /// Whether the caller was spared the error.
+        suppressed: bool,
+    },
+    /// The store failed several times in a row, or failed a probe, and is left alone for a while.
+    BreakerOpened {
+        /// For how long. The next call after that is a probe.
+        pause: Duration,
+    },
+    /// The store answered a probe, and is asked again.
+    BreakerClosed,
     /// The store returned bytes that are not this key's entry; they count as a miss and are removed.
     Damaged {
         /// The namespace path, empty for the outermost.

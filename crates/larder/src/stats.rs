@@ -43,6 +43,12 @@ pub struct Snapshot {
     pub evictions: u64,
     /// Operations of the store that failed or were too slow.
     pub l2_failures: u64,
+    /// Operations that the store was not asked for, because its breaker was open.
+    pub l2_refusals: u64,
+    /// How often the store's breaker opened, failed probes included.
+    pub breaker_opens: u64,
+    /// How often the store's breaker closed again.
+    pub breaker_closes: u64,
     /// Stored bytes that were not the entry they should be, removed.
     pub damaged: u64,
     /// Stored entries that the codec or schema did not read.
@@ -87,6 +93,9 @@ struct Stripe {
     invalidations: AtomicU64,
     evictions: AtomicU64,
     l2_failures: AtomicU64,
+    l2_refusals: AtomicU64,
+    breaker_opens: AtomicU64,
+    breaker_closes: AtomicU64,
     damaged: AtomicU64,
     undecodable: AtomicU64,
 }
@@ -149,6 +158,9 @@ impl Stats {
             Event::TagInvalidated { .. } => bump(&stripe.invalidations),
             Event::Evicted { .. } => bump(&stripe.evictions),
             Event::L2Failed { .. } => bump(&stripe.l2_failures),
+            Event::L2Refused { .. } => bump(&stripe.l2_refusals),
+            Event::BreakerOpened { .. } => bump(&stripe.breaker_opens),
+            Event::BreakerClosed => bump(&stripe.breaker_closes),
             Event::Damaged { .. } => bump(&stripe.damaged),
             Event::Undecodable { .. } => bump(&stripe.undecodable),
         }
@@ -173,6 +185,9 @@ impl Stats {
             invalidations: sum(|s| &s.invalidations),
             evictions: sum(|s| &s.evictions),
             l2_failures: sum(|s| &s.l2_failures),
+            l2_refusals: sum(|s| &s.l2_refusals),
+            breaker_opens: sum(|s| &s.breaker_opens),
+            breaker_closes: sum(|s| &s.breaker_closes),
             damaged: sum(|s| &s.damaged),
             undecodable: sum(|s| &s.undecodable),
         }

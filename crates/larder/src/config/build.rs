@@ -101,6 +101,7 @@ impl StackConfig {
         if let Some(deadline) = &self.deadline {
             builder = builder.deadline(deadline.value);
         }
+        builder = builder.breaker(self.breaker.options());
         builder.build()
     }
 

@@ -3,6 +3,7 @@
 use super::Config;
 use super::drivers::{DRIVERS, OptionInfo, stack_default};
 use super::node::{Origin, Setting};
+use super::outage::BreakerConfig;
 use super::registry::Registry;
 use super::stacks::{MemoryConfig, StackConfig};
 use super::units::{format_duration, format_size, format_ttl};
@@ -155,6 +156,7 @@ impl Explainer<'_> {
                 self.line("suppress_l2_errors", suppress, &Origin::Default);
             }
         }
+        self.explain_outage(stack);
         match &stack.compress {
             None => self.line("compress", "off", &Origin::Default),
             Some(compress) => {
@@ -171,6 +173,17 @@ impl Explainer<'_> {
             }
         }
         Ok(())
+    }
+
+    fn explain_outage(&mut self, stack: &StackConfig) {
+        match &stack.breaker {
+            BreakerConfig::Off(origin) => self.line("breaker", "off", origin),
+            BreakerConfig::On(limits) => {
+                self.setting("breaker.failures", limits.failures.as_ref(), u32::to_string);
+                self.setting("breaker.pause", limits.pause.as_ref(), |pause| format_duration(*pause));
+                self.setting("breaker.pause_max", limits.pause_max.as_ref(), |pause| format_duration(*pause));
+            }
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::memory::{Memory, MemoryOptions};
 use crate::options::EntryOptions;
+use crate::stack::breaker::{Breaker, BreakerOptions};
 use crate::stack::flight::{FLIGHTS_MAX, Flights};
 use crate::stack::l2::{DEADLINE_DEFAULT, L2, Ownership};
 use crate::stack::space::Spaces;
@@ -47,6 +48,7 @@ pub struct StackBuilder {
     options: EntryOptions,
     codec: CodecName,
     deadline: Duration,
+    breaker: Option<BreakerOptions>,
     value_bytes_max: u64,
     load_max: Duration,
     loads_max: usize,
@@ -64,6 +66,7 @@ impl StackBuilder {
             options: EntryOptions::default(),
             codec: CodecName::default(),
             deadline: DEADLINE_DEFAULT,
+            breaker: Some(BreakerOptions::default()),
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             load_max: LOAD_MAX_DEFAULT,
             loads_max: FLIGHTS_MAX,
@@ -112,6 +115,13 @@ impl StackBuilder {
     /// How long one call of the store may take. Default 2 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// When calls of the store are refused without asking it, because it has failed several times in a row.
+    /// Shared by all namespaces. Default [`BreakerOptions::default`]; `None` is never.
+    pub fn breaker(mut self, options: impl Into<Option<BreakerOptions>>) -> Self {
+        self.breaker = options.into();
         self
     }
 
@@ -164,6 +174,9 @@ impl StackBuilder {
         if self.deadline.is_zero() {
             return refuse("has a store deadline of zero, within which nothing can be done");
         }
+        if let Some(fault) = self.breaker.as_ref().and_then(BreakerOptions::fault) {
+            return refuse(fault);
+        }
         if self.loads_max == 0 {
             return refuse("may load zero keys at once, so get_or_set could never load");
         }
@@ -172,10 +185,12 @@ impl StackBuilder {
             .as_ref()
             .is_some_and(|memory| memory.max_bytes.is_some() || memory.max_entry_bytes.is_some());
         let spaces = Spaces::new(self.prefix.as_deref().unwrap_or(&self.name))?;
+        let (deadline, breaker) = (self.deadline, self.breaker.map(Breaker::new));
+        let l2 = self.driver.map(|(driver, ownership)| L2 { driver, ownership, deadline, breaker });
         let core = Core {
             name: self.name.into(),
             memory: self.memory.as_ref().map(Memory::new),
-            l2: self.driver.map(|(driver, ownership)| L2 { driver, ownership, deadline: self.deadline }),
+            l2,
             flights: Flights::new(self.loads_max),
             spaces,
             clock: HybridClock::new(self.clock),

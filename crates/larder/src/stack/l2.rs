@@ -1,5 +1,5 @@
-//! The one place that calls a driver: deadlines, reports of failures, marks, damage and healing exist here,
-//! once.
+//! The one place that calls a driver: deadlines, the breaker, reports of failures, marks, damage and healing
+//! exist here, once.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use crate::entry::{Freshness, Meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::stack::Core;
+use crate::stack::breaker::{Breaker, Health, Turned};
 use crate::stack::space::Space;
 use crate::stack::verdict::{Mark, standing};
 use crate::tag::Tag;
@@ -30,6 +31,7 @@ pub(crate) struct L2 {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) ownership: Ownership,
     pub(crate) deadline: Duration,
+    pub(crate) breaker: Option<Breaker>,
 }
 
 /// Who closes a driver.
@@ -107,7 +109,7 @@ pub(crate) enum OnFailure {
 }
 
 impl L2 {
-    /// Calls the driver within the deadline, and reports a failure.
+    /// Calls the driver within the deadline if its breaker allows it, and reports a failure.
     pub(crate) async fn call<T>(
         &self,
         core: &Core,
@@ -115,6 +117,17 @@ impl L2 {
         on_failure: OnFailure,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
+        let pass = match &self.breaker {
+            None => None,
+            Some(breaker) => match breaker.admit(core.clock.monotonic()) {
+                Ok(pass) => Some(pass),
+                Err(refused) => {
+                    let suppressed = on_failure == OnFailure::Suppress;
+                    core.emit(&Event::L2Refused { operation, suppressed });
+                    return Err(refused.error());
+                }
+            },
+        };
         let outcome = match tokio::time::timeout(self.deadline, call).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::new(
@@ -126,7 +139,13 @@ impl L2 {
                 ),
             )),
         };
-        outcome.inspect_err(|error| core.l2_failed(operation, error, on_failure))
+        let outcome = outcome.inspect_err(|error| core.l2_failed(operation, error, on_failure));
+        match pass.and_then(|pass| pass.settle(health(&outcome), core.clock.monotonic())) {
+            Some(Turned::Opened(pause)) => core.emit(&Event::BreakerOpened { pause }),
+            Some(Turned::Closed) => core.emit(&Event::BreakerClosed),
+            None => {}
+        }
+        outcome
     }
 
     /// Reads several keys of one namespace, and the marks that reach them: clears in the same batch, tags in
@@ -418,6 +437,15 @@ impl L2 {
         let error = Error::new(ErrorKind::Unavailable, message);
         core.l2_failed(operation, &error, on_failure);
         Err(error)
+    }
+}
+
+/// What an outcome says of the store. A conditional write that was refused is an answer like any other.
+fn health<T>(outcome: &Result<T>) -> Health {
+    match outcome {
+        Ok(_) => Health::Well,
+        Err(error) if error.kind().is_transient() => Health::Ill,
+        Err(_) => Health::Unknown,
     }
 }
 

@@ -5,10 +5,12 @@
 //!   invalidates, `update` rewrites atomically (counters, add, pull, touch);
 //! - `verdict` decides what may be done with what was found, and is pure;
 //! - `flight` is single-flight and the right to be kept; `space` is namespaces and their clears;
-//! - `l2` is the only caller of a driver. Only this room emits events.
+//! - `l2` is the only caller of a driver, `breaker` keeps it from calling one that is down. Only this room emits
+//!   events.
 //!
 //! Knows nothing of value types, of configuration and of HTTP.
 
+mod breaker;
 mod builder;
 mod fill;
 mod flight;
@@ -37,6 +39,7 @@ use crate::options::EntryOptions;
 use crate::stats::{Snapshot, Stats};
 use crate::time::{HybridClock, Timestamp};
 
+pub use breaker::BreakerOptions;
 pub use builder::StackBuilder;
 pub use flight::{FLIGHTS_MAX, WAITERS_MAX};
 pub use l2::DEADLINE_DEFAULT;

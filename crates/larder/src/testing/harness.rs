@@ -90,6 +90,11 @@ impl Observer for Recorder {
                     if suppressed { " suppressed" } else { "" }
                 )
             }
+            Event::L2Refused { operation, suppressed } => {
+                format!("breaker refused {operation}{}", if suppressed { " suppressed" } else { "" })
+            }
+            Event::BreakerOpened { pause } => format!("breaker opened {pause:?}"),
+            Event::BreakerClosed => "breaker closed".to_owned(),
             Event::Damaged { namespace, key, damage } => format!("damaged {} {damage}", name(namespace, key)),
             Event::Undecodable { namespace, key, .. } => format!("undecodable {}", name(namespace, key)),
         };

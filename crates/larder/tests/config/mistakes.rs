@@ -8,7 +8,7 @@ use super::{FORMATS, error_of};
 type Mistake = (&'static str, [(&'static str, &'static str); 3]);
 
 pub(crate) const KNOWN: &str =
-    "(known: codec, compress, deadline, encrypt, grace, l1, l2, prefix, suppress_l2_errors, ttl)";
+    "(known: breaker, codec, compress, deadline, encrypt, grace, l1, l2, prefix, suppress_l2_errors, ttl)";
 
 const MISTAKES: &[Mistake] = &[
     (

@@ -13,6 +13,7 @@ mod flow;
 mod hostile;
 mod loads;
 mod model;
+mod recovery;
 mod review;
 mod rewrites;
 mod tags;
