@@ -36,6 +36,47 @@ pub enum EvictionCause {
     TooLarge,
 }
 
+/// What a write was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Subject<'a> {
+    /// A key, which was set, loaded or deleted.
+    Key(&'a str),
+    /// A tag, which was invalidated.
+    Tag(&'a str),
+    /// The whole namespace, which was cleared.
+    All,
+}
+
+/// What became of a write that the store did not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fate {
+    /// It will be tried again. The caller of an explicit write got the error all the same.
+    Remembered,
+    /// The store has it.
+    Landed,
+    /// Something newer was there, or was written or remembered since.
+    Yielded,
+    /// The store will not get it.
+    Dropped(DropCause),
+}
+
+/// Why a write was not tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropCause {
+    /// More were remembered than may be.
+    Full,
+    /// The value's time was over, or it was so old that a newer delete might have been forgotten. What it replaced
+    /// was removed from the store.
+    Late,
+    /// The store took everything else, and refuses this one for good.
+    Refused,
+    /// The stack was closed.
+    Closed,
+}
+
 /// One thing that happened in a stack. Keys are the user's, without prefix; values never appear.
 ///
 /// Every lookup ends in exactly one [`Event::Hit`] or [`Event::Miss`].
@@ -152,6 +193,17 @@ pub enum Event<'a> {
     },
     /// The store answered a probe, and is asked again.
     BreakerClosed,
+    /// Something became of a write that the store did not take: it was remembered, and later it landed or not.
+    ///
+    /// Every write that is remembered ends in exactly one other fate.
+    FailedWrite {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// What was written, deleted or invalidated.
+        write: Subject<'a>,
+        /// What became of it.
+        fate: Fate,
+    },
     /// The store returned bytes that are not this key's entry; they count as a miss and are removed.
     Damaged {
         /// The namespace path, empty for the outermost.

@@ -79,8 +79,8 @@ pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Suppress};
 pub use larder::Larder;
 pub use options::EntryOptions;
 pub use stack::{
-    BreakerOptions, DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, Stack, StackBuilder,
-    WAITERS_MAX,
+    BreakerOptions, DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, RecoveryOptions, Stack,
+    StackBuilder, WAITERS_MAX,
 };
 pub use tag::Tag;
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::event::{Event, Tier};
+use crate::event::{Event, Fate, Tier};
 
 /// Counts since the stack was built. Every lookup is exactly one hit or one miss.
 ///
@@ -49,6 +49,14 @@ pub struct Snapshot {
     pub breaker_opens: u64,
     /// How often the store's breaker closed again.
     pub breaker_closes: u64,
+    /// Writes that the store did not take, and that were remembered to be tried again.
+    pub retries_remembered: u64,
+    /// Those of them that landed.
+    pub retries_landed: u64,
+    /// Those of them that something newer came before.
+    pub retries_yielded: u64,
+    /// Those of them that were given up.
+    pub retries_dropped: u64,
     /// Stored bytes that were not the entry they should be, removed.
     pub damaged: u64,
     /// Stored entries that the codec or schema did not read.
@@ -96,6 +104,10 @@ struct Stripe {
     l2_refusals: AtomicU64,
     breaker_opens: AtomicU64,
     breaker_closes: AtomicU64,
+    retries_remembered: AtomicU64,
+    retries_landed: AtomicU64,
+    retries_yielded: AtomicU64,
+    retries_dropped: AtomicU64,
     damaged: AtomicU64,
     undecodable: AtomicU64,
 }
@@ -161,6 +173,12 @@ impl Stats {
             Event::L2Refused { .. } => bump(&stripe.l2_refusals),
             Event::BreakerOpened { .. } => bump(&stripe.breaker_opens),
             Event::BreakerClosed => bump(&stripe.breaker_closes),
+            Event::FailedWrite { fate, .. } => bump(match fate {
+                Fate::Remembered => &stripe.retries_remembered,
+                Fate::Landed => &stripe.retries_landed,
+                Fate::Yielded => &stripe.retries_yielded,
+                Fate::Dropped(_) => &stripe.retries_dropped,
+            }),
             Event::Damaged { .. } => bump(&stripe.damaged),
             Event::Undecodable { .. } => bump(&stripe.undecodable),
         }
@@ -188,6 +206,10 @@ impl Stats {
             l2_refusals: sum(|s| &s.l2_refusals),
             breaker_opens: sum(|s| &s.breaker_opens),
             breaker_closes: sum(|s| &s.breaker_closes),
+            retries_remembered: sum(|s| &s.retries_remembered),
+            retries_landed: sum(|s| &s.retries_landed),
+            retries_yielded: sum(|s| &s.retries_yielded),
+            retries_dropped: sum(|s| &s.retries_dropped),
             damaged: sum(|s| &s.damaged),
             undecodable: sum(|s| &s.undecodable),
         }

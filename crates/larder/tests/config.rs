@@ -428,6 +428,7 @@ users
   breaker.failures         5         default
   breaker.pause            1s        default
   breaker.pause_max        30s       default
+  recover_writes           true      default
   compress                 off       default
   encrypt                  off       default
 ";

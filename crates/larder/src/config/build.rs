@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Config;
 use super::node::{error_at, join};
+use super::outage::RecoveryConfig;
 use super::registry::Registry;
 use super::stacks::{CompressConfig, EncryptConfig, MemoryConfig, MemoryLimits, StackConfig};
 use crate::driver::Driver;
@@ -102,6 +103,11 @@ impl StackConfig {
             builder = builder.deadline(deadline.value);
         }
         builder = builder.breaker(self.breaker.options());
+        builder = match &self.recover_writes {
+            RecoveryConfig::Unsaid => builder,
+            RecoveryConfig::Off(_) => builder.recovery(None),
+            RecoveryConfig::On(limits) => builder.recovery(limits.options()),
+        };
         builder.build()
     }
 

@@ -3,7 +3,7 @@
 use super::Config;
 use super::drivers::{DRIVERS, OptionInfo, stack_default};
 use super::node::{Origin, Setting};
-use super::outage::BreakerConfig;
+use super::outage::{BreakerConfig, RecoveryConfig};
 use super::registry::Registry;
 use super::stacks::{MemoryConfig, StackConfig};
 use super::units::{format_duration, format_size, format_ttl};
@@ -182,6 +182,22 @@ impl Explainer<'_> {
                 self.setting("breaker.failures", limits.failures.as_ref(), u32::to_string);
                 self.setting("breaker.pause", limits.pause.as_ref(), |pause| format_duration(*pause));
                 self.setting("breaker.pause_max", limits.pause_max.as_ref(), |pause| format_duration(*pause));
+            }
+        }
+        match &stack.recover_writes {
+            RecoveryConfig::Unsaid => {
+                let recover = matches!(stack.l1, MemoryConfig::On(_)).to_string();
+                self.line("recover_writes", recover, &Origin::Default);
+            }
+            RecoveryConfig::Off(origin) => self.line("recover_writes", "false", origin),
+            RecoveryConfig::On(limits) => {
+                self.setting("recover_writes.max_writes", limits.max_writes.as_ref(), u64::to_string);
+                self.setting("recover_writes.max_bytes", limits.max_bytes.as_ref(), |bytes| {
+                    format_size(*bytes)
+                });
+                self.setting("recover_writes.interval", limits.interval.as_ref(), |interval| {
+                    format_duration(*interval)
+                });
             }
         }
     }

@@ -47,7 +47,7 @@ pub use describe::Explained;
 pub use drivers::{DRIVERS, DriverInfo, OptionInfo};
 pub use formats::{CONFIG_BYTES_MAX, Format};
 pub use node::{Origin, Setting};
-pub use outage::{BreakerConfig, BreakerLimits};
+pub use outage::{BreakerConfig, BreakerLimits, RecoveryConfig, RecoveryLimits};
 pub use registry::{OpenFuture, Registry};
 pub use stacks::{CompressConfig, EncryptConfig, MemoryConfig, MemoryLimits, Secret, StackConfig};
 pub use store::{StoreConfig, StoreOptions};

@@ -1,12 +1,14 @@
-//! What a stack does while its store fails: the options of its breaker.
+//! What a stack does while its store fails: the options of its breaker, and of remembered writes.
 //!
 //! Knows nothing of how they take effect.
+
+use std::time::Duration;
 
 use super::node::{Origin, Setting, Value};
 use super::read::Item;
 use super::stacks::{COUNT, Switched, setting, switched};
 use crate::error::Result;
-use crate::stack::BreakerOptions;
+use crate::stack::{BreakerOptions, RecoveryOptions};
 
 /// The circuit breaker of a stack's store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,9 +33,9 @@ pub struct BreakerLimits {
     /// `failures`: how many in a row open it.
     pub failures: Option<Setting<u32>>,
     /// `pause`: how long it stays open at first.
-    pub pause: Option<Setting<std::time::Duration>>,
+    pub pause: Option<Setting<Duration>>,
     /// `pause_max`: how long it stays open at most.
-    pub pause_max: Option<Setting<std::time::Duration>>,
+    pub pause_max: Option<Setting<Duration>>,
 }
 
 impl BreakerConfig {
@@ -76,5 +78,72 @@ pub(crate) fn read_breaker(item: Item) -> Result<BreakerConfig> {
     match breaker.options().as_ref().and_then(BreakerOptions::fault) {
         Some(fault) => Err(whole.error(format_args!("the stack {fault}"))),
         None => Ok(breaker),
+    }
+}
+
+/// Whether writes that the store did not take are remembered and tried again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecoveryConfig {
+    /// They are if the stack has a memory tier.
+    #[default]
+    Unsaid,
+    /// They are not; this is where that was written.
+    Off(Origin),
+    /// They are, within these limits.
+    On(RecoveryLimits),
+}
+
+/// How many writes that failed are remembered, and how often they are tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryLimits {
+    /// Where it was switched on.
+    pub origin: Origin,
+    /// `max_writes`: the most writes.
+    pub max_writes: Option<Setting<u64>>,
+    /// `max_bytes`: the most bytes of all of them together.
+    pub max_bytes: Option<Setting<u64>>,
+    /// `interval`: how often they are tried again.
+    pub interval: Option<Setting<Duration>>,
+}
+
+impl RecoveryLimits {
+    /// What the builder is told.
+    pub(crate) fn options(&self) -> RecoveryOptions {
+        let mut options = RecoveryOptions::default();
+        let size = |setting: &Setting<u64>| usize::try_from(setting.value).unwrap_or(usize::MAX);
+        if let Some(writes) = &self.max_writes {
+            options.max_writes = size(writes);
+        }
+        if let Some(bytes) = &self.max_bytes {
+            options.max_bytes = size(bytes);
+        }
+        if let Some(interval) = &self.interval {
+            options.interval = interval.value;
+        }
+        options
+    }
+}
+
+pub(crate) fn read_recovery(item: Item) -> Result<RecoveryConfig> {
+    if item.node.value == Value::Null {
+        return Ok(RecoveryConfig::default());
+    }
+    let whole = item.clone();
+    let mut fields = match switched(item, "a map of options, true or false")? {
+        Switched::Off(origin) => return Ok(RecoveryConfig::Off(origin)),
+        Switched::On(fields) => fields,
+    };
+    let limits = RecoveryLimits {
+        origin: fields.origin.clone(),
+        max_writes: setting(&mut fields, "max_writes", |item| item.integer(COUNT).map(i64::unsigned_abs))?,
+        max_bytes: setting(&mut fields, "max_bytes", Item::size)?,
+        interval: setting(&mut fields, "interval", Item::duration)?,
+    };
+    fields.finish("option")?;
+    match limits.options().fault() {
+        Some(fault) => Err(whole.error(format_args!("the stack {fault}"))),
+        None => Ok(RecoveryConfig::On(limits)),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Config;
 use super::env::{self, Override};
 use super::node::{Key, Node, Origin, Setting, Value, join};
-use super::outage::{BreakerConfig, read_breaker};
+use super::outage::{BreakerConfig, RecoveryConfig, read_breaker, read_recovery};
 use super::read::{Fields, Item, did_you_mean, nearest, plain};
 use super::store::StoreConfig;
 use crate::codec::CodecName;
@@ -38,6 +38,8 @@ pub struct StackConfig {
     pub suppress_l2_errors: Option<Setting<bool>>,
     /// `breaker`: when the store is left alone for a while. On unless it is switched off with `false`.
     pub breaker: BreakerConfig,
+    /// `recover_writes`: whether writes that the store did not take are remembered and tried again.
+    pub recover_writes: RecoveryConfig,
     /// `compress`: whether and how what goes to the store is compressed.
     pub compress: Option<CompressConfig>,
     /// `encrypt`: whether and with which keys what goes to the store is encrypted.
@@ -276,6 +278,7 @@ fn read_stack(item: Item) -> Result<StackConfig> {
         })?,
         suppress_l2_errors: setting(&mut fields, "suppress_l2_errors", Item::boolean)?,
         breaker: fields.take("breaker").map(read_breaker).transpose()?.unwrap_or_default(),
+        recover_writes: fields.take("recover_writes").map(read_recovery).transpose()?.unwrap_or_default(),
         compress: fields.take("compress").map(read_compress).transpose()?.flatten(),
         encrypt: fields.take("encrypt").map(read_encrypt).transpose()?.flatten(),
     };

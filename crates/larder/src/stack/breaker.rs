@@ -170,6 +170,13 @@ impl Breaker {
         Ok(Pass { breaker: self, turn: inner.turn, settled: false })
     }
 
+    /// Lets the next call try the store, without waiting for the end of the pause.
+    pub(crate) fn hurry(&self) {
+        if let State::Open { until, .. } = &mut self.inner.lock().state {
+            *until = Duration::ZERO;
+        }
+    }
+
     fn settle(&self, turn: u64, health: Health, now: Duration) -> Option<Turned> {
         let mut inner = self.inner.lock();
         if inner.turn != turn {

@@ -1,8 +1,8 @@
 //! From parts to a stack.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::codec::CodecName;
@@ -14,6 +14,7 @@ use crate::options::EntryOptions;
 use crate::stack::breaker::{Breaker, BreakerOptions};
 use crate::stack::flight::{FLIGHTS_MAX, Flights};
 use crate::stack::l2::{DEADLINE_DEFAULT, L2, Ownership};
+use crate::stack::retry::{RecoveryOptions, Retry};
 use crate::stack::space::Spaces;
 use crate::stack::{Core, Stack};
 use crate::stats::Stats;
@@ -49,6 +50,8 @@ pub struct StackBuilder {
     codec: CodecName,
     deadline: Duration,
     breaker: Option<BreakerOptions>,
+    /// The outer `None` is "not said".
+    recovery: Option<Option<RecoveryOptions>>,
     value_bytes_max: u64,
     load_max: Duration,
     loads_max: usize,
@@ -67,6 +70,7 @@ impl StackBuilder {
             codec: CodecName::default(),
             deadline: DEADLINE_DEFAULT,
             breaker: Some(BreakerOptions::default()),
+            recovery: None,
             value_bytes_max: VALUE_BYTES_MAX_DEFAULT,
             load_max: LOAD_MAX_DEFAULT,
             loads_max: FLIGHTS_MAX,
@@ -125,6 +129,14 @@ impl StackBuilder {
         self
     }
 
+    /// How writes that the store did not take are remembered and tried again. An explicit write that failed
+    /// returns its error all the same: other processes do not see it before it lands.
+    /// Default [`RecoveryOptions::default`] if the stack has a memory tier; `None` is never.
+    pub fn recovery(mut self, options: impl Into<Option<RecoveryOptions>>) -> Self {
+        self.recovery = Some(options.into());
+        self
+    }
+
     /// The largest encoded value, in bytes. Default 64 MiB. Setting a larger one fails; loading a larger one
     /// gives it to the callers and does not keep it in the store.
     pub fn value_bytes_max(mut self, bytes: u64) -> Self {
@@ -177,6 +189,13 @@ impl StackBuilder {
         if let Some(fault) = self.breaker.as_ref().and_then(BreakerOptions::fault) {
             return refuse(fault);
         }
+        let recovery = match self.recovery {
+            Some(recovery) => recovery,
+            None => self.memory.is_some().then(RecoveryOptions::default),
+        };
+        if let Some(fault) = recovery.as_ref().and_then(RecoveryOptions::fault) {
+            return refuse(fault);
+        }
         if self.loads_max == 0 {
             return refuse("may load zero keys at once, so get_or_set could never load");
         }
@@ -187,10 +206,13 @@ impl StackBuilder {
         let spaces = Spaces::new(self.prefix.as_deref().unwrap_or(&self.name))?;
         let (deadline, breaker) = (self.deadline, self.breaker.map(Breaker::new));
         let l2 = self.driver.map(|(driver, ownership)| L2 { driver, ownership, deadline, breaker });
-        let core = Core {
+        let retry = recovery.filter(|_| l2.is_some()).map(Retry::new);
+        let core = |this: &Weak<Core>| Core {
+            this: this.clone(),
             name: self.name.into(),
             memory: self.memory.as_ref().map(Memory::new),
             l2,
+            retry,
             flights: Flights::new(self.loads_max),
             spaces,
             clock: HybridClock::new(self.clock),
@@ -206,7 +228,7 @@ impl StackBuilder {
             closed: AtomicBool::new(false),
             closing: tokio::sync::Mutex::new(false),
         };
-        Ok(Stack { core: Arc::new(core) })
+        Ok(Stack { core: Arc::new_cyclic(core) })
     }
 }
 

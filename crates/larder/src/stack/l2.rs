@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::stack::Core;
 use crate::stack::breaker::{Breaker, Health, Turned};
+use crate::stack::retry::What;
 use crate::stack::space::Space;
 use crate::stack::verdict::{Mark, standing};
 use crate::tag::Tag;
@@ -46,20 +47,10 @@ pub(crate) enum Ownership {
 /// What the store has for a key.
 #[derive(Debug)]
 pub(crate) enum Stored {
-    /// Nothing that may be served. `stamp` is what a compare-and-swap has to expect there.
+    /// Nothing that may be served. `stamp` is that of whatever is there instead.
     Nothing { stamp: Option<Stamp> },
     /// An entry, still encoded, with what may be done with it.
     Entry { entry: StoredEntry, freshness: Freshness },
-}
-
-impl Stored {
-    /// What a compare-and-swap has to expect.
-    pub(crate) fn stamp(&self) -> Option<Stamp> {
-        match self {
-            Self::Nothing { stamp } => *stamp,
-            Self::Entry { entry, .. } => Some(entry.meta.stamp),
-        }
-    }
 }
 
 /// What stored bytes are, before clears and tags are asked.
@@ -69,6 +60,23 @@ enum Understood {
 }
 
 impl Understood {
+    fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::Nothing { stamp } => *stamp,
+            Self::Entry(entry) => Some(entry.meta.stamp),
+        }
+    }
+
+    /// What a write that the store did not take would have left there.
+    fn pending(full: &str, stamp: Stamp, what: &What) -> Self {
+        if let What::Entry { record } = what
+            && let Ok(Record::Entry(entry)) = wire::decode(full, record)
+        {
+            return Self::Entry(entry);
+        }
+        Self::Nothing { stamp: Some(stamp) }
+    }
+
     fn entry(&self) -> Option<&StoredEntry> {
         match self {
             Self::Nothing { .. } => None,
@@ -142,14 +150,18 @@ impl L2 {
         let outcome = outcome.inspect_err(|error| core.l2_failed(operation, error, on_failure));
         match pass.and_then(|pass| pass.settle(health(&outcome), core.clock.monotonic())) {
             Some(Turned::Opened(pause)) => core.emit(&Event::BreakerOpened { pause }),
-            Some(Turned::Closed) => core.emit(&Event::BreakerClosed),
+            Some(Turned::Closed) => {
+                core.emit(&Event::BreakerClosed);
+                core.hurry_retries();
+            }
             None => {}
         }
         outcome
     }
 
     /// Reads several keys of one namespace, and the marks that reach them: clears in the same batch, tags in
-    /// one more, if any was invalidated since an entry that carries some was born.
+    /// one more, if any was invalidated since an entry that carries some was born. A write that the store did
+    /// not take and that is newer than what the store has is found in its place.
     pub(crate) async fn read(
         &self,
         core: &Core,
@@ -158,7 +170,56 @@ impl L2 {
         now: Timestamp,
         on_failure: OnFailure,
     ) -> Result<Vec<Stored>> {
+        let found = self.read_to_swap(core, space, keys, now, on_failure).await?;
+        Ok(found.into_iter().map(|(stored, _)| stored).collect())
+    }
+
+    /// As [`L2::read`], with what a compare-and-swap has to expect of each key.
+    async fn read_to_swap(
+        &self,
+        core: &Core,
+        space: &Space,
+        keys: &[&str],
+        now: Timestamp,
+        on_failure: OnFailure,
+    ) -> Result<Vec<(Stored, Option<Stamp>)>> {
         let full = keys.iter().map(|key| space.keys.full(key)).collect::<Result<Vec<_>>>()?;
+        let pending: Vec<_> = full.iter().map(|full| core.pending(full)).collect();
+        let mut found = match self.read_stored(core, space, keys, &full, now, on_failure).await {
+            Ok(found) => found,
+            Err(_) if on_failure == OnFailure::Suppress && pending.iter().any(Option::is_some) => {
+                full.iter().map(|_| Understood::Nothing { stamp: None }).collect()
+            }
+            Err(error) => return Err(error),
+        };
+        let expected: Vec<_> = found.iter().map(Understood::stamp).collect();
+        let mut is_heeded = false;
+        for (((found, expected), pending), full) in found.iter_mut().zip(&expected).zip(pending).zip(&full) {
+            if let Some((stamp, what)) = pending.filter(|(stamp, _)| Some(*stamp) > *expected) {
+                *found = Understood::pending(full, stamp, &what);
+                is_heeded = true;
+            }
+        }
+        if is_heeded {
+            // They may carry tags of which this process has not heard yet; if that fails, it has the others'.
+            self.hear_tags(core, space, &found, now, on_failure).await.or_else(|error| match on_failure {
+                OnFailure::Suppress => Ok(()),
+                OnFailure::Return => Err(error),
+            })?;
+        }
+        Ok(found.into_iter().map(|found| found.judge(core, space, now)).zip(expected).collect())
+    }
+
+    /// What the store has under some keys, before clears and tags are asked, all of which have been heard of.
+    async fn read_stored(
+        &self,
+        core: &Core,
+        space: &Space,
+        keys: &[&str],
+        full: &[String],
+        now: Timestamp,
+        on_failure: OnFailure,
+    ) -> Result<Vec<Understood>> {
         let clears: Vec<&Space> = space.chain().collect();
         let mut batch: Vec<&str> = full.iter().map(String::as_str).collect();
         batch.extend(clears.iter().map(|space| space.mark_key.as_str()));
@@ -176,14 +237,14 @@ impl L2 {
             core.spaces.raise_newest_tag(mark.newest());
         }
         let mut understood = Vec::with_capacity(keys.len());
-        for ((key, full), bytes) in keys.iter().zip(&full).zip(entries) {
+        for ((key, full), bytes) in keys.iter().zip(full).zip(entries) {
             understood.push(match bytes {
                 Some(bytes) => self.understand(core, space, key, full, &bytes, now).await,
                 None => Understood::Nothing { stamp: None },
             });
         }
         self.hear_tags(core, space, &understood, now, on_failure).await?;
-        Ok(understood.into_iter().map(|understood| understood.judge(core, space, now)).collect())
+        Ok(understood)
     }
 
     async fn get_many(
@@ -248,6 +309,18 @@ impl L2 {
     ) -> Result<Stored> {
         let mut stored = self.read(core, space, &[key], now, on_failure).await?;
         Ok(stored.pop().unwrap_or(Stored::Nothing { stamp: None }))
+    }
+
+    /// Reads one key, to be rewritten if it still carries the stamp that is returned.
+    pub(crate) async fn read_one_to_swap(
+        &self,
+        core: &Core,
+        space: &Space,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<(Stored, Option<Stamp>)> {
+        let mut found = self.read_to_swap(core, space, &[key], now, OnFailure::Return).await?;
+        Ok(found.pop().unwrap_or((Stored::Nothing { stamp: None }, None)))
     }
 
     /// What a mark says. One that cannot be read counts as an invalidation now: forgetting it would bring back
@@ -316,8 +389,9 @@ impl L2 {
         core: &Core,
         key: &str,
         now: Timestamp,
+        on_failure: OnFailure,
     ) -> Result<(Mark, Option<Stamp>)> {
-        let found = self.get_many(core, &[key], OnFailure::Return).await?.pop().flatten();
+        let found = self.get_many(core, &[key], on_failure).await?.pop().flatten();
         Ok(match found {
             Some(bytes) => {
                 let mark = self.hear(core, key, &bytes, now).await;
@@ -340,7 +414,10 @@ impl L2 {
         for _ in 0..WRITE_TRIES_MAX {
             let write = self.driver.set(full, encode(stamp)?, ttl, When::Newer);
             match self.call(core, operation, OnFailure::Return, write).await? {
-                Written::Stored { previous } => return Ok((stamp, previous)),
+                Written::Stored { previous } => {
+                    core.overtake(full, stamp);
+                    return Ok((stamp, previous));
+                }
                 Written::Refused { by } => {
                     let by = by.unwrap_or(Stamp::ZERO);
                     if !core.clock.observe(by, now) {
@@ -369,10 +446,11 @@ impl L2 {
         operation: &'static str,
         write: (&str, Bytes, Option<Duration>),
         expected: Option<Stamp>,
+        on_failure: OnFailure,
     ) -> Result<Written> {
         let (full, record, ttl) = write;
         let swap = self.driver.set(full, record, ttl, When::Unchanged(expected));
-        self.call(core, operation, OnFailure::Return, swap).await
+        self.call(core, operation, on_failure, swap).await
     }
 
     /// Gives back the space of some prefixes, where the store can list keys. A failure is reported, not
@@ -403,6 +481,13 @@ impl L2 {
         scanned.inspect_err(|error| core.l2_failed("scan", error, OnFailure::Return)).boxed()
     }
 
+    /// Lets the next call try the store, even if its breaker is open.
+    pub(crate) fn hurry(&self) {
+        if let Some(breaker) = &self.breaker {
+            breaker.hurry();
+        }
+    }
+
     /// Whether the store can be reached now.
     pub(crate) async fn ping(&self, core: &Core) -> Result<()> {
         self.call(core, "ping", OnFailure::Return, self.driver.ping()).await
@@ -427,6 +512,36 @@ impl L2 {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
+        let stamps: Vec<_> = match &core.retry {
+            Some(retry) if retry.len() > 0 => {
+                writes.iter().map(|write| (write.key.clone(), wire::stamp_of(&write.value))).collect()
+            }
+            _ => Vec::new(),
+        };
+        let written = self.set_many(core, operation, writes, on_failure).await?;
+        for ((full, stamp), written) in stamps.iter().zip(&written) {
+            if let (Some(stamp), Written::Stored { .. }) = (stamp, written) {
+                core.overtake(full, *stamp);
+            }
+        }
+        Ok(written)
+    }
+
+    /// Stores several records that were remembered, each if nothing newer is there.
+    pub(crate) async fn write_again(&self, core: &Core, writes: Vec<Write>) -> Result<Vec<Written>> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.set_many(core, "retry", writes, OnFailure::Suppress).await
+    }
+
+    async fn set_many(
+        &self,
+        core: &Core,
+        operation: &'static str,
+        writes: Vec<Write>,
+        on_failure: OnFailure,
+    ) -> Result<Vec<Written>> {
         let count = writes.len();
         let written = self.call(core, operation, on_failure, self.driver.set_many(writes)).await?;
         if written.len() == count {

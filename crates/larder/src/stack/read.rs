@@ -248,7 +248,9 @@ impl Core {
                         };
                         let head = Head::peek(&scanned.head).ok()?;
                         let key = space.keys.user_key(&scanned.key)?;
-                        is_alive(self, space, &head, now).then(|| Ok(key.to_owned()))
+                        let is_there =
+                            is_alive(self, space, &head, now) && !self.is_hidden(&scanned.key, head.stamp);
+                        is_there.then(|| Ok(key.to_owned()))
                     }))
                 };
                 stream::once(listed)

@@ -8,6 +8,7 @@
     reason = "a failing test or benchmark ends in a panic"
 )]
 
+mod breaker;
 mod cost;
 mod flow;
 mod hostile;
