@@ -12,7 +12,7 @@ use crate::tidy;
 
 /// Each feature of the library, built alone; the empty one is none.
 const FEATURES: &[&str] =
-    &["", "json", "messagepack", "file", "sqlite", "compress", "encrypt", "config", "testing"];
+    &["", "json", "messagepack", "file", "sqlite", "compress", "encrypt", "config", "macros", "testing"];
 
 /// What happened so far.
 #[derive(Debug, Default)]

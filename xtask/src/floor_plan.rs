@@ -38,12 +38,26 @@ const ROOMS: &[Room] = &[
         "stack",
         &["error", "time", "key", "tag", "entry", "codec", "options", "event", "stats", "memory", "driver"],
     ),
-    room("get_or_set", &["error", "time", "entry", "options", "stack"]),
+    room("loaded", &["time"]),
+    room("get_or_set", &["error", "time", "tag", "entry", "options", "stack", "loaded"]),
     room(
         "cache",
-        &["error", "time", "tag", "entry", "codec", "options", "event", "counter", "stack", "get_or_set"],
+        &[
+            "error",
+            "time",
+            "tag",
+            "entry",
+            "codec",
+            "options",
+            "event",
+            "counter",
+            "stack",
+            "loaded",
+            "get_or_set",
+        ],
     ),
     room("larder", &["error", "stack", "cache"]),
+    room("expansion", &["error", "cache"]),
     room("config", &["error", "time", "key", "codec", "options", "memory", "driver", "stack", "larder"]),
     room("testing", &["error", "time", "key", "entry", "event", "memory", "driver", "stack"]),
 ];
@@ -69,8 +83,14 @@ const SIDE_DOORS: &[(&str, &str, &str)] = &[
 ];
 
 /// What one crate of the workspace may depend on, of the others. A package may name itself for its tests.
-const CRATES: &[(&str, &[&str])] =
-    &[("crates/larder", &[]), ("crates/larder-cli", &["larder"]), ("xtask", &[]), ("fuzz", &["larder"])];
+const CRATES: &[(&str, &[&str])] = &[
+    ("crates/larder", &["larder-macros"]),
+    // For its examples only: what it expands to are calls of the library.
+    ("crates/larder-macros", &["larder"]),
+    ("crates/larder-cli", &["larder"]),
+    ("xtask", &[]),
+    ("fuzz", &["larder"]),
+];
 
 const SOURCE: &str = "crates/larder/src/";
 

@@ -1,6 +1,7 @@
 //! Chores of the workspace: `cargo xtask tidy` holds the house to its rules, `cargo xtask ci` runs everything
-//! that has to pass. Knows nothing of caching.
+//! that has to pass, `cargo xtask bench-run` measures the command. Knows nothing of caching.
 
+mod bench_run;
 mod ci;
 mod floor_plan;
 mod rules;
@@ -15,7 +16,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   tidy            say what is wrong with the house: rooms, documents, files
   tidy --write    bring the table of rooms in ARCHITECTURE.md up to date first
-  ci              run every check and every test";
+  ci              run every check and every test
+  bench-run       measure a hit of `larder run` beside `true`, and beside `bkt` if it is on the path";
 
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         },
         ["ci"] => ci::run(root),
+        ["bench-run"] => bench_run::run(root).unwrap_or_else(|error| fail(&error)),
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)

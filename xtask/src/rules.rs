@@ -6,8 +6,6 @@ use crate::tree::Tree;
 
 /// The longest file, in lines.
 const LINES_MAX: usize = 600;
-/// Files that are longer, and how long they may be. The list may only shrink.
-const LONG_FILES: &[(&str, usize)] = &[];
 
 /// What no file may contain outside literals and comments.
 const BANNED: &[(&str, &str)] = &[
@@ -37,18 +35,8 @@ pub(crate) fn lengths(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
     for (path, text) in tree.files("", ".rs") {
         let lines = text.lines().count();
-        let listed = LONG_FILES.iter().find(|(long, _)| *long == path).map(|(_, lines)| *lines);
-        match listed {
-            Some(_) if lines <= LINES_MAX => {
-                complaints.push(format!("{path}: is short enough now; take it off the list of long files"));
-            }
-            Some(max) if lines > max => {
-                complaints.push(format!("{path}: grew to {lines} lines, and may have {max}; split it"));
-            }
-            None if lines > LINES_MAX => {
-                complaints.push(format!("{path}: has {lines} lines, and may have {LINES_MAX}; split it"));
-            }
-            _ => {}
+        if lines > LINES_MAX {
+            complaints.push(format!("{path}: has {lines} lines, and may have {LINES_MAX}; split it"));
         }
     }
     complaints
@@ -110,6 +98,30 @@ pub(crate) fn links(tree: &Tree) -> Vec<String> {
                 && !anchors(tree.text(&to)).any(|a| a == anchor)
             {
                 complaints.push(format!("{path}:{line}: {to} has no heading for #{anchor}"));
+            }
+        }
+    }
+    complaints
+}
+
+/// The tests that the table of others' cases names are there.
+pub(crate) fn cases(tree: &Tree) -> Vec<String> {
+    const CASES: &str = "docs/cases.md";
+    if !tree.has(CASES) {
+        return Vec::new();
+    }
+    let sources: Vec<&str> = tree.files("", ".rs").map(|(_, text)| text).collect();
+    let is_test = |name: &str| {
+        let declared = format!("fn {name}(");
+        sources.iter().any(|text| text.contains(&declared))
+    };
+    let mut complaints = Vec::new();
+    for (line, text) in prose(tree.text(CASES)) {
+        // Every second part is between backticks. A name of four words or more is a claim, and so a test.
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_claim = name.matches('_').count() >= 3 && !name.contains([':', ' ']);
+            if is_claim && !is_test(name) {
+                complaints.push(format!("{CASES}:{line}: there is no test {name}"));
             }
         }
     }
@@ -258,12 +270,10 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_is_complained_about_and_so_is_a_list_that_could_shrink() {
-        let (long, longer) = ("x\n".repeat(601), "x\n".repeat(701));
-        let found = lengths(&Tree::of(&[("a.rs", &long), ("crates/larder/src/cache.rs", &longer)]));
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!(lengths(&Tree::of(&[("crates/larder/src/cache.rs", "x")])).len(), 1);
-        assert_eq!(lengths(&Tree::of(&[("a.rs", &"x\n".repeat(600))])).len(), 0);
+    fn a_long_file_is_complained_about() {
+        let (short, long) = ("x\n".repeat(600), "x\n".repeat(601));
+        let found = lengths(&Tree::of(&[("a.rs", &short), ("b.rs", &long)]));
+        assert_eq!(found, ["b.rs: has 601 lines, and may have 600; split it"]);
     }
 
     #[test]
@@ -279,10 +289,18 @@ mod tests {
         let tree = Tree::of(&[
             ("crates/larder/src/stack/read.rs", source),
             ("crates/larder/src/stack/l2.rs", source),
+            ("crates/larder/src/stack/mod.rs", "//! x\nfn f() { l2.driver.name() }"),
         ]);
         let found = driver_calls(&tree);
-        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].contains("read.rs: calls the driver's get"), "{found:?}");
+    }
+
+    #[test]
+    fn a_case_without_its_test_is_complained_about() {
+        let page = "`a_claim_that_holds`, `a_claim_that_is_missing`, `get_or_set`, `codec::Codec`";
+        let tree = Tree::of(&[("docs/cases.md", page), ("a.rs", "//! x\nfn a_claim_that_holds() {}")]);
+        assert_eq!(cases(&tree), ["docs/cases.md:1: there is no test a_claim_that_is_missing"]);
     }
 
     #[test]

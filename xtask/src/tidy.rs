@@ -23,6 +23,7 @@ const RULES: &[Rule] = &[
     rules::leftovers,
     rules::driver_calls,
     rules::links,
+    rules::cases,
     rules::features,
     rules::decisions,
     rules::dependency_reasons,

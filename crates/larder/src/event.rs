@@ -126,14 +126,14 @@ pub enum Event<'a> {
         /// The user's key.
         key: &'a str,
     },
-    /// A value was stored.
+    /// A value was stored, counted up, or given a new TTL.
     Written {
         /// The namespace path, empty for the outermost.
         namespace: &'a str,
         /// The user's key.
         key: &'a str,
     },
-    /// A key was deleted or pulled.
+    /// A key was deleted, whether or not it had an entry, or its value pulled.
     Deleted {
         /// The namespace path, empty for the outermost.
         namespace: &'a str,

@@ -13,10 +13,12 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::cache::{Cache, typed};
-use crate::entry::AnyValue;
+use crate::entry::{AnyValue, Entry};
 use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::options::{EntryOptions, TagList};
-use crate::stack::{BoxLoad, Landed, Loads, Request};
+use crate::loaded::{Loaded, Previous};
+use crate::options::{EntryOptions, Refresh, TagList};
+use crate::stack::{Answer, Asked, BoxLoad, Landed, Loads, Request, is_due};
+use crate::tag::tags_of;
 use crate::time::{Timestamp, Ttl};
 
 /// What can be said about a load before it is awaited.
@@ -31,12 +33,18 @@ impl<'a, V> Wish<'a, V> {
         Self { cache, options: EntryOptions::default(), tags: TagList::default() }
     }
 
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`] or [`ErrorKind::TooLarge`] for tags that are unusable or too many.
+    fn request(&self, load: BoxLoad) -> Result<Request> {
+        let options = self.options.or(&self.cache.door.options);
+        Ok(Request { options, extras: self.tags.extras(None, None)?, load })
+    }
+
     /// Finds or loads keys that were missed in memory. Each is counted as a hit or a miss, whatever comes of it.
     async fn load(&self, keys: &[&str], load: BoxLoad) -> Vec<Result<Landed>> {
         let Cache { core, door, .. } = self.cache;
-        let options = self.options.or(&door.options);
-        match self.tags.extras(None, None) {
-            Ok(extras) => core.get_or_load(door, keys, Request { options, extras, load }).await,
+        match self.request(load) {
+            Ok(request) => core.get_or_load(door, keys, request).await,
             Err(error) => {
                 let refuse = |key: &&str| {
                     core.emit_miss(&door.space, key);
@@ -68,6 +76,38 @@ macro_rules! load_options {
             self
         }
 
+        /// How long the source is left alone after a failure, while there is a stale entry: see
+        /// [`EntryOptions::backoff`].
+        pub fn backoff(mut self, backoff: Duration) -> Self {
+            self.wish.options.backoff = Some(backoff);
+            self
+        }
+
+        /// How long to wait before a stale entry will do: see [`EntryOptions::soft_timeout`]. Zero serves it at
+        /// once, and loads in the background.
+        pub fn soft_timeout(mut self, timeout: Duration) -> Self {
+            self.wish.options.soft_timeout = Some(timeout);
+            self
+        }
+
+        /// How long to wait before giving up; the load goes on: see [`EntryOptions::hard_timeout`].
+        pub fn hard_timeout(mut self, timeout: Duration) -> Self {
+            self.wish.options.hard_timeout = Some(timeout);
+            self
+        }
+
+        /// How much of the TTL is left to chance: see [`EntryOptions::jitter`].
+        pub fn jitter(mut self, jitter: Duration) -> Self {
+            self.wish.options.jitter = Some(jitter);
+            self
+        }
+
+        /// When it is loaded again: see [`EntryOptions::refresh`].
+        pub fn refresh(mut self, refresh: Refresh) -> Self {
+            self.wish.options.refresh = Some(refresh);
+            self
+        }
+
         /// Whether a failing store is treated as a miss: see [`EntryOptions::suppress_l2_errors`].
         pub fn suppress_l2_errors(mut self, suppress: Suppress) -> Self {
             self.wish.options.suppress_l2_errors = Some(suppress == Suppress::Yes);
@@ -87,21 +127,29 @@ pub enum Suppress {
 
 /// A value about to be found or loaded: see [`Cache::get_or_set`].
 #[must_use = "nothing is looked up until it is awaited"]
-pub struct GetOrSet<'a, V, F> {
+pub struct GetOrSet<'a, V, L> {
     wish: Wish<'a, V>,
     key: &'a str,
-    load: F,
+    load: L,
+    fallback: Option<V>,
 }
 
-impl<'a, V, F> GetOrSet<'a, V, F> {
-    pub(crate) fn new(cache: &'a Cache<V>, key: &'a str, load: F) -> Self {
-        Self { wish: Wish::new(cache), key, load }
+impl<'a, V, L> GetOrSet<'a, V, L> {
+    pub(crate) fn new(cache: &'a Cache<V>, key: &'a str, load: L) -> Self {
+        Self { wish: Wish::new(cache), key, load, fallback: None }
     }
 
     load_options!();
+
+    /// What to return if the load fails or takes too long and there is nothing stale either. Memory keeps it
+    /// for the back-off, so that the source is left alone for as long.
+    pub fn fallback(mut self, value: V) -> Self {
+        self.fallback = Some(value);
+        self
+    }
 }
 
-impl<V, F> fmt::Debug for GetOrSet<'_, V, F> {
+impl<V, L> fmt::Debug for GetOrSet<'_, V, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GetOrSet")
             .field("cache", self.wish.cache)
@@ -110,30 +158,64 @@ impl<V, F> fmt::Debug for GetOrSet<'_, V, F> {
     }
 }
 
-impl<'a, V, F, Fut, E> IntoFuture for GetOrSet<'a, V, F>
-where
-    V: Any + Send + Sync,
-    F: FnOnce() -> Fut + Send + 'static,
-    Fut: Future<Output = std::result::Result<V, E>> + Send + 'static,
-    E: Into<BoxError> + 'static,
-{
+impl<'a, V: Any + Send + Sync, L: Load<V>> IntoFuture for GetOrSet<'a, V, L> {
     type Output = Result<Arc<V>>;
     type IntoFuture = Getting<'a, V>;
 
     fn into_future(self) -> Getting<'a, V> {
-        let Self { wish, key, load } = self;
+        let Self { wish, key, load, fallback } = self;
         let cache = wish.cache;
-        let found = match cache.enter(key) {
-            Ok(now) => cache.look(key, now),
-            Err(error) => Some(Err(error)),
+        let looked = match cache.enter(key) {
+            Ok(now) => look(&wish, key, load, now),
+            Err(error) => Err(Err(error)),
         };
-        Getting(match found {
-            Some(found) => State::Ready(Some(found)),
-            None => State::Loading(Box::pin(async move {
-                let mut landed = wish.load(&[key], box_one(load)).await;
-                typed_landing(landed.pop())
+        Getting(match looked {
+            Err(found) => State::Ready(Some(found)),
+            Ok(load) => State::Loading(Box::pin(async move {
+                let mut landed = wish.load(&[key], load.boxed().0).await;
+                let outcome = typed_landing(landed.pop());
+                match (outcome, fallback) {
+                    (Err(error), Some(value)) if is_the_sources_fault(&error) => {
+                        let value = Arc::new(value);
+                        let options = wish.options.or(&cache.door.options);
+                        cache.core.lend(&cache.door, key, Arc::clone(&value) as AnyValue, &options);
+                        Ok(value)
+                    }
+                    (outcome, _) => outcome,
+                }
             })),
         })
+    }
+}
+
+fn is_the_sources_fault(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Load | ErrorKind::Timeout)
+}
+
+/// What memory has, or the loader back to be used. A fresh entry that is due is loaded in the background.
+fn look<V: Any + Send + Sync, L: Load<V>>(
+    wish: &Wish<'_, V>,
+    key: &str,
+    load: L,
+    now: Timestamp,
+) -> std::result::Result<L, Result<Arc<V>>> {
+    let cache = wish.cache;
+    let refresh = wish.options.refresh.or(cache.door.options.refresh);
+    if matches!(refresh, None | Some(Refresh::OnDemand)) {
+        return cache.look(key, now).map_or(Ok(load), Err);
+    }
+    let meta = cache.core.probe(&cache.door.space, key, now).map(|(entry, _)| entry.meta);
+    let found = cache.look(key, now);
+    match (found, meta) {
+        (Some(found), Some(meta)) if is_due(&meta, refresh, now) => {
+            // Unusable tags are told to whoever has to wait for the load.
+            if let Ok(request) = wish.request(load.boxed().0) {
+                cache.core.renew(&cache.door, key, now, request);
+            }
+            Err(found)
+        }
+        (Some(found), _) => Err(found),
+        (None, _) => Ok(load),
     }
 }
 
@@ -246,19 +328,97 @@ fn typed_landing<V: Any + Send + Sync>(landed: Option<Result<Landed>>) -> Result
     }
 }
 
-fn box_one<V, F, Fut, E>(load: F) -> BoxLoad
+/// A loader of one key, in either of its forms.
+pub trait Load<V>: Send + 'static {
+    /// Without its types.
+    #[doc(hidden)]
+    fn boxed(self) -> Boxed;
+}
+
+/// A loader without its types; nothing that can be used outside.
+#[doc(hidden)]
+pub struct Boxed(BoxLoad);
+
+impl fmt::Debug for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Boxed")
+    }
+}
+
+/// A loader that returns a value.
+#[derive(Debug)]
+pub struct Plain<F>(pub(crate) F);
+
+/// A loader that is given the previous value, and returns a [`Loaded`].
+#[derive(Debug)]
+pub struct Speaking<F>(pub(crate) F);
+
+impl<V, F, Fut, E> Load<V> for Plain<F>
 where
     V: Any + Send + Sync,
     F: FnOnce() -> Fut + Send + 'static,
     Fut: Future<Output = std::result::Result<V, E>> + Send + 'static,
     E: Into<BoxError> + 'static,
 {
-    Box::new(move |mut keys: Vec<String>| {
-        Box::pin(async move {
-            let key = keys.pop().unwrap_or_default();
-            let value = untyped(&key, load().await);
-            Ok(vec![(key, value)])
-        })
+    fn boxed(self) -> Boxed {
+        let Self(load) = self;
+        Boxed(Box::new(move |mut asked: Vec<Asked>| {
+            Box::pin(async move {
+                let key = asked.pop().map(|asked| asked.key).unwrap_or_default();
+                let answer = untyped(&key, load().await);
+                Ok(vec![(key, answer)])
+            })
+        }))
+    }
+}
+
+impl<V, F, Fut, E> Load<V> for Speaking<F>
+where
+    V: Any + Send + Sync,
+    F: FnOnce(Option<Previous<V>>) -> Fut + Send + 'static,
+    Fut: Future<Output = std::result::Result<Loaded<V>, E>> + Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    fn boxed(self) -> Boxed {
+        let Self(load) = self;
+        Boxed(Box::new(move |mut asked: Vec<Asked>| {
+            Box::pin(async move {
+                let Some(Asked { key, previous, now }) = asked.pop() else { return Ok(Vec::new()) };
+                let previous = previous.and_then(|previous| previous_of(previous, now));
+                let answer = match load(previous).await {
+                    Ok(loaded) => answer_of(loaded),
+                    Err(error) => Err(failed(&key, error)),
+                };
+                Ok(vec![(key, answer)])
+            })
+        }))
+    }
+}
+
+/// The previous value, if it is of the type that is asked for.
+fn previous_of<V: Any + Send + Sync>(entry: Entry, now: Timestamp) -> Option<Previous<V>> {
+    let Entry { value, meta } = entry;
+    let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    let extras = meta.extras.as_deref();
+    Some(Previous {
+        value: typed(value).ok()?,
+        age: meta.age(now),
+        etag: extras.and_then(|extras| text(&extras.etag)),
+        last_modified: extras.and_then(|extras| text(&extras.last_modified)),
+    })
+}
+
+/// # Errors
+/// [`ErrorKind::InvalidKey`] or [`ErrorKind::TooLarge`] for tags that are unusable or too many.
+fn answer_of<V: Any + Send + Sync>(loaded: Loaded<V>) -> Result<Answer> {
+    let Loaded { value, ttl, grace, tags, etag, last_modified } = loaded;
+    Ok(Answer {
+        value: value.map(|value| Arc::new(value) as AnyValue),
+        ttl,
+        grace,
+        tags: tags.map(|tags| tags_of(tags.iter().map(String::as_str))).transpose()?,
+        etag: etag.map(Into::into),
+        last_modified: last_modified.map(Into::into),
     })
 }
 
@@ -270,8 +430,9 @@ where
     I: IntoIterator<Item = (String, std::result::Result<V, E>)> + 'static,
     E: Into<BoxError> + 'static,
 {
-    Box::new(move |keys: Vec<String>| {
+    Box::new(move |asked: Vec<Asked>| {
         Box::pin(async move {
+            let keys: Vec<String> = asked.into_iter().map(|asked| asked.key).collect();
             let count = keys.len();
             let loads: Loads = match load(keys).await {
                 Ok(loads) => loads
@@ -297,9 +458,13 @@ where
 fn untyped<V: Any + Send + Sync, E: Into<BoxError>>(
     key: &str,
     loaded: std::result::Result<V, E>,
-) -> Result<AnyValue> {
+) -> Result<Answer> {
     match loaded {
-        Ok(value) => Ok(Arc::new(value)),
-        Err(error) => Err(Error::from_source(ErrorKind::Load, format!("loader of key {key:?}"), error)),
+        Ok(value) => Ok(Answer::plain(Arc::new(value))),
+        Err(error) => Err(failed(key, error)),
     }
+}
+
+fn failed<E: Into<BoxError>>(key: &str, error: E) -> Error {
+    Error::from_source(ErrorKind::Load, format!("loader of key {key:?}"), error)
 }

@@ -41,7 +41,8 @@
 //! # Features
 //!
 //! `json` (default) and `messagepack` are codecs; `file` and `sqlite` are stores, beside the memory one that is
-//! always there; `compress` and `encrypt` go around any store; `config` reads configurations; `full` is all of
+//! always there; `compress` and `encrypt` go around any store; `config` reads configurations; `macros` is
+//! [`#[cached]`](https://docs.rs/larder/latest/larder/attr.cached.html) for async functions; `full` is all of
 //! these; `testing` is for tests. All are additive.
 //!
 //! # Runtime
@@ -59,6 +60,7 @@ pub mod tag;
 pub mod entry;
 pub mod codec;
 pub mod options;
+mod loaded;
 pub mod event;
 pub mod stats;
 pub mod counter;
@@ -70,21 +72,37 @@ mod cache;
 mod larder;
 #[cfg(feature = "config")]
 pub mod config;
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+pub mod expansion;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use cache::{Add, Cache, CachedEntry, Clear, Increment, Invalidate, Set, SetMany};
 pub use error::{BoxError, Error, ErrorKind, Result};
-pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Suppress};
+pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Load, Plain, Speaking, Suppress};
 pub use larder::Larder;
-pub use options::EntryOptions;
+#[cfg(feature = "macros")]
+pub use larder_macros::cached;
+pub use loaded::{Loaded, Previous};
+pub use options::{EntryOptions, Refresh};
 pub use stack::{
     BreakerOptions, DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, RecoveryOptions, Stack,
     StackBuilder, WAITERS_MAX,
 };
 pub use tag::Tag;
 
-/// The README's programs, compiled and run by `cargo test --doc`.
+/// The programs of the README and of the pages, compiled and run by `cargo test --doc`.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-mod readme {}
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../../docs/slow-sources.md")]
+    mod slow_sources {}
+    #[doc = include_str!("../../../docs/tags.md")]
+    mod tags {}
+    #[doc = include_str!("../../../docs/freshness.md")]
+    mod freshness {}
+    #[doc = include_str!("../../../docs/loaders.md")]
+    mod loaders {}
+}

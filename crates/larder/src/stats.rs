@@ -29,7 +29,7 @@ pub struct Snapshot {
     pub loads_failed: u64,
     /// Loaded values that were not kept, because something newer came meanwhile.
     pub loads_superseded: u64,
-    /// Values stored.
+    /// Values stored, counted up, or given a new TTL.
     pub writes: u64,
     /// Keys deleted or pulled.
     pub deletes: u64,

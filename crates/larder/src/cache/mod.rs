@@ -17,10 +17,13 @@ use crate::codec::{AnyCodec, type_mismatch};
 use crate::counter::Counter;
 use crate::entry::{AnyValue, Entry, Freshness};
 use crate::error::{BoxError, Result};
+#[cfg(doc)]
+use crate::error::{Error, ErrorKind};
 use crate::event::Tier;
-use crate::get_or_set::{GetOrSet, GetOrSetMany};
+use crate::get_or_set::{GetOrSet, GetOrSetMany, Plain, Speaking};
+use crate::loaded::{Loaded, Previous};
 use crate::options::EntryOptions;
-use crate::stack::{Core, Door};
+use crate::stack::{Accept, Core, Door};
 use crate::tag::Tag;
 use crate::time::{Stamp, Timestamp, Ttl};
 
@@ -207,7 +210,21 @@ impl<V: Any + Send + Sync> Cache<V> {
             return Ok(None);
         }
         // Boxed, so that the future of a hit stays small.
-        let found = Box::pin(self.core.get(&self.door, key, now)).await?;
+        let found = Box::pin(self.core.get(&self.door, key, Accept::Fresh, now)).await?;
+        found.map(typed).transpose()
+    }
+
+    /// The value of a key, be it stale: a fresh one from memory or the store, or else one within its grace,
+    /// where the store's comes before memory's. A failing store does not matter where memory has one.
+    ///
+    /// # Errors
+    /// As [`Cache::get`].
+    pub async fn get_stale(&self, key: &str) -> Result<Option<Arc<V>>> {
+        let now = self.enter(key)?;
+        if let Some(found) = self.look(key, now) {
+            return found.map(Some);
+        }
+        let found = self.core.get(&self.door, key, Accept::Stale, now).await?;
         found.map(typed).transpose()
     }
 
@@ -259,13 +276,48 @@ impl<V: Any + Send + Sync> Cache<V> {
     /// # Ok::<(), larder::Error>(()) })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn get_or_set<'a, F, Fut, E>(&'a self, key: &'a str, load: F) -> GetOrSet<'a, V, F>
+    pub fn get_or_set<'a, F, Fut, E>(&'a self, key: &'a str, load: F) -> GetOrSet<'a, V, Plain<F>>
     where
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = std::result::Result<V, E>> + Send + 'static,
         E: Into<BoxError> + 'static,
     {
-        GetOrSet::new(self, key, load)
+        GetOrSet::new(self, key, Plain(load))
+    }
+
+    /// As [`Cache::get_or_set`], for a loader with more to say: it is given the previous value, stale or about to
+    /// be renewed, with its validators, and returns a [`Loaded`]: a value with a TTL, grace or tags of its own, a
+    /// value not to be kept, "nothing there" with a TTL of its own, or "unchanged".
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use larder::{Loaded, Previous, Stack, memory::MemoryOptions, time::{hours, minutes}};
+    /// # let cache = Stack::builder("demo").memory(MemoryOptions::new(1_000)).build()?.cache::<String>()?;
+    /// # async fn fetch(etag: Option<String>) -> Result<Option<(String, String)>, std::io::Error> {
+    /// #     Ok(if etag.is_some() { None } else { Some(("body".into(), "v1".into())) })
+    /// # }
+    /// // Asks the source for the page, or whether the one that is there is still right.
+    /// let load = |previous: Option<Previous<String>>| async move {
+    ///     let etag = previous.and_then(|previous| previous.etag);
+    ///     Ok::<_, std::io::Error>(match fetch(etag).await? {
+    ///         Some((body, etag)) => Loaded::new(body).etag(etag).ttl(minutes(1)),
+    ///         None => Loaded::unchanged(),
+    ///     })
+    /// };
+    /// let page = cache.get_or_set_with("page", load).grace(hours(1)).await?;
+    /// cache.expire("page").await?;
+    /// let same = cache.get_or_set_with("page", load).grace(hours(1)).await?;
+    /// assert!(std::sync::Arc::ptr_eq(&page, &same), "the very value that was there");
+    /// # Ok::<(), larder::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get_or_set_with<'a, F, Fut, E>(&'a self, key: &'a str, load: F) -> GetOrSet<'a, V, Speaking<F>>
+    where
+        F: FnOnce(Option<Previous<V>>) -> Fut + Send + 'static,
+        Fut: Future<Output = std::result::Result<Loaded<V>, E>> + Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        GetOrSet::new(self, key, Speaking(load))
     }
 
     /// The values of several keys; `load` is given those that are missing and returns what it has for them.

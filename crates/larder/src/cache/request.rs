@@ -304,7 +304,7 @@ impl<'a, V: Counter> IntoFuture for Increment<'a, V> {
                 let stores_nothing = meta.born == Stamp::ZERO && new.options.ttl_or_default().is_zero();
                 Ok(if stores_nothing { Change::Remove } else { counted(sum, meta) })
             };
-            cache.core.update(&cache.door, key, now, &mut count).await?;
+            cache.core.update_and_tell(&cache.door, key, now, &mut count).await?;
             Ok(sum)
         })
     }

@@ -13,7 +13,7 @@ use crate::key::KeySpace;
 use crate::larder::Larder;
 use crate::memory::MemoryOptions;
 use crate::options::EntryOptions;
-use crate::stack::Stack;
+use crate::stack::{Stack, StackBuilder};
 
 impl Config {
     /// Opens every store and makes every stack.
@@ -35,11 +35,42 @@ impl Config {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub async fn build(&self, registry: &Registry) -> Result<Larder> {
+        self.build_with(registry, |_, builder| builder).await
+    }
+
+    /// As [`Config::build`], with a last word on each stack for what no document can say: observers, a clock.
+    ///
+    /// # Errors
+    /// As [`Config::build`].
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use std::sync::Arc;
+    /// use larder::config::{Config, Format, Registry};
+    /// use larder::event::{Event, Observer};
+    ///
+    /// #[derive(Debug)]
+    /// struct Printer;
+    /// impl Observer for Printer {
+    ///     fn on_event(&self, stack: &str, event: &Event<'_>) { println!("{stack}: {event:?}"); }
+    /// }
+    /// let config = Config::parse("stacks: { users: { ttl: 5m } }", Format::Yaml, "larder.yaml")?;
+    /// let observed = |_: &str, builder: larder::StackBuilder| builder.observer(Arc::new(Printer));
+    /// let larder = config.build_with(&Registry::compiled(), observed).await?;
+    /// larder.cache::<String>("users")?.set("42", "Ada".to_owned()).await?;
+    /// # Ok::<(), larder::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn build_with(
+        &self,
+        registry: &Registry,
+        finish: impl Fn(&str, StackBuilder) -> StackBuilder,
+    ) -> Result<Larder> {
         // Nothing is opened, and no file created, for a configuration that is wrong further down.
         self.check(registry)?;
         let mut stacks = Vec::with_capacity(self.stacks.len());
         for (name, stack) in &self.stacks {
-            stacks.push(stack.build(name, registry).await?);
+            stacks.push(stack.build_with(name, registry, |builder| finish(name, builder)).await?);
         }
         Larder::new(stacks)
     }
@@ -76,6 +107,15 @@ impl StackConfig {
     /// # Errors
     /// As [`Config::build`].
     pub async fn build(&self, name: &str, registry: &Registry) -> Result<Stack> {
+        self.build_with(name, registry, |builder| builder).await
+    }
+
+    async fn build_with(
+        &self,
+        name: &str,
+        registry: &Registry,
+        finish: impl FnOnce(StackBuilder) -> StackBuilder,
+    ) -> Result<Stack> {
         self.check(name, registry)?;
         let mut builder = Stack::builder(name).options(self.entry_options());
         if let Some(prefix) = &self.prefix {
@@ -108,7 +148,7 @@ impl StackConfig {
             RecoveryConfig::Off(_) => builder.recovery(None),
             RecoveryConfig::On(limits) => builder.recovery(limits.options()),
         };
-        builder.build()
+        finish(builder).build()
     }
 
     /// What the stack's entries are told, where neither a cache nor a call says otherwise.
@@ -117,6 +157,7 @@ impl StackConfig {
             ttl: self.ttl.as_ref().map(|ttl| ttl.value),
             grace: self.grace.as_ref().map(|grace| grace.value),
             suppress_l2_errors: self.suppress_l2_errors.as_ref().map(|suppress| suppress.value),
+            ..EntryOptions::default()
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::options::EntryOptions;
 use crate::stack::breaker::{Breaker, BreakerOptions};
 use crate::stack::flight::{FLIGHTS_MAX, Flights};
 use crate::stack::l2::{DEADLINE_DEFAULT, L2, Ownership};
+use crate::stack::rest::Rests;
 use crate::stack::retry::{RecoveryOptions, Retry};
 use crate::stack::space::Spaces;
 use crate::stack::{Core, Stack};
@@ -215,6 +216,7 @@ impl StackBuilder {
             retry,
             flights: Flights::new(self.loads_max),
             spaces,
+            rests: Rests::default(),
             clock: HybridClock::new(self.clock),
             stats: Stats::default(),
             options: self.options,

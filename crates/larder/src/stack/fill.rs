@@ -11,28 +11,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 
 use crate::codec::Encoded;
 use crate::driver::{When, Write, Written};
-use crate::entry::wire::{self, StoredEntry};
+use crate::entry::wire;
 use crate::entry::{AnyValue, Entry, Extras, Freshness, Meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Tier};
 use crate::options::EntryOptions;
-use crate::stack::flight::{Flight, Joined, Landed, Source};
+use crate::stack::answer::{Asked, BoxLoad, Loads};
+use crate::stack::flight::{Flight, Joined, Landed, Patience, Source};
 use crate::stack::l2::{OnFailure, Stored};
 use crate::stack::read::codec_of;
 use crate::stack::recovery::Lost;
 use crate::stack::retry::What;
 use crate::stack::verdict::standing;
-use crate::stack::{Core, Door};
+use crate::stack::{Core, Door, Space};
 use crate::time::{Stamp, Timestamp};
-
-/// What a loader returned for each key that it was asked for.
-pub(crate) type Loads = Vec<(String, Result<AnyValue>)>;
-/// A loader without its types: keys in, values out.
-pub(crate) type BoxLoad = Box<dyn FnOnce(Vec<String>) -> BoxFuture<'static, Result<Loads>> + Send>;
 
 /// What is to be done about keys that are missing.
 pub(crate) struct Request {
@@ -43,18 +38,24 @@ pub(crate) struct Request {
     pub(crate) load: BoxLoad,
 }
 
-/// A stale entry that may be served if the load fails.
-enum Fallback {
-    Memory(Entry),
-    Store(StoredEntry),
+/// Why keys are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// They are not fresh.
+    Miss,
+    /// They are due: what is fresh is loaded all the same, and stays until that has succeeded.
+    Renewal,
+}
+
+/// An entry that may be served if the load fails.
+struct Fallback {
+    entry: Entry,
+    tier: Tier,
 }
 
 impl Fallback {
-    fn meta(&self) -> &Meta {
-        match self {
-            Self::Memory(entry) => &entry.meta,
-            Self::Store(stored) => &stored.meta,
-        }
+    fn landed(&self) -> Landed {
+        Landed { entry: self.entry.clone(), source: Source::Fallback(self.tier) }
     }
 }
 
@@ -62,6 +63,12 @@ impl Fallback {
 struct Wanted {
     flight: Arc<Flight>,
     fallback: Option<Fallback>,
+}
+
+impl Wanted {
+    fn previous(&self) -> Option<&Entry> {
+        self.fallback.as_ref().map(|fallback| &fallback.entry)
+    }
 }
 
 /// A loaded value on its way into the tiers.
@@ -100,14 +107,25 @@ impl Core {
                 },
             );
         }
+        if let Err(error) = self.check_open_to_loads() {
+            // It was closed since the caller entered. Closing waits for these flights, so the store is not used.
+            led.drain(..).for_each(|flight| self.flights.finish(&flight, Err(error.clone())));
+        }
+        let EntryOptions { soft_timeout: soft, hard_timeout: hard, .. } = request.options;
+        let patience = Patience { soft, hard };
         if let (Ok(runtime), false) = (&runtime, led.is_empty()) {
-            let fill = Fill { core: Arc::clone(self), door: Arc::clone(door), flights: led };
-            runtime.spawn(fill.run(request));
+            let (core, door) = (Arc::clone(self), Arc::clone(door));
+            runtime.spawn(Fill { core, door, flights: led, occasion: Occasion::Miss }.run(request));
         }
         let mut outcomes = Vec::with_capacity(keys.len());
         for (key, flight) in keys.iter().zip(joined) {
             let outcome = match flight {
-                Ok(flight) => flight.wait().await,
+                Ok(flight) => {
+                    if soft.is_some() {
+                        self.offer_memory(&door.space, &flight);
+                    }
+                    flight.wait(patience).await
+                }
                 Err(error) => Err(error),
             };
             match &outcome {
@@ -123,6 +141,33 @@ impl Core {
         }
         outcomes
     }
+
+    /// Offers what memory has left of a key to those who will not wait for its load.
+    fn offer_memory(&self, space: &Space, flight: &Flight) {
+        if let Some((entry, _)) = self.probe(space, flight.key(), self.clock.now()) {
+            flight.offer(Landed { entry, source: Source::Fallback(Tier::L1) });
+        }
+    }
+
+    /// Loads a key that is due, in the background, unless it is being loaded or its source is left alone.
+    pub(crate) fn renew(self: &Arc<Self>, door: &Arc<Door>, key: &str, now: Timestamp, request: Request) {
+        if self.rests.is_resting(door.space.id, key, now) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let born = || self.clock.tick(now);
+        // Too many loads at once are a reason not to add one that nobody waits for.
+        if let Ok(Joined::Leader(flight)) =
+            self.flights.join(&self.spaces, &door.space, key, request.extras.as_ref(), born)
+        {
+            if let Err(error) = self.check_open_to_loads() {
+                self.flights.finish(&flight, Err(error));
+                return;
+            }
+            let (core, door, flights) = (Arc::clone(self), Arc::clone(door), vec![flight]);
+            runtime.spawn(Fill { core, door, flights, occasion: Occasion::Renewal }.run(request));
+        }
+    }
 }
 
 /// The task that fills some keys. However it ends, its flights are finished.
@@ -130,6 +175,7 @@ struct Fill {
     core: Arc<Core>,
     door: Arc<Door>,
     flights: Vec<Arc<Flight>>,
+    occasion: Occasion,
 }
 
 impl Drop for Fill {
@@ -147,7 +193,8 @@ impl Fill {
         let on_failure = self.core.on_failure(&request.options);
         let now = self.core.clock.now();
         let missing = self.search_memory(now);
-        let wanted = self.search_store(missing, now, on_failure).await;
+        let mut wanted = self.search_store(missing, now, on_failure).await;
+        wanted.retain(|wanted| !self.is_left_alone(wanted, now));
         if wanted.is_empty() {
             return;
         }
@@ -159,12 +206,12 @@ impl Fill {
         let mut missing = Vec::with_capacity(self.flights.len());
         for flight in &self.flights {
             match self.core.probe(&self.door.space, flight.key(), now) {
-                Some((entry, Freshness::Fresh)) => {
+                Some((entry, Freshness::Fresh)) if self.occasion == Occasion::Miss => {
                     let landed = Landed { entry, source: Source::Fresh(Tier::L1) };
                     self.core.flights.finish(flight, Ok(landed));
                 }
                 found => {
-                    let fallback = found.map(|(entry, _)| Fallback::Memory(entry));
+                    let fallback = found.map(|(entry, _)| Fallback { entry, tier: Tier::L1 });
                     missing.push(Wanted { flight: Arc::clone(flight), fallback });
                 }
             }
@@ -195,27 +242,44 @@ impl Fill {
             match stored {
                 Stored::Nothing { stamp } => {
                     // A delete, or something later that is over, is newer than what memory has left.
-                    missing.fallback = missing.fallback.filter(|known| stamp <= Some(known.meta().stamp));
+                    missing.fallback = missing.fallback.filter(|known| stamp <= Some(known.entry.meta.stamp));
                     wanted.push(missing);
                 }
-                Stored::Entry { entry: stored, freshness: Freshness::Fresh } => {
-                    let payload_bytes = stored.payload.len();
+                Stored::Entry { entry: stored, freshness } => {
+                    let known = missing.fallback.as_ref().map(|known| known.entry.meta.stamp);
+                    let value_bytes = stored.payload.len();
+                    if known > Some(stored.meta.stamp) {
+                        wanted.push(missing);
+                        continue;
+                    }
+                    let is_news = self.occasion == Occasion::Miss || known < Some(stored.meta.stamp);
                     match core.decode(door, missing.flight.key(), stored) {
-                        Some(entry) => self.land_found(&missing.flight, entry, payload_bytes),
+                        Some(entry) if freshness == Freshness::Fresh && is_news => {
+                            self.land_found(&missing.flight, entry, value_bytes);
+                        }
+                        Some(entry) => {
+                            missing.fallback = Some(Fallback { entry, tier: Tier::L2 });
+                            wanted.push(missing);
+                        }
                         None => wanted.push(missing),
                     }
-                }
-                Stored::Entry { entry: stored, .. } => {
-                    let is_newer =
-                        missing.fallback.as_ref().is_none_or(|known| known.meta().stamp <= stored.meta.stamp);
-                    if is_newer {
-                        missing.fallback = Some(Fallback::Store(stored));
-                    }
-                    wanted.push(missing);
                 }
             }
         }
         wanted
+    }
+
+    /// Lands a key whose source is left alone with what there is. What there is is also offered to those who do
+    /// not want to wait for the load of others.
+    fn is_left_alone(&self, wanted: &Wanted, now: Timestamp) -> bool {
+        let Some(fallback) = &wanted.fallback else { return false };
+        let is_resting = self.core.rests.is_resting(self.door.space.id, wanted.flight.key(), now);
+        if is_resting {
+            self.core.flights.finish(&wanted.flight, Ok(fallback.landed()));
+        } else {
+            wanted.flight.offer(fallback.landed());
+        }
+        is_resting
     }
 
     fn land_found(&self, flight: &Arc<Flight>, entry: Entry, payload_bytes: usize) {
@@ -240,9 +304,10 @@ impl Fill {
         let Self { core, door, .. } = self;
         let Request { options, extras, load } = request;
         // Taken now, not when the value arrives: whatever is written or deleted from here on wins over it.
-        let stamp = core.clock.tick(core.clock.now());
+        let began = core.clock.now();
+        let stamp = core.clock.tick(began);
         let started = core.clock.monotonic();
-        let loaded = run_loader(&wanted, load).await;
+        let loaded = run_loader(&wanted, load, began).await;
         let took = core.clock.monotonic().saturating_sub(started);
         let now = core.clock.now();
 
@@ -250,7 +315,7 @@ impl Fill {
             Ok(loads) => loads.into_iter().collect::<HashMap<_, _>>(),
             Err(error) => {
                 for wanted in &wanted {
-                    self.fail(wanted, &error, now);
+                    self.fail(wanted, &error, &options, now);
                 }
                 return;
             }
@@ -259,26 +324,33 @@ impl Fill {
         for wanted in wanted {
             let key = wanted.flight.key();
             match by_key.remove(key) {
-                Some(Ok(value)) => {
+                Some(Ok(answer)) => {
                     core.emit(&Event::Loaded { namespace: door.space.keys.path(), key, took });
-                    let mut meta =
-                        Meta::new(stamp, now, options.ttl_or_default(), options.grace_or_default());
-                    meta.extras.clone_from(&extras);
-                    let entry = Entry { value, meta };
-                    keeping.push(Keeping { flight: wanted.flight, entry, value_bytes: 0 });
+                    match answer.entry(wanted.previous(), &options, extras.as_ref(), stamp, now) {
+                        Some(entry) => {
+                            core.rests.wake(door.space.id, key);
+                            keeping.push(Keeping { flight: wanted.flight, entry, value_bytes: 0 });
+                        }
+                        None => {
+                            let message = format!(
+                                "the loader of key {key:?} says \"unchanged\", and there was nothing before"
+                            );
+                            self.fail(&wanted, &Error::new(ErrorKind::Load, message), &options, now);
+                        }
+                    }
                 }
-                Some(Err(error)) => self.fail(&wanted, &error, now),
+                Some(Err(error)) => self.fail(&wanted, &error, &options, now),
                 None => {
                     let message = format!("the loader returned nothing for key {key:?}");
-                    self.fail(&wanted, &Error::new(ErrorKind::Load, message), now);
+                    self.fail(&wanted, &Error::new(ErrorKind::Load, message), &options, now);
                 }
             }
         }
-        if options.ttl_or_default().is_zero() {
-            keeping.into_iter().for_each(|kept| self.land_loaded(&kept));
-        } else {
-            self.keep(keeping, took, now, on_failure).await;
-        }
+        // What is over as soon as it is there is given to those who waited, and not kept.
+        let (passing, keeping): (Vec<_>, Vec<_>) =
+            keeping.into_iter().partition(|kept| kept.entry.meta.fresh_until <= now);
+        passing.iter().for_each(|kept| self.land_loaded(kept));
+        self.keep(keeping, took, now, on_failure).await;
     }
 
     fn land_loaded(&self, kept: &Keeping) {
@@ -312,13 +384,30 @@ impl Fill {
             }
         };
         for (kept, refused) in keeping.into_iter().zip(refused) {
-            if refused || !self.insert(&kept.flight, &kept.entry, kept.value_bytes) {
+            let is_kept = !refused && self.insert(&kept.flight, &kept.entry, kept.value_bytes);
+            if !is_kept {
+                if !refused {
+                    self.take_back(&kept, now).await;
+                }
                 self.supersede(&kept);
                 continue;
             }
             core.emit(&Event::Written { namespace: door.space.keys.path(), key: kept.flight.key() });
             self.land_loaded(&kept);
         }
+    }
+
+    /// Removes from the store what a change overtook on its way there, if it is there. What a delete left behind
+    /// refuses it as a rule, but may have been reclaimed by a clear.
+    async fn take_back(&self, kept: &Keeping, now: Timestamp) {
+        let Self { core, door, .. } = self;
+        let (Some(l2), Ok(full)) = (&core.l2, door.space.keys.full(kept.flight.key())) else { return };
+        // Of the same stamp, so that loads that began after the change are not refused.
+        let stamp = kept.entry.meta.stamp;
+        let tombstone = core.tombstone(stamp, now);
+        let write = (full.as_str(), tombstone, Some(core.tombstone_ttl));
+        // A failure is reported, and there is nobody else who would have to know.
+        let _ = l2.swap(core, "set", write, Some(stamp), OnFailure::Suppress).await;
     }
 
     /// Writes to the store, and says for each whether something newer refused it. Fills in what each weighs.
@@ -400,30 +489,29 @@ impl Fill {
     }
 
     /// Ends a load that failed: with what was there before, if that is still within its grace.
-    fn fail(&self, wanted: &Wanted, error: &Error, now: Timestamp) {
+    fn fail(&self, wanted: &Wanted, error: &Error, options: &EntryOptions, now: Timestamp) {
         let Self { core, door, .. } = self;
         let key = wanted.flight.key();
         core.emit(&Event::LoadFailed { namespace: door.space.keys.path(), key, error });
         let outcome = self.fallback(wanted, now).ok_or_else(|| error.clone());
+        if let Ok(Landed { entry, .. }) = &outcome {
+            // From now on, and no longer than there is something to serve.
+            let until = (now + options.backoff_or_default()).min(entry.meta.stale_until);
+            core.rests.rest(door.space.id, key, until, now);
+        }
         core.flights.finish(&wanted.flight, outcome);
     }
 
     fn fallback(&self, wanted: &Wanted, now: Timestamp) -> Option<Landed> {
         let Self { core, door, .. } = self;
         let fallback = wanted.fallback.as_ref()?;
-        let meta = fallback.meta();
+        let meta = &fallback.entry.meta;
         if standing(meta, core.spaces.mark(&door.space, meta.born, meta.tags()), now) == Freshness::Expired {
             return None;
         }
         // A delete during the load wins over what was there before it, too.
         core.flights.land(&wanted.flight, || ())?;
-        Some(match fallback {
-            Fallback::Memory(entry) => Landed { entry: entry.clone(), source: Source::Fallback(Tier::L1) },
-            Fallback::Store(stored) => {
-                let entry = core.decode(door, wanted.flight.key(), stored.clone())?;
-                Landed { entry, source: Source::Fallback(Tier::L2) }
-            }
-        })
+        Some(fallback.landed())
     }
 }
 
@@ -454,12 +542,19 @@ impl Core {
 }
 
 /// Runs a loader on behalf of its flights. A panic is an error.
-async fn run_loader(wanted: &[Wanted], load: BoxLoad) -> Result<Loads> {
+async fn run_loader(wanted: &[Wanted], load: BoxLoad, now: Timestamp) -> Result<Loads> {
     let Some((first, others)) = wanted.split_first() else { return Ok(Vec::new()) };
-    let keys = wanted.iter().map(|wanted| wanted.flight.key().to_owned()).collect();
+    let asked = wanted
+        .iter()
+        .map(|wanted| Asked {
+            key: wanted.flight.key().to_owned(),
+            previous: wanted.previous().cloned(),
+            now,
+        })
+        .collect();
     // The other keys of the batch land when this loader does: whoever waits for one waits for it.
     let _bound: Vec<_> = others.iter().map(|other| other.flight.bind(&first.flight)).collect();
-    let guarded = AssertUnwindSafe(async move { load(keys).await }).catch_unwind();
+    let guarded = AssertUnwindSafe(async move { load(asked).await }).catch_unwind();
     match first.flight.run(guarded).await {
         Ok(loaded) => loaded,
         Err(panic) => {

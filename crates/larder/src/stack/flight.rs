@@ -13,8 +13,10 @@
 
 use std::future::Future;
 use std::hash::BuildHasher;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
@@ -54,6 +56,23 @@ pub(crate) enum Source {
 
 static FLIGHTS_NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// How long a caller waits for a load.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Patience {
+    /// Until it takes a stale entry, if there is one.
+    pub(crate) soft: Option<Duration>,
+    /// Until it gives up.
+    pub(crate) hard: Option<Duration>,
+}
+
+/// Ends after a while; `None` never does.
+async fn timer(after: Option<Duration>) {
+    match after {
+        Some(after) => tokio::time::sleep(after).await,
+        None => std::future::pending().await,
+    }
+}
+
 tokio::task_local! {
     /// The flight whose loader is running in this task.
     static CURRENT: Arc<Flight>;
@@ -71,6 +90,8 @@ pub(crate) struct Flight {
     /// What its entry will carry, as far as was said when it began.
     extras: Option<Arc<Extras>>,
     outcome: OnceLock<Result<Landed>>,
+    /// What may be served in place of waiting longer.
+    stale: OnceLock<Landed>,
     landed: Notify,
     waiters: AtomicUsize,
     /// The flights that this one's loader is waiting for: the edges of the graph in which a cycle would be a
@@ -96,25 +117,49 @@ impl Flight {
         WaitEdge { from: Arc::clone(self), to: Arc::clone(leader) }
     }
 
-    /// Waits for the outcome. Dropping the future takes nothing from the others.
+    /// Offers a stale entry to those whose patience ends before the load does.
+    pub(crate) fn offer(&self, stale: Landed) {
+        if self.stale.set(stale).is_ok() {
+            self.landed.notify_waiters();
+        }
+    }
+
+    /// Waits for the outcome, or for a stale entry once the soft timeout is over. Dropping the future takes
+    /// nothing from the others.
     ///
     /// # Errors
-    /// The load's own, [`ErrorKind::Recursion`] if the load would be waiting for itself, and
-    /// [`ErrorKind::Overloaded`] beyond [`WAITERS_MAX`] callers.
-    pub(crate) async fn wait(self: &Arc<Self>) -> Result<Landed> {
+    /// The load's own, [`ErrorKind::Timeout`] when the hard timeout is over and there is nothing stale,
+    /// [`ErrorKind::Recursion`] if the load would be waiting for itself, and [`ErrorKind::Overloaded`] beyond
+    /// [`WAITERS_MAX`] callers.
+    pub(crate) async fn wait(self: &Arc<Self>, patience: Patience) -> Result<Landed> {
         let _edge = match CURRENT.try_with(Arc::clone) {
             Ok(current) => Some(WaitEdge::new(current, self)?),
             Err(_) => None,
         };
         let _seat = Seat::take(self)?;
+        let mut is_soft_over = patience.soft.is_some_and(|soft| soft.is_zero());
+        let (mut soft, mut hard) = (pin!(timer(patience.soft)), pin!(timer(patience.hard)));
         loop {
             // Registered before the outcome is looked at, so that a landing in between is not missed.
             let notified = self.landed.notified();
             if let Some(outcome) = self.outcome.get() {
                 return outcome.clone();
             }
-            notified.await;
+            if is_soft_over && let Some(stale) = self.stale.get() {
+                return Ok(stale.clone());
+            }
+            tokio::select! {
+                () = notified => {}
+                () = &mut soft, if !is_soft_over => is_soft_over = true,
+                () = &mut hard => return self.stale.get().cloned().ok_or_else(|| self.is_too_slow(patience)),
+            }
         }
+    }
+
+    fn is_too_slow(&self, patience: Patience) -> Error {
+        let waited = patience.hard.unwrap_or_default();
+        let message = format!("the load of key {:?} took longer than {waited:?}, and goes on", self.key);
+        Error::new(ErrorKind::Timeout, message)
     }
 
     /// Runs a loader so that the flights it waits for know on whose behalf.
@@ -313,7 +358,8 @@ impl Flights {
         {
             return Ok(Joined::Waiter(Arc::clone(flight)));
         }
-        if self.loading.fetch_add(1, Ordering::AcqRel) >= self.loading_max {
+        // In one order with the flag of a stack that closes, which then either sees this or is seen.
+        if self.loading.fetch_add(1, Ordering::SeqCst) >= self.loading_max {
             self.loading.fetch_sub(1, Ordering::AcqRel);
             let message = format!("more than {} keys are being loaded at once", self.loading_max);
             return Err(Error::new(ErrorKind::Overloaded, message));
@@ -325,6 +371,7 @@ impl Flights {
             born: born(),
             extras: extras.cloned(),
             outcome: OnceLock::new(),
+            stale: OnceLock::new(),
             landed: Notify::new(),
             waiters: AtomicUsize::new(0),
             waits_for: Mutex::new(Vec::new()),
@@ -358,7 +405,7 @@ impl Flights {
         match writing.entry(hash, |writing| writing.hash == hash, |writing| writing.hash) {
             TableEntry::Occupied(mut known) => known.get_mut().writers += 1,
             TableEntry::Vacant(vacant) => {
-                let _ = vacant.insert(Writing { hash, writers: 1, newest: Stamp::ZERO });
+                vacant.insert(Writing { hash, writers: 1, newest: Stamp::ZERO });
             }
         }
         WriteTicket { flights: self, hash }
@@ -449,7 +496,7 @@ impl Flights {
 
     /// How many keys are being loaded.
     pub(crate) fn loading(&self) -> usize {
-        self.loading.load(Ordering::Acquire)
+        self.loading.load(Ordering::SeqCst)
     }
 
     /// Waits until nothing is being loaded.

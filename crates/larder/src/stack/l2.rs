@@ -125,6 +125,13 @@ impl L2 {
         on_failure: OnFailure,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
+        if let Err(error) = tokio::runtime::Handle::try_current() {
+            // A deadline without a runtime would be a panic.
+            let what = format!("{operation} on the {} store needs a tokio runtime", self.driver.name());
+            let error = Error::from_source(ErrorKind::Unsupported, what, error);
+            core.l2_failed(operation, &error, on_failure);
+            return Err(error);
+        }
         let pass = match &self.breaker {
             None => None,
             Some(breaker) => match breaker.admit(core.clock.monotonic()) {
@@ -479,13 +486,6 @@ impl L2 {
     pub(crate) fn scan<'a>(&'a self, core: &'a Core, prefix: &'a str) -> BoxStream<'a, Result<Scanned>> {
         let scanned = self.driver.scan(prefix);
         scanned.inspect_err(|error| core.l2_failed("scan", error, OnFailure::Return)).boxed()
-    }
-
-    /// Lets the next call try the store, even if its breaker is open.
-    pub(crate) fn hurry(&self) {
-        if let Some(breaker) = &self.breaker {
-            breaker.hurry();
-        }
     }
 
     /// Whether the store can be reached now.

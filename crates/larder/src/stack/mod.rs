@@ -10,6 +10,7 @@
 //!
 //! Knows nothing of value types, of configuration and of HTTP.
 
+mod answer;
 mod breaker;
 mod builder;
 mod fill;
@@ -17,6 +18,8 @@ mod flight;
 mod l2;
 mod read;
 mod recovery;
+mod renewal;
+mod rest;
 mod retry;
 mod space;
 mod tags;
@@ -48,10 +51,14 @@ pub use l2::DEADLINE_DEFAULT;
 pub use retry::RecoveryOptions;
 pub use space::NAMESPACES_MAX;
 
-pub(crate) use fill::{BoxLoad, Loads, Request};
+pub(crate) use answer::{Answer, Asked, BoxLoad, Loads};
+pub(crate) use fill::Request;
 use flight::Flights;
 pub(crate) use flight::Landed;
 use l2::{L2, OnFailure};
+pub(crate) use read::Accept;
+pub(crate) use renewal::is_due;
+use rest::Rests;
 use retry::Retry;
 pub(crate) use space::Space;
 use space::Spaces;
@@ -89,6 +96,7 @@ pub(crate) struct Core {
     pub(crate) retry: Option<Retry>,
     pub(crate) flights: Flights,
     pub(crate) spaces: Spaces,
+    pub(crate) rests: Rests,
     pub(crate) clock: HybridClock,
     pub(crate) stats: Stats,
     pub(crate) options: EntryOptions,
@@ -255,7 +263,7 @@ impl Stack {
                 format!("a loader of stack {:?} closes that stack, which waits for it", self.name());
             return Err(Error::new(ErrorKind::Recursion, message));
         }
-        self.core.closed.store(true, Ordering::Release);
+        self.core.closed.store(true, Ordering::SeqCst);
         let mut is_done = self.core.closing.lock().await;
         if *is_done {
             return Ok(());
@@ -313,6 +321,14 @@ impl Core {
     #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) { Err(self.is_closed()) } else { Ok(()) }
+    }
+
+    /// As [`Core::check_open`], for whoever has begun a load: either this fails, or closing waits for the load.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`].
+    pub(crate) fn check_open_to_loads(&self) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) { Err(self.is_closed()) } else { Ok(()) }
     }
 
     #[cold]

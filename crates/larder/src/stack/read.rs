@@ -16,6 +16,15 @@ use crate::stack::verdict::standing;
 use crate::stack::{Core, Door, Space};
 use crate::time::{Stamp, Timestamp};
 
+/// What a lookup takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accept {
+    /// Fresh entries.
+    Fresh,
+    /// Entries within their grace too, where there is no fresh one.
+    Stale,
+}
+
 impl Core {
     /// What memory has for a key and what may be done with it. No allocation, no lock that a reader waits on.
     #[inline]
@@ -67,24 +76,49 @@ impl Core {
         self.emit(&Event::Miss { namespace: space.keys.path(), key });
     }
 
-    /// A lookup that memory could not answer.
-    pub(crate) async fn get(&self, door: &Door, key: &str, now: Timestamp) -> Result<Option<AnyValue>> {
+    /// A lookup that memory could not answer with something fresh.
+    pub(crate) async fn get(
+        &self,
+        door: &Door,
+        key: &str,
+        accept: Accept,
+        now: Timestamp,
+    ) -> Result<Option<AnyValue>> {
         let space = &*door.space;
-        let found = self.find_in_store(door, key, now).await;
+        let mut found = self.find_in_store(door, key, accept, now).await;
+        if accept == Accept::Stale && !matches!(found, Ok(Some(_))) {
+            // Nothing newer is to be had; a failing store does not matter to who takes what is stale.
+            if let Some((entry, freshness)) = self.probe(space, key, now) {
+                found = Ok(Some((entry, freshness, Tier::L1)));
+            }
+        }
         match &found {
-            Ok(Some(_)) => self.emit_hit(space, key, Tier::L2, false),
+            Ok(Some((_, freshness, tier))) => {
+                self.emit_hit(space, key, *tier, *freshness == Freshness::Stale)
+            }
             _ => self.emit_miss(space, key),
         }
-        Ok(found?.map(|entry| entry.value))
+        Ok(found?.map(|(entry, ..)| entry.value))
     }
 
-    /// A fresh entry from the store, brought into memory if nothing came between.
-    async fn find_in_store(&self, door: &Door, key: &str, now: Timestamp) -> Result<Option<Entry>> {
+    /// An entry from the store; a fresh one is brought into memory if nothing came between.
+    async fn find_in_store(
+        &self,
+        door: &Door,
+        key: &str,
+        accept: Accept,
+        now: Timestamp,
+    ) -> Result<Option<(Entry, Freshness, Tier)>> {
         let Some(l2) = &self.l2 else { return Ok(None) };
         let ticket = self.memory.as_ref().and_then(|_| self.flights.begin_read(door.space.id, key));
         let on_failure = self.on_failure(&door.options);
         match l2.read_one(self, &door.space, key, now, on_failure).await {
-            Ok(stored) => Ok(self.take_fresh(door, key, stored, ticket)),
+            Ok(Stored::Entry { entry, freshness: Freshness::Stale }) if accept == Accept::Stale => {
+                Ok(self.decode(door, key, entry).map(|entry| (entry, Freshness::Stale, Tier::L2)))
+            }
+            Ok(stored) => Ok(self
+                .take_fresh(door, key, stored, ticket)
+                .map(|entry| (entry, Freshness::Fresh, Tier::L2))),
             Err(_) if on_failure == OnFailure::Suppress => Ok(None),
             Err(error) => Err(error),
         }

@@ -14,6 +14,7 @@ use crate::entry::Freshness;
 use crate::entry::wire::{self, Record};
 use crate::error::{Error, Result};
 use crate::event::{DropCause, Event, Fate, Subject};
+use crate::stack::breaker::Breaker;
 use crate::stack::l2::L2;
 use crate::stack::retry::{Pending, Queued, Retry, What};
 use crate::stack::verdict::{Mark, standing};
@@ -268,7 +269,8 @@ impl Core {
     pub(crate) async fn finish_retries(&self) {
         let (Some(l2), Some(retry)) = (&self.l2, &self.retry) else { return };
         if retry.len() > 0 {
-            l2.hurry();
+            // An open breaker does not keep the last try out.
+            l2.breaker.iter().for_each(Breaker::hurry);
             // Whether it fails or takes too long, what is left is reported one by one.
             let _ = tokio::time::timeout(l2.deadline, self.drain()).await;
         }

@@ -264,18 +264,11 @@ impl Core {
         if new.options.ttl_or_default().is_zero() {
             return Ok(false);
         }
-        let added = self
-            .update(door, key, now, &mut |found| match found {
-                Some(Found { freshness: Freshness::Fresh, .. }) => Ok(Change::Keep),
-                _ => {
-                    Ok(Change::Put(Entry { value: Arc::clone(&new.value), meta: new.meta(Stamp::ZERO, now) }))
-                }
-            })
-            .await?;
-        if added {
-            self.emit(&Event::Written { namespace: door.space.keys.path(), key });
-        }
-        Ok(added)
+        self.update_and_tell(door, key, now, &mut |found| match found {
+            Some(Found { freshness: Freshness::Fresh, .. }) => Ok(Change::Keep),
+            _ => Ok(Change::Put(Entry { value: Arc::clone(&new.value), meta: new.meta(Stamp::ZERO, now) })),
+        })
+        .await
     }
 
     /// Takes a fresh value out: of several callers one gets it. One that `check` refuses stays.
@@ -325,7 +318,22 @@ impl Core {
             }
             _ => Ok(Change::Keep),
         };
-        self.update(door, key, now, decide).await
+        self.update_and_tell(door, key, now, decide).await
+    }
+
+    /// As [`Core::update`]; a change is told as a write.
+    pub(crate) async fn update_and_tell(
+        &self,
+        door: &Door,
+        key: &str,
+        now: Timestamp,
+        decide: Decide<'_>,
+    ) -> Result<bool> {
+        let changed = self.update(door, key, now, decide).await?;
+        if changed {
+            self.emit(&Event::Written { namespace: door.space.keys.path(), key });
+        }
+        Ok(changed)
     }
 
     /// Makes an entry stale now, so that only its grace is left of it. True if there was one.

@@ -28,7 +28,9 @@ impl Mark {
 /// What may be done at `now` with an entry that is under these marks.
 ///
 /// An invalidation wins over every value whose load began before it or at the same stamp. A soft one ends the
-/// freshness at its stamp, and grace counts from there; an entry without end has no grace of its own to count.
+/// freshness, and what has a grace stays stale until its end; an entry without end has no grace of its own. The end
+/// does not move with the mark: a second soft invalidation would otherwise bring back what the first one's grace had
+/// left behind.
 #[inline]
 pub(crate) fn standing(meta: &Meta, mark: Mark, now: Timestamp) -> Freshness {
     if meta.born <= mark.hard {
@@ -37,9 +39,8 @@ pub(crate) fn standing(meta: &Meta, mark: Mark, now: Timestamp) -> Freshness {
     if meta.born > mark.soft {
         return meta.freshness(now);
     }
-    let ended = meta.fresh_until.min(mark.soft.timestamp());
-    let grace = meta.stale_until.since(meta.fresh_until);
-    if now < meta.stale_until.min(ended + grace) { Freshness::Stale } else { Freshness::Expired }
+    let has_grace = meta.fresh_until < meta.stale_until;
+    if has_grace && now < meta.stale_until { Freshness::Stale } else { Freshness::Expired }
 }
 
 #[cfg(test)]
@@ -74,8 +75,8 @@ mod tests {
         };
         let ten = Ttl::For(seconds(10));
         check(ten, 5, 3, 3, Freshness::Stale);
-        check(ten, 5, 3, 7, Freshness::Stale);
-        check(ten, 5, 3, 8, Freshness::Expired);
+        check(ten, 5, 3, 14, Freshness::Stale);
+        check(ten, 5, 3, 15, Freshness::Expired);
         check(ten, 0, 3, 3, Freshness::Expired);
         check(ten, 5, 12, 14, Freshness::Stale);
         check(ten, 5, 12, 15, Freshness::Expired);

@@ -21,8 +21,8 @@ use crate::stack::flight::WriteTicket;
 use crate::stack::l2::{Insist, OnFailure, was_alive};
 use crate::stack::recovery::Lost;
 use crate::stack::retry::What;
-use crate::stack::{Core, Door, Space};
-use crate::time::{Stamp, Timestamp};
+use crate::stack::{Core, Door, Space, renewal};
+use crate::time::{Stamp, Timestamp, Ttl};
 
 /// A value to be set, with what was said about it.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ pub(crate) struct NewValue {
 impl NewValue {
     pub(crate) fn meta(&self, stamp: Stamp, now: Timestamp) -> Meta {
         let options = &self.options;
-        let mut meta = Meta::new(stamp, now, options.ttl_or_default(), options.grace_or_default());
+        let mut meta = Meta::new(stamp, now, renewal::ttl(options, stamp), options.grace_or_default());
         meta.extras.clone_from(&self.extras);
         meta
     }
@@ -85,6 +85,25 @@ impl Core {
         let mut evicted = Vec::new();
         let replaced = self.flights.supersede(space.id, key, entry.meta.stamp, || {
             self.insert_in_memory(space, key, entry, value_bytes, &mut evicted)
+        });
+        drop(replaced);
+        self.report_evicted(evicted);
+    }
+
+    /// Keeps a value in memory for the back-off, if there is nothing else for its key: what a caller took in
+    /// place of a value that could not be loaded.
+    pub(crate) fn lend(&self, door: &Door, key: &str, value: AnyValue, options: &EntryOptions) {
+        let (space, now) = (&*door.space, self.clock.now());
+        let ttl = Ttl::For(options.backoff_or_default());
+        if ttl.is_zero() {
+            return;
+        }
+        let value_bytes = (door.weigh)(&value);
+        let entry = Entry { value, meta: Meta::new(self.clock.tick(now), now, ttl, Duration::ZERO) };
+        let mut evicted = Vec::new();
+        let replaced = self.flights.with_lock(space.id, key, || {
+            let has_one = self.memory.as_ref().is_some_and(|memory| memory.get(space.id, key).is_some());
+            (!has_one).then(|| self.insert_in_memory(space, key, &entry, value_bytes, &mut evicted))
         });
         drop(replaced);
         self.report_evicted(evicted);
@@ -250,7 +269,7 @@ impl Core {
         self.retry_later(Lost { space, name, full, stamp, age, is_load: false, what }, error);
     }
 
-    fn tombstone(&self, stamp: Stamp, now: Timestamp) -> Bytes {
+    pub(crate) fn tombstone(&self, stamp: Stamp, now: Timestamp) -> Bytes {
         wire::encode_tombstone(stamp, now + self.tombstone_ttl)
     }
 

@@ -24,20 +24,26 @@ pub struct Model {
 
 type Name = (Vec<String>, String);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     value: i64,
     fresh_until: Timestamp,
     stale_until: Timestamp,
+    tags: Vec<String>,
+    /// Whether it was invalidated softly.
+    softened: bool,
 }
 
 impl Held {
     fn is_fresh(&self, now: Timestamp) -> bool {
-        now < self.fresh_until || self.fresh_until == Timestamp::FOREVER
+        !self.softened && (now < self.fresh_until || self.fresh_until == Timestamp::FOREVER)
     }
 
     fn is_alive(&self, now: Timestamp) -> bool {
-        self.is_fresh(now) || now < self.stale_until || self.stale_until == Timestamp::FOREVER
+        match self.softened {
+            true => self.fresh_until < self.stale_until && now < self.stale_until,
+            false => self.is_fresh(now) || now < self.stale_until || self.stale_until == Timestamp::FOREVER,
+        }
     }
 }
 
@@ -47,7 +53,7 @@ fn name(namespace: &[&str], key: &str) -> Name {
 
 impl Model {
     fn living(&self, namespace: &[&str], key: &str, now: Timestamp) -> Option<Held> {
-        self.entries.get(&name(namespace, key)).copied().filter(|held| held.is_alive(now))
+        self.entries.get(&name(namespace, key)).cloned().filter(|held| held.is_alive(now))
     }
 
     fn fresh(&self, namespace: &[&str], key: &str, now: Timestamp) -> Option<Held> {
@@ -79,8 +85,33 @@ impl Model {
             return;
         }
         let fresh_until = ttl.ends_at(now);
-        let held = Held { value, fresh_until, stale_until: fresh_until + grace };
+        let stale_until = fresh_until + grace;
+        let held = Held { value, fresh_until, stale_until, tags: Vec::new(), softened: false };
         self.entries.insert(name(namespace, key), held);
+    }
+
+    /// Says what the entry of a key carries; a missing one carries nothing.
+    pub fn tag(&mut self, namespace: &[&str], key: &str, tags: &[&str]) {
+        if let Some(held) = self.entries.get_mut(&name(namespace, key)) {
+            held.tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        }
+    }
+
+    /// Invalidates what carries a tag in a namespace and in those inside it.
+    pub fn invalidate(&mut self, namespace: &[&str], tag: &str) {
+        let (path, _) = name(namespace, "");
+        self.entries.retain(|(at, _), held| !(at.starts_with(&path) && held.tags.iter().any(|t| t == tag)));
+    }
+
+    /// As [`Model::invalidate`], or for every entry if there is no tag, leaving what has a grace stale.
+    pub fn soften(&mut self, namespace: &[&str], tag: Option<&str>) {
+        let (path, _) = name(namespace, "");
+        for ((at, _), held) in &mut self.entries {
+            let is_meant = tag.is_none_or(|tag| held.tags.iter().any(|t| t == tag));
+            if at.starts_with(&path) && is_meant {
+                held.softened = true;
+            }
+        }
     }
 
     /// Stores a value if there is no fresh one.
@@ -141,7 +172,7 @@ impl Model {
     /// Makes an entry stale; true if there was a living one. `grace` is that of an entry that lasts forever.
     pub fn expire(&mut self, namespace: &[&str], key: &str, grace: Duration, now: Timestamp) -> bool {
         let Some(mut held) = self.living(namespace, key, now) else { return false };
-        if held.is_fresh(now) {
+        if now < held.fresh_until || held.fresh_until == Timestamp::FOREVER {
             let kept = match held.stale_until {
                 Timestamp::FOREVER => grace,
                 stale_until => stale_until.since(held.fresh_until),
@@ -191,9 +222,10 @@ impl Model {
     ) -> Option<i64> {
         match self.fresh(namespace, key, now) {
             Some(mut held) => {
-                held.value = held.value.checked_add(by)?;
+                let sum = held.value.checked_add(by)?;
+                held.value = sum;
                 self.entries.insert(name(namespace, key), held);
-                Some(held.value)
+                Some(sum)
             }
             None => {
                 self.set(namespace, key, by, ttl, grace, now);

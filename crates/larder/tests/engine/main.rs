@@ -14,6 +14,8 @@ mod flow;
 mod hostile;
 mod loads;
 mod model;
+mod overlap;
+mod resilience;
 mod recovery;
 mod review;
 mod rewrites;

@@ -1,17 +1,11 @@
-//! What happens between the awaits: operations that overlap, are dropped half-way, or meet a clock that
-//! jumps, over a store that yields before and after everything it does.
+//! What a second look at the engine found: changes that win whatever is in their way, clocks that jump, users'
+//! code that panics or comes back, and closing.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
-use larder::driver::memory::MemoryDriver;
-use larder::driver::{Capabilities, Driver, Scanned, When, Write, Written};
 use larder::entry::Freshness;
 use larder::memory::MemoryOptions;
 use larder::testing::{Harness, Operation, Tiers};
@@ -21,209 +15,7 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use crate::flow::{cache, ok};
-
-/// A store whose every call can be caught before it does its work and after it.
-#[derive(Debug)]
-struct Yielding(MemoryDriver);
-
-#[async_trait]
-impl Driver for Yielding {
-    fn name(&self) -> &'static str {
-        "yielding"
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-    async fn get(&self, key: &str) -> larder::Result<Option<Bytes>> {
-        yield_now().await;
-        let found = self.0.get(key).await;
-        yield_now().await;
-        found
-    }
-    async fn get_many(&self, keys: &[&str]) -> larder::Result<Vec<Option<Bytes>>> {
-        yield_now().await;
-        let found = self.0.get_many(keys).await;
-        yield_now().await;
-        found
-    }
-    async fn set(
-        &self,
-        key: &str,
-        value: Bytes,
-        ttl: Option<Duration>,
-        when: When,
-    ) -> larder::Result<Written> {
-        yield_now().await;
-        let written = self.0.set(key, value, ttl, when).await;
-        yield_now().await;
-        written
-    }
-    async fn set_many(&self, writes: Vec<Write>) -> larder::Result<Vec<Written>> {
-        yield_now().await;
-        let written = self.0.set_many(writes).await;
-        yield_now().await;
-        written
-    }
-    async fn delete(&self, key: &str) -> larder::Result<bool> {
-        self.0.delete(key).await
-    }
-    fn scan<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, larder::Result<Scanned>> {
-        self.0.scan(prefix)
-    }
-    async fn clear(&self, prefix: &str) -> larder::Result<u64> {
-        yield_now().await;
-        let cleared = self.0.clear(prefix).await;
-        yield_now().await;
-        cleared
-    }
-}
-
-/// Memory over a yielding store, and another process on the same store that has no memory.
-fn pair() -> (Harness, Harness) {
-    let other = Harness::new(Tiers::L2);
-    let store = other.store.clone();
-    let here = Harness::over(Tiers::Both, other.clock.clone(), other.store.clone(), |builder| {
-        builder.store(Yielding(store))
-    });
-    (here, other)
-}
-
-const OPERATIONS: [&str; 15] = [
-    "get",
-    "get_many",
-    "get_or_set",
-    "get_or_set_many",
-    "set",
-    "set_many",
-    "set nothing",
-    "delete",
-    "delete_many",
-    "expire",
-    "touch",
-    "increment",
-    "pull",
-    "add",
-    "clear",
-];
-
-fn operate(cache: &Cache<u32>, name: &'static str, value: u32) -> BoxFuture<'static, ()> {
-    let cache = cache.clone();
-    Box::pin(async move {
-        match name {
-            "get" => drop(cache.get("a").await.unwrap()),
-            "get_many" => drop(cache.get_many(&["a", "b"]).await.unwrap()),
-            "get_or_set" => drop(cache.get_or_set("a", move || ok(value)).await.unwrap()),
-            "get_or_set_many" => {
-                let load = move |missing: Vec<String>| {
-                    ok(missing.into_iter().map(|key| (key, Ok(value))).collect::<Vec<_>>())
-                };
-                drop(cache.get_or_set_many(&["a", "b"], load).await);
-            }
-            "set" => cache.set("a", value).grace(hours(1)).await.unwrap(),
-            "set_many" => cache.set_many([("a", value), ("b", value)]).await.unwrap(),
-            "set nothing" => cache.set("a", value).ttl(Duration::ZERO).await.unwrap(),
-            "delete" => drop(cache.delete("a").await.unwrap()),
-            "delete_many" => drop(cache.delete_many(&["a", "b"]).await.unwrap()),
-            "expire" => drop(cache.expire("a").await.unwrap()),
-            "touch" => drop(cache.touch("a", hours(2)).await.unwrap()),
-            "increment" => drop(cache.increment("a", 1).await.unwrap()),
-            "pull" => drop(cache.pull("a").await.unwrap()),
-            "add" => drop(cache.add("a", value).await.unwrap()),
-            _ => drop(cache.clear().await.unwrap()),
-        }
-    })
-}
-
-/// Polls a future so many times, letting tasks run in between; true if it is done.
-async fn poll(future: &mut BoxFuture<'static, ()>, times: usize) -> bool {
-    for _ in 0..times {
-        let polled = std::future::poll_fn(|ctx: &mut Context<'_>| {
-            Poll::Ready(Pin::new(&mut *future).poll(ctx).is_ready())
-        });
-        if polled.await {
-            return true;
-        }
-        yield_now().await;
-    }
-    false
-}
-
-/// What a process sees of the key, without changing anything.
-async fn view(cache: &Cache<u32>) -> Option<(u32, Freshness, Option<Duration>)> {
-    let entry = cache.entry("a").await.unwrap()?;
-    Some((*entry.value, entry.state, entry.ttl_left))
-}
-
-/// Memory, if it has the key at all, must say what the store says.
-async fn agree(here: &Cache<u32>, other: &Cache<u32>, what: &str) {
-    let (mine, theirs) = (view(here).await, view(other).await);
-    assert_eq!(mine, theirs, "{what}: this process against the store");
-}
-
-#[tokio::test]
-async fn memory_agrees_with_the_store_wherever_an_operation_is_dropped() {
-    for warm in [false, true] {
-        for name in OPERATIONS {
-            for polls in 0.. {
-                let (here, other) = pair();
-                let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&other));
-                if warm {
-                    mine.set("a", 1).grace(hours(1)).await.unwrap();
-                } else {
-                    theirs.set("a", 1).grace(hours(1)).await.unwrap();
-                }
-                let mut operation = operate(&mine, name, 7);
-                let is_done = poll(&mut operation, polls).await;
-                drop(operation);
-                for _ in 0..50 {
-                    yield_now().await;
-                }
-                here.stack.check_invariants().unwrap();
-                agree(&mine, &theirs, &format!("{name}, warm {warm}, dropped after {polls} polls")).await;
-                if is_done {
-                    break;
-                }
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn memory_agrees_with_the_store_however_two_operations_overlap() {
-    for first in OPERATIONS {
-        for second in OPERATIONS {
-            for polls in 1.. {
-                let (here, other) = pair();
-                let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&other));
-                theirs.set("a", 5).grace(hours(1)).await.unwrap();
-                let mut one = operate(&mine, first, 10);
-                let mut two = operate(&mine, second, 20);
-                let mut is_done = poll(&mut one, polls).await;
-                let ends_early = is_done;
-                let mut is_done_too = poll(&mut two, 60).await;
-                while !(is_done && is_done_too) {
-                    is_done = is_done || poll(&mut one, 1).await;
-                    is_done_too = is_done_too || poll(&mut two, 1).await;
-                }
-                for _ in 0..50 {
-                    yield_now().await;
-                }
-                here.stack.check_invariants().unwrap();
-                let what = format!("{first}, after {polls} polls {second}");
-                if [first, second].contains(&"clear") && view(&theirs).await.is_none() {
-                    // Reclaiming may have taken what was stored after the mark, and memory may have kept it.
-                    let kept = view(&mine).await.map(|(value, ..)| value);
-                    assert!(kept.is_none_or(|value| value != 5), "{what}: {kept:?} was cleared");
-                } else {
-                    agree(&mine, &theirs, &what).await;
-                }
-                if ends_early {
-                    break;
-                }
-            }
-        }
-    }
-}
+use crate::overlap::poll;
 
 #[tokio::test]
 async fn a_lookup_after_a_clear_is_not_handed_a_load_from_before_it() {
@@ -452,4 +244,160 @@ async fn the_last_value_of_a_key_in_set_many_wins_though_another_process_wrote_a
     numbers.set_many([("a", 1), ("a", 2)]).await.unwrap();
     assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&2));
     assert_eq!(cache::<u32>(&there).get("a").await.unwrap().as_deref(), Some(&2));
+}
+
+#[tokio::test]
+async fn a_load_that_was_asked_for_before_a_close_does_not_begin_after_it() {
+    use std::future::IntoFuture as _;
+
+    let harness = Harness::new(Tiers::Both);
+    let numbers = cache::<u32>(&harness);
+    let asked = numbers.get_or_set("a", || ok(1)).into_future();
+    harness.stack.close().await.unwrap();
+    assert_eq!(asked.await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(harness.chaos.calls(Operation::GetMany), 0);
+    harness.finish(1).await;
+}
+
+#[test]
+fn a_store_outside_a_runtime_is_an_error_and_not_a_panic() {
+    use futures_util::FutureExt as _;
+
+    let harness = Harness::new(Tiers::L2);
+    let numbers = cache::<u32>(&harness);
+    let error = async { numbers.set("a", 1).await }.now_or_never().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(numbers.get("a").now_or_never().unwrap().unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+/// A value that uses the cache when it is dropped, as a connection that returns itself to a pool might.
+struct Reentrant(Cache<Reentrant>);
+
+impl Drop for Reentrant {
+    fn drop(&mut self) {
+        for key in ["a", "b"] {
+            // It takes the locks of the key, whether there is something or not.
+            let _ = futures_util::FutureExt::now_or_never(self.0.touch(key, seconds(1)));
+        }
+    }
+}
+
+#[test]
+fn a_value_may_use_the_cache_while_it_is_dropped() {
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let harness = Harness::with(Tiers::L1, |builder| builder.memory(MemoryOptions::new(1)));
+            let values = harness.stack.memory_cache::<Reentrant>().unwrap();
+            let new = || Reentrant(values.clone());
+            let fresh = || async { values.set("a", new()).ttl(seconds(1)).await.unwrap() };
+            fresh().await;
+            fresh().await;
+            values.set("b", new()).await.unwrap();
+            fresh().await;
+            assert!(values.delete("a").await.unwrap());
+            fresh().await;
+            drop(values.pull("a").await.unwrap());
+            fresh().await;
+            values.expire("a").await.unwrap();
+            fresh().await;
+            values.clear().await.unwrap();
+            fresh().await;
+            harness.clock.advance(seconds(1));
+            assert!(values.get("a").await.unwrap().is_none());
+            fresh().await;
+            harness.clock.advance(seconds(1));
+            harness.stack.prune().await.unwrap();
+            assert!(values.add("a", new()).await.unwrap());
+            assert!(values.touch("a", hours(1)).await.unwrap());
+            let (inner, made) = (values.clone(), new());
+            drop(inner.get_or_set("b", move || ok(made)).await.unwrap());
+            values.set_many([("a", new()), ("a", new())]).await.unwrap();
+            values.delete_many(&["a", "b"]).await.unwrap();
+            harness.stack.check_invariants().unwrap();
+        });
+        sender.send(()).unwrap();
+    });
+    done.recv_timeout(Duration::from_secs(20)).expect("it neither panics nor locks itself out");
+}
+
+/// A codec that panics on some numbers.
+struct Fragile;
+
+impl larder::codec::Codec<u32> for Fragile {
+    fn id(&self) -> larder::codec::CodecId {
+        larder::codec::CodecId(200)
+    }
+    fn encode(&self, value: &u32) -> Result<Bytes, larder::BoxError> {
+        assert_ne!(*value, 13, "told to panic");
+        Ok(value.to_string().into())
+    }
+    fn decode(&self, bytes: &Bytes) -> Result<u32, larder::BoxError> {
+        let value = std::str::from_utf8(bytes)?.parse()?;
+        assert_ne!(value, 14, "told to panic");
+        Ok(value)
+    }
+}
+
+#[tokio::test]
+async fn a_codec_that_panics_strands_nobody_and_leaves_the_books_in_order() {
+    for tiers in [Tiers::L2, Tiers::Both] {
+        let harness = Harness::new(tiers);
+        let numbers = harness.stack.cache_with::<u32>(Fragile);
+        let (first, second) = (numbers.clone(), numbers.clone());
+        let (one, two) = tokio::join!(first.get_or_set("a", || ok(13)), second.get_or_set("a", || ok(13)));
+        assert!(one.is_err() && two.is_err());
+        let plain = harness.stack.cache_with::<u32>(larder::codec::Json);
+        for key in ["b", "c"] {
+            plain.set(key, 14).await.unwrap();
+        }
+        for name in ["set", "get", "get_many", "increment"] {
+            let numbers = numbers.clone();
+            let task = tokio::spawn(async move {
+                match name {
+                    "set" => numbers.set("a", 13).await.unwrap(),
+                    "increment" => drop(numbers.increment("n", 13).await.unwrap()),
+                    "get" => drop(numbers.get("d").await.unwrap()),
+                    _ => drop(numbers.get_many(&["d", "e"]).await.unwrap()),
+                }
+            });
+            assert_eq!(task.await.is_err(), ["set", "increment"].contains(&name), "{name}");
+        }
+        numbers.set("a", 1).await.unwrap();
+        assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&1));
+        harness.stack.check_invariants().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_delete_during_the_write_of_a_load_wins_though_a_clear_reclaims_what_it_left_behind() {
+    let here = Harness::new(Tiers::L2);
+    let there = Harness::over(Tiers::L2, here.clock.clone(), here.store.clone(), |builder| builder);
+    let numbers = cache::<u32>(&here);
+    there.chaos.stall(Operation::Clear);
+    let clear = tokio::spawn({
+        let theirs = cache::<u32>(&there);
+        async move { theirs.clear().await }
+    });
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    here.clock.advance(seconds(1));
+    here.chaos.stall(Operation::SetMany);
+    let load = tokio::spawn({
+        let numbers = numbers.clone();
+        async move { numbers.get_or_set("a", || ok(1)).await }
+    });
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    here.clock.advance(seconds(1));
+    numbers.delete("a").await.unwrap();
+    there.chaos.release(Operation::Clear);
+    clear.await.unwrap().unwrap();
+    here.chaos.release(Operation::SetMany);
+    assert_eq!(*load.await.unwrap().unwrap(), 1);
+    assert_eq!(numbers.get("a").await.unwrap(), None);
+    here.finish(2).await;
 }

@@ -257,3 +257,18 @@ async fn a_rewrite_whose_outcome_is_unknown_leaves_nothing_old_in_memory() {
     assert_eq!(numbers.increment("a", 1).await.unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(*numbers.get("a").await.unwrap().unwrap(), 2, "the store is asked, and has it");
 }
+
+#[tokio::test]
+async fn counting_and_touching_are_told_as_writes() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        numbers.increment("a", 1).await.unwrap();
+        numbers.touch("a", seconds(9)).await.unwrap();
+        numbers.touch("missing", seconds(9)).await.unwrap();
+        numbers.add("a", 1).await.unwrap();
+        numbers.add("b", 1).await.unwrap();
+        assert_eq!(harness.recorder.lines(), ["written a", "written a", "written b"], "{tiers:?}");
+        harness.finish(0).await;
+    }
+}

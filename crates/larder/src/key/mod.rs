@@ -5,14 +5,23 @@
 //! `users` cannot touch `usersAbc`. The mark of a clear lives at `prefix:1!namespace/namespace`, that of a tag at
 //! `prefix:1#namespace/namespace:tag`, both beside the entries and outside every entry prefix.
 
+mod part;
+
 use std::fmt::Write as _;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::error::{Error, ErrorKind, Result};
+
+pub use part::{KeyPart, call_key};
 
 /// The longest key in a store, in bytes: prefix, namespaces and the user's key together.
 pub const KEY_BYTES_MAX: usize = 1024;
 /// The longest prefix, and the longest path of nested namespaces, each in bytes after escaping.
 pub const PATH_BYTES_MAX: usize = 256;
+/// The longest key that [`compose_bounded`] and [`call_key`] make, in bytes. It fits under the longest prefix
+/// and namespace.
+pub const BOUNDED_KEY_BYTES_MAX: usize = 480;
 
 /// The version of the layout of keys; a new one leaves the entries of the old one alone.
 const LAYOUT: &str = "1";
@@ -170,11 +179,44 @@ fn escape(part: &str, out: &mut String) {
 pub fn compose<P: AsRef<str>>(parts: impl IntoIterator<Item = P>) -> String {
     let mut key = String::new();
     for part in parts {
-        let part = part.as_ref();
-        // Writing to a string cannot fail.
-        let _ = write!(key, "{}:{part}", part.len());
+        push_part(&mut key, part.as_ref());
     }
     key
+}
+
+/// As [`compose`], but never longer than [`BOUNDED_KEY_BYTES_MAX`]: of a longer key the beginning is kept,
+/// behind 128 bits of the SHA-256 of the whole.
+///
+/// Nobody can choose parts so that two keys meet: the hash is cryptographic, and a shortened key begins with
+/// `#`, which no whole one does.
+///
+/// ```
+/// use larder::key::compose_bounded;
+/// assert_eq!(compose_bounded(["user", "42"]), "4:user2:42");
+/// let long = compose_bounded(["page", &"x".repeat(1_000)]);
+/// assert!(long.starts_with('#') && long.contains(":4:page1000:xxx"));
+/// assert_eq!(long.len(), 480);
+/// ```
+pub fn compose_bounded<P: AsRef<str>>(parts: impl IntoIterator<Item = P>) -> String {
+    shorten(compose(parts))
+}
+
+fn push_part(key: &mut String, part: &str) {
+    // Writing to a string cannot fail.
+    let _ = write!(key, "{}:{part}", part.len());
+}
+
+/// A composed key, or what stands for it if it is too long.
+fn shorten(key: String) -> String {
+    if key.len() <= BOUNDED_KEY_BYTES_MAX {
+        return key;
+    }
+    let digest = Sha256::digest(key.as_bytes());
+    let half = digest.iter().take(16).fold(0_u128, |half, byte| half << 8 | u128::from(*byte));
+    let mut short = format!("#{half:032x}:");
+    let head = key.floor_char_boundary(BOUNDED_KEY_BYTES_MAX - short.len());
+    short.push_str(key.get(..head).unwrap_or_default());
+    short
 }
 
 #[cfg(test)]
@@ -217,6 +259,24 @@ mod tests {
         );
         assert!(KeySpace::new(&"x".repeat(300)).is_err());
         assert!(space("app", &[]).child("").is_err());
+    }
+
+    #[test]
+    fn a_bounded_key_fits_in_every_namespace_and_keeps_long_ones_apart() {
+        let deepest = space(&"p".repeat(PATH_BYTES_MAX), &[&"n".repeat(PATH_BYTES_MAX)]);
+        let long = |last: char| compose_bounded(["f".to_owned(), "é".repeat(500) + &last.to_string()]);
+        assert!(long('a').len() <= BOUNDED_KEY_BYTES_MAX && long('a').len() > BOUNDED_KEY_BYTES_MAX - 4);
+        assert!(deepest.full(&long('a')).is_ok());
+        assert_ne!(long('a'), long('b'));
+        assert_eq!(long('a'), long('a'));
+    }
+
+    #[test]
+    fn a_key_is_whole_up_to_the_limit_and_shortened_from_there() {
+        // "476:" and the part, then one more.
+        let whole = compose_bounded(["x".repeat(476)]);
+        assert_eq!((whole.len(), whole.as_str()), (480, compose(["x".repeat(476)]).as_str()));
+        assert!(compose_bounded(["x".repeat(477)]).starts_with('#'));
     }
 
     proptest! {
