@@ -37,6 +37,47 @@ pub enum EvictionCause {
     TooLarge,
 }
 
+/// What a write was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Subject<'a> {
+    /// A key, which was set, loaded or deleted.
+    Key(&'a str),
+    /// A tag, which was invalidated.
+    Tag(&'a str),
+    /// The whole namespace, which was cleared.
+    All,
+}
+
+/// What became of a write that the store did not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fate {
+    /// It will be tried again. The caller of an explicit write got the error all the same.
+    Remembered,
+    /// The store has it.
+    Landed,
+    /// Something newer was there, or was written or remembered since.
+    Yielded,
+    /// The store will not get it.
+    Dropped(DropCause),
+}
+
+/// Why a write was not tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropCause {
+    /// More were remembered than may be.
+    Full,
+    /// The value's time was over, or it was so old that a newer delete might have been forgotten. What it replaced
+    /// was removed from the store.
+    Late,
+    /// The store took everything else, and refuses this one for good.
+    Refused,
+    /// The stack was closed.
+    Closed,
+}
+
 /// One thing that happened in a stack. Keys are the user's, without prefix; values never appear.
 ///
 /// Every lookup ends in exactly one [`Event::Hit`] or [`Event::Miss`].
@@ -139,6 +180,31 @@ pub enum Event<'a> {
         /// Whether the caller was spared the error.
         suppressed: bool,
     },
+    /// The store was not asked, because its breaker is open.
+    L2Refused {
+        /// What was not tried: `get`, `set`, `delete` and so on.
+        operation: &'static str,
+        /// Whether the caller was spared the error.
+        suppressed: bool,
+    },
+    /// The store failed several times in a row, or failed a probe, and is left alone for a while.
+    BreakerOpened {
+        /// For how long. The next call after that is a probe.
+        pause: Duration,
+    },
+    /// The store answered a probe, and is asked again.
+    BreakerClosed,
+    /// Something became of a write that the store did not take: it was remembered, and later it landed or not.
+    ///
+    /// Every write that is remembered ends in exactly one other fate.
+    FailedWrite {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// What was written, deleted or invalidated.
+        write: Subject<'a>,
+        /// What became of it.
+        fate: Fate,
+    },
     /// The store returned bytes that are not this key's entry; they count as a miss and are removed.
     Damaged {
         /// The namespace path, empty for the outermost.
@@ -180,6 +246,10 @@ impl<'a> Event<'a> {
             Self::TagInvalidated { .. } => "tag_invalidated",
             Self::Evicted { .. } => "evicted",
             Self::L2Failed { .. } => "store_failed",
+            Self::L2Refused { .. } => "store_refused",
+            Self::BreakerOpened { .. } => "breaker_opened",
+            Self::BreakerClosed => "breaker_closed",
+            Self::FailedWrite { .. } => "failed_write",
             Self::Damaged { .. } => "damaged",
             Self::Undecodable { .. } => "undecodable",
             Self::Advised { .. } => "advised",
@@ -200,9 +270,14 @@ impl<'a> Event<'a> {
             | Self::Cleared { namespace }
             | Self::TagInvalidated { namespace, .. }
             | Self::Evicted { namespace, .. }
+            | Self::FailedWrite { namespace, .. }
             | Self::Damaged { namespace, .. }
             | Self::Undecodable { namespace, .. } => Some(namespace),
-            Self::L2Failed { .. } | Self::Advised { .. } => None,
+            Self::L2Failed { .. }
+            | Self::L2Refused { .. }
+            | Self::BreakerOpened { .. }
+            | Self::BreakerClosed
+            | Self::Advised { .. } => None,
         }
     }
 
@@ -220,9 +295,14 @@ impl<'a> Event<'a> {
             | Self::Evicted { key, .. }
             | Self::Damaged { key, .. }
             | Self::Undecodable { key, .. } => Some(key),
-            Self::Cleared { .. }
+            Self::FailedWrite { write: Subject::Key(key), .. } => Some(key),
+            Self::FailedWrite { .. }
+            | Self::Cleared { .. }
             | Self::TagInvalidated { .. }
             | Self::L2Failed { .. }
+            | Self::L2Refused { .. }
+            | Self::BreakerOpened { .. }
+            | Self::BreakerClosed
             | Self::Advised { .. } => None,
         }
     }

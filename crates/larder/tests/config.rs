@@ -425,6 +425,10 @@ users
   codec                    json      default
   deadline                 2s        default
   suppress_l2_errors       true      default
+  breaker.failures         5         default
+  breaker.pause            1s        default
+  breaker.pause_max        30s       default
+  recover_writes           true      default
   compress                 off       default
   encrypt                  off       default
 ";

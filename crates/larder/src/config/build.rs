@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Config;
 use super::node::{Setting, error_at, join};
+use super::outage::RecoveryConfig;
 use super::registry::Registry;
 use super::stacks::{CompressConfig, EncryptConfig, MemoryConfig, MemoryLimits, StackConfig};
 use crate::driver::Driver;
@@ -155,6 +156,12 @@ impl StackConfig {
             let (name, pattern) = &group.value;
             builder = builder.group(name, pattern);
         }
+        builder = builder.breaker(self.breaker.options());
+        builder = match &self.recover_writes {
+            RecoveryConfig::Unsaid => builder,
+            RecoveryConfig::Off(_) => builder.recovery(None),
+            RecoveryConfig::On(limits) => builder.recovery(limits.options()),
+        };
         finish(builder).build()
     }
 

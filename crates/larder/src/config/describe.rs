@@ -3,6 +3,7 @@
 use super::Config;
 use super::drivers::{DRIVERS, OptionInfo, stack_default};
 use super::node::{Origin, Setting};
+use super::outage::{BreakerConfig, RecoveryConfig};
 use super::registry::Registry;
 use super::stacks::{MemoryConfig, StackConfig};
 use super::units::{format_duration, format_size, format_ttl};
@@ -159,6 +160,7 @@ impl Explainer<'_> {
                 self.line("suppress_l2_errors", suppress, &Origin::Default);
             }
         }
+        self.explain_outage(stack);
         match &stack.compress {
             None => self.line("compress", "off", &Origin::Default),
             Some(compress) => {
@@ -175,6 +177,33 @@ impl Explainer<'_> {
             }
         }
         Ok(())
+    }
+
+    fn explain_outage(&mut self, stack: &StackConfig) {
+        match &stack.breaker {
+            BreakerConfig::Off(origin) => self.line("breaker", "off", origin),
+            BreakerConfig::On(limits) => {
+                self.setting("breaker.failures", limits.failures.as_ref(), u32::to_string);
+                self.setting("breaker.pause", limits.pause.as_ref(), |pause| format_duration(*pause));
+                self.setting("breaker.pause_max", limits.pause_max.as_ref(), |pause| format_duration(*pause));
+            }
+        }
+        match &stack.recover_writes {
+            RecoveryConfig::Unsaid => {
+                let recover = matches!(stack.l1, MemoryConfig::On(_)).to_string();
+                self.line("recover_writes", recover, &Origin::Default);
+            }
+            RecoveryConfig::Off(origin) => self.line("recover_writes", "false", origin),
+            RecoveryConfig::On(limits) => {
+                self.setting("recover_writes.max_writes", limits.max_writes.as_ref(), u64::to_string);
+                self.setting("recover_writes.max_bytes", limits.max_bytes.as_ref(), |bytes| {
+                    format_size(*bytes)
+                });
+                self.setting("recover_writes.interval", limits.interval.as_ref(), |interval| {
+                    format_duration(*interval)
+                });
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Config;
 use super::env::{self, Override};
 use super::node::{Key, Node, Origin, Setting, Value, join};
+use super::outage::{BreakerConfig, RecoveryConfig, read_breaker, read_recovery};
 use super::read::{Fields, Item, did_you_mean, nearest, plain};
 use super::store::StoreConfig;
 use crate::codec::CodecName;
@@ -35,6 +36,10 @@ pub struct StackConfig {
     pub deadline: Option<Setting<Duration>>,
     /// `suppress_l2_errors`: whether lookups treat a failing store as a miss.
     pub suppress_l2_errors: Option<Setting<bool>>,
+    /// `breaker`: when the store is left alone for a while. On unless it is switched off with `false`.
+    pub breaker: BreakerConfig,
+    /// `recover_writes`: whether writes that the store did not take are remembered and tried again.
+    pub recover_writes: RecoveryConfig,
     /// `compress`: whether and how what goes to the store is compressed.
     pub compress: Option<CompressConfig>,
     /// `encrypt`: whether and with which keys what goes to the store is encrypted.
@@ -248,7 +253,7 @@ fn rename(node: &mut Node, aliases: &[(&str, &str)]) {
 }
 
 /// A number that a limit may be.
-const COUNT: std::ops::RangeInclusive<i64> = 1..=i64::MAX;
+pub(crate) const COUNT: std::ops::RangeInclusive<i64> = 1..=i64::MAX;
 
 fn read_stack(item: Item) -> Result<StackConfig> {
     let mut fields = item.fields("a map of options")?;
@@ -274,6 +279,8 @@ fn read_stack(item: Item) -> Result<StackConfig> {
             }
         })?,
         suppress_l2_errors: setting(&mut fields, "suppress_l2_errors", Item::boolean)?,
+        breaker: fields.take("breaker").map(read_breaker).transpose()?.unwrap_or_default(),
+        recover_writes: fields.take("recover_writes").map(read_recovery).transpose()?.unwrap_or_default(),
         compress: fields.take("compress").map(read_compress).transpose()?.flatten(),
         encrypt: fields.take("encrypt").map(read_encrypt).transpose()?.flatten(),
         groups: fields.take("groups").map(read_groups).transpose()?.unwrap_or_default(),
@@ -286,7 +293,7 @@ fn aliases(fields: &mut Fields, aliases: &[(&str, &str)]) -> Result<()> {
     aliases.iter().try_for_each(|(other, name)| fields.alias(other, name))
 }
 
-fn setting<T>(
+pub(crate) fn setting<T>(
     fields: &mut Fields,
     name: &str,
     read: impl FnOnce(&Item) -> Result<T>,
@@ -295,12 +302,12 @@ fn setting<T>(
 }
 
 /// Whether something that is a map of options, or `true`, or `false`, is on.
-enum Switched {
+pub(crate) enum Switched {
     Off(Origin),
     On(Fields),
 }
 
-fn switched(item: Item, what: &str) -> Result<Switched> {
+pub(crate) fn switched(item: Item, what: &str) -> Result<Switched> {
     match &item.node.value {
         Value::Map(_) => item.fields(what).map(Switched::On),
         Value::Bool(_) | Value::Text(_) => {

@@ -1,8 +1,8 @@
 //! From parts to a stack.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::advisor::{Facts, MemoryFacts, StoreFacts, advise};
@@ -12,9 +12,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use crate::memory::{Memory, MemoryOptions};
 use crate::options::EntryOptions;
+use crate::stack::breaker::{Breaker, BreakerOptions};
 use crate::stack::flight::{FLIGHTS_MAX, Flights};
 use crate::stack::l2::{DEADLINE_DEFAULT, L2, Ownership};
 use crate::stack::rest::Rests;
+use crate::stack::retry::{RecoveryOptions, Retry};
 use crate::stack::space::Spaces;
 use crate::stack::{Core, Stack};
 use crate::stats::{Groups, Pattern, Stats};
@@ -50,6 +52,9 @@ pub struct StackBuilder {
     codec: CodecName,
     /// `None` is the default, which nobody chose.
     deadline: Option<Duration>,
+    breaker: Option<BreakerOptions>,
+    /// The outer `None` is "not said".
+    recovery: Option<Option<RecoveryOptions>>,
     /// As `deadline`.
     value_bytes_max: Option<u64>,
     load_max: Duration,
@@ -71,6 +76,8 @@ impl StackBuilder {
             options: EntryOptions::default(),
             codec: CodecName::default(),
             deadline: None,
+            breaker: Some(BreakerOptions::default()),
+            recovery: None,
             value_bytes_max: None,
             load_max: LOAD_MAX_DEFAULT,
             loads_max: FLIGHTS_MAX,
@@ -121,6 +128,21 @@ impl StackBuilder {
     /// How long one call of the store may take. Default 2 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// When calls of the store are refused without asking it, because it has failed several times in a row.
+    /// Shared by all namespaces. Default [`BreakerOptions::default`]; `None` is never.
+    pub fn breaker(mut self, options: impl Into<Option<BreakerOptions>>) -> Self {
+        self.breaker = options.into();
+        self
+    }
+
+    /// How writes that the store did not take are remembered and tried again. An explicit write that failed
+    /// returns its error all the same: other processes do not see it before it lands.
+    /// Default [`RecoveryOptions::default`] if the stack has a memory tier; `None` is never.
+    pub fn recovery(mut self, options: impl Into<Option<RecoveryOptions>>) -> Self {
+        self.recovery = Some(options.into());
         self
     }
 
@@ -225,6 +247,16 @@ impl StackBuilder {
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             return refuse("has a store deadline of zero, within which nothing can be done");
         }
+        if let Some(fault) = self.breaker.as_ref().and_then(BreakerOptions::fault) {
+            return refuse(fault);
+        }
+        let recovery = match self.recovery {
+            Some(recovery) => recovery,
+            None => self.memory.is_some().then(RecoveryOptions::default),
+        };
+        if let Some(fault) = recovery.as_ref().and_then(RecoveryOptions::fault) {
+            return refuse(fault);
+        }
         if self.loads_max == 0 {
             return refuse("may load zero keys at once, so get_or_set could never load");
         }
@@ -235,16 +267,21 @@ impl StackBuilder {
         let spaces = Spaces::new(self.prefix.as_deref().unwrap_or(&self.name))?;
         let facts = self.facts();
         let advice = advise(&facts).into_boxed_slice();
-        let deadline = facts.deadline_effective;
-        let core = Core {
+        let (deadline, breaker) = (facts.deadline_effective, self.breaker.map(Breaker::new));
+        let l2 = self.driver.map(|(driver, ownership)| L2 { driver, ownership, deadline, breaker });
+        let retry = recovery.filter(|_| l2.is_some()).map(Retry::new);
+        let stats = Stats::new(groups_of(&self.groups)?);
+        let core = |this: &Weak<Core>| Core {
+            this: this.clone(),
             name: self.name.into(),
             memory: self.memory.as_ref().map(Memory::new),
-            l2: self.driver.map(|(driver, ownership)| L2 { driver, ownership, deadline }),
+            l2,
+            retry,
             flights: Flights::new(self.loads_max),
             spaces,
             rests: Rests::default(),
             clock: HybridClock::new(self.clock),
-            stats: Stats::new(groups_of(&self.groups)?),
+            stats,
             options: self.options,
             codec: self.codec,
             value_bytes_max: self.value_bytes_max.unwrap_or(VALUE_BYTES_MAX_DEFAULT),
@@ -258,8 +295,9 @@ impl StackBuilder {
             closed: AtomicBool::new(false),
             closing: tokio::sync::Mutex::new(false),
         };
+        let core = Arc::new_cyclic(core);
         core.advice.iter().for_each(|advice| core.emit(&Event::Advised { advice }));
-        Ok(Stack { core: Arc::new(core) })
+        Ok(Stack { core })
     }
 }
 

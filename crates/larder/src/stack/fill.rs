@@ -21,8 +21,11 @@ use crate::event::{Event, Tier};
 use crate::options::EntryOptions;
 use crate::stack::answer::{Asked, BoxLoad, Loads};
 use crate::stack::flight::{Flight, Joined, Landed, Patience, Source};
-use crate::stack::l2::{OnFailure, Stored};
+use crate::stack::l2::OnFailure;
 use crate::stack::read::codec_of;
+use crate::stack::recovery::Lost;
+use crate::stack::retry::What;
+use crate::stack::stored::Stored;
 use crate::stack::verdict::standing;
 use crate::stack::{Core, Door, Space, span};
 use crate::stats::Timed;
@@ -379,7 +382,7 @@ impl Fill {
             loaded.into_iter().partition(|kept| !is_late && core.flights.land(&kept.flight, || ()).is_some());
         superseded.iter().for_each(|kept| self.supersede(kept));
 
-        let refused = match self.write(&mut keeping, now, on_failure).await {
+        let refused = match self.write(&mut keeping, took, now, on_failure).await {
             Ok(refused) => refused,
             Err(error) => {
                 for kept in &keeping {
@@ -403,6 +406,7 @@ impl Fill {
     async fn write(
         &self,
         keeping: &mut [Keeping],
+        took: Duration,
         now: Timestamp,
         on_failure: OnFailure,
     ) -> Result<Vec<bool>> {
@@ -437,9 +441,14 @@ impl Fill {
                 }
             }
         }
+        let for_later = if core.retry.is_some() { writes.clone() } else { Vec::new() };
         let written = match l2.write_many(core, "set", writes, on_failure).await {
             Ok(written) => written,
-            Err(_) if on_failure == OnFailure::Suppress => return Ok(refused),
+            Err(error) if on_failure == OnFailure::Suppress => {
+                let lost = places.iter().filter_map(|place| keeping.get(*place)).zip(for_later);
+                self.retry_later(lost, took, &error);
+                return Ok(refused);
+            }
             Err(error) => return Err(error),
         };
         for (place, written) in places.into_iter().zip(written) {
@@ -451,6 +460,24 @@ impl Fill {
             }
         }
         Ok(refused)
+    }
+
+    /// Remembers what was loaded and the store did not take. It yields to anything newer, so it does not matter
+    /// what has come between.
+    fn retry_later<'a>(
+        &self,
+        lost: impl Iterator<Item = (&'a Keeping, Write)>,
+        took: Duration,
+        error: &Error,
+    ) {
+        let space = &*self.door.space;
+        // The call took no longer than its deadline.
+        let age = took.saturating_add(self.core.l2.as_ref().map_or(Duration::ZERO, |l2| l2.deadline));
+        for (kept, Write { key, value, .. }) in lost {
+            let (name, full, stamp) = (kept.flight.key(), key.as_str(), kept.entry.meta.stamp);
+            let what = What::Entry { record: value };
+            self.core.retry_later(Lost { space, name, full, stamp, age, is_load: true, what }, error);
+        }
     }
 
     /// Ends a load that failed: with what was there before, if that is still within its grace.

@@ -1,5 +1,5 @@
-//! The one place that calls a driver: deadlines, reports of failures, marks, damage and healing exist here,
-//! once.
+//! The one place that calls a driver: deadlines, the breaker, reports of failures, marks, damage and healing
+//! exist here, once.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,12 +9,13 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
 
 use crate::driver::{Driver, Scanned, When, Write, Written};
-use crate::entry::wire::{self, Damage, Head, Kind, Record, StoredEntry};
-use crate::entry::{Freshness, Meta};
+use crate::entry::wire::{self, Damage, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::stack::breaker::{Breaker, Health, Turned};
 use crate::stack::space::Space;
-use crate::stack::verdict::{Mark, standing};
+use crate::stack::stored::{Stored, Understood, is_timely};
+use crate::stack::verdict::Mark;
 use crate::stack::{Core, span};
 use crate::stats::Timed;
 use crate::tag::Tag;
@@ -31,6 +32,7 @@ pub(crate) struct L2 {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) ownership: Ownership,
     pub(crate) deadline: Duration,
+    pub(crate) breaker: Option<Breaker>,
 }
 
 /// Who closes a driver.
@@ -40,53 +42,6 @@ pub(crate) enum Ownership {
     Owned,
     /// Whoever passed it in.
     Borrowed,
-}
-
-/// What the store has for a key.
-#[derive(Debug)]
-pub(crate) enum Stored {
-    /// Nothing that may be served. `stamp` is what a compare-and-swap has to expect there.
-    Nothing { stamp: Option<Stamp> },
-    /// An entry, still encoded, with what may be done with it.
-    Entry { entry: StoredEntry, freshness: Freshness },
-}
-
-impl Stored {
-    /// What a compare-and-swap has to expect.
-    pub(crate) fn stamp(&self) -> Option<Stamp> {
-        match self {
-            Self::Nothing { stamp } => *stamp,
-            Self::Entry { entry, .. } => Some(entry.meta.stamp),
-        }
-    }
-}
-
-/// What stored bytes are, before clears and tags are asked.
-enum Understood {
-    Nothing { stamp: Option<Stamp> },
-    Entry(StoredEntry),
-}
-
-impl Understood {
-    fn entry(&self) -> Option<&StoredEntry> {
-        match self {
-            Self::Nothing { .. } => None,
-            Self::Entry(entry) => Some(entry),
-        }
-    }
-
-    fn judge(self, core: &Core, space: &Space, now: Timestamp) -> Stored {
-        match self {
-            Self::Nothing { stamp } => Stored::Nothing { stamp },
-            Self::Entry(entry) => {
-                match standing(&entry.meta, core.spaces.mark(space, entry.meta.born, entry.meta.tags()), now)
-                {
-                    Freshness::Expired => Stored::Nothing { stamp: Some(entry.meta.stamp) },
-                    freshness => Stored::Entry { entry, freshness },
-                }
-            }
-        }
-    }
 }
 
 /// A write that its caller insists on: see [`L2::insist`].
@@ -108,7 +63,7 @@ pub(crate) enum OnFailure {
 }
 
 impl L2 {
-    /// Calls the driver within the deadline, and reports a failure.
+    /// Calls the driver within the deadline if its breaker allows it, and reports a failure.
     pub(crate) async fn call<T>(
         &self,
         core: &Core,
@@ -123,6 +78,17 @@ impl L2 {
             core.l2_failed(operation, &error, on_failure);
             return Err(error);
         }
+        let pass = match &self.breaker {
+            None => None,
+            Some(breaker) => match breaker.admit(core.clock.monotonic()) {
+                Ok(pass) => Some(pass),
+                Err(refused) => {
+                    let suppressed = on_failure == OnFailure::Suppress;
+                    core.emit(&Event::L2Refused { operation, suppressed });
+                    return Err(refused.error());
+                }
+            },
+        };
         let started = core.clock.monotonic();
         let call = span::of_store(core, self.driver.name(), operation, call);
         let outcome = match tokio::time::timeout(self.deadline, call).await {
@@ -138,11 +104,21 @@ impl L2 {
         };
         let took = core.clock.monotonic().saturating_sub(started);
         core.stats.time(Timed::of_store(operation), took);
-        outcome.inspect_err(|error| core.l2_failed(operation, error, on_failure))
+        let outcome = outcome.inspect_err(|error| core.l2_failed(operation, error, on_failure));
+        match pass.and_then(|pass| pass.settle(health(&outcome), core.clock.monotonic())) {
+            Some(Turned::Opened(pause)) => core.emit(&Event::BreakerOpened { pause }),
+            Some(Turned::Closed) => {
+                core.emit(&Event::BreakerClosed);
+                core.hurry_retries();
+            }
+            None => {}
+        }
+        outcome
     }
 
     /// Reads several keys of one namespace, and the marks that reach them: clears in the same batch, tags in
-    /// one more, if any was invalidated since an entry that carries some was born.
+    /// one more, if any was invalidated since an entry that carries some was born. A write that the store did
+    /// not take and that is newer than what the store has is found in its place.
     pub(crate) async fn read(
         &self,
         core: &Core,
@@ -151,7 +127,56 @@ impl L2 {
         now: Timestamp,
         on_failure: OnFailure,
     ) -> Result<Vec<Stored>> {
+        let found = self.read_to_swap(core, space, keys, now, on_failure).await?;
+        Ok(found.into_iter().map(|(stored, _)| stored).collect())
+    }
+
+    /// As [`L2::read`], with what a compare-and-swap has to expect of each key.
+    async fn read_to_swap(
+        &self,
+        core: &Core,
+        space: &Space,
+        keys: &[&str],
+        now: Timestamp,
+        on_failure: OnFailure,
+    ) -> Result<Vec<(Stored, Option<Stamp>)>> {
         let full = keys.iter().map(|key| space.keys.full(key)).collect::<Result<Vec<_>>>()?;
+        let pending: Vec<_> = full.iter().map(|full| core.pending(full)).collect();
+        let mut found = match self.read_stored(core, space, keys, &full, now, on_failure).await {
+            Ok(found) => found,
+            Err(_) if on_failure == OnFailure::Suppress && pending.iter().any(Option::is_some) => {
+                full.iter().map(|_| Understood::Nothing { stamp: None }).collect()
+            }
+            Err(error) => return Err(error),
+        };
+        let expected: Vec<_> = found.iter().map(Understood::stamp).collect();
+        let mut is_heeded = false;
+        for (((found, expected), pending), full) in found.iter_mut().zip(&expected).zip(pending).zip(&full) {
+            if let Some((stamp, what)) = pending.filter(|(stamp, _)| Some(*stamp) > *expected) {
+                *found = Understood::pending(full, stamp, &what);
+                is_heeded = true;
+            }
+        }
+        if is_heeded {
+            // They may carry tags of which this process has not heard yet; if that fails, it has the others'.
+            self.hear_tags(core, space, &found, now, on_failure).await.or_else(|error| match on_failure {
+                OnFailure::Suppress => Ok(()),
+                OnFailure::Return => Err(error),
+            })?;
+        }
+        Ok(found.into_iter().map(|found| found.judge(core, space, now)).zip(expected).collect())
+    }
+
+    /// What the store has under some keys, before clears and tags are asked, all of which have been heard of.
+    async fn read_stored(
+        &self,
+        core: &Core,
+        space: &Space,
+        keys: &[&str],
+        full: &[String],
+        now: Timestamp,
+        on_failure: OnFailure,
+    ) -> Result<Vec<Understood>> {
         let clears: Vec<&Space> = space.chain().collect();
         let mut batch: Vec<&str> = full.iter().map(String::as_str).collect();
         batch.extend(clears.iter().map(|space| space.mark_key.as_str()));
@@ -176,14 +201,14 @@ impl L2 {
             core.spaces.raise_newest_tag(mark.newest());
         }
         let mut understood = Vec::with_capacity(keys.len());
-        for ((key, full), bytes) in keys.iter().zip(&full).zip(entries) {
+        for ((key, full), bytes) in keys.iter().zip(full).zip(entries) {
             understood.push(match bytes {
                 Some(bytes) => self.understand(core, space, key, full, &bytes, now).await,
                 None => Understood::Nothing { stamp: None },
             });
         }
         self.hear_tags(core, space, &understood, now, on_failure).await?;
-        Ok(understood.into_iter().map(|understood| understood.judge(core, space, now)).collect())
+        Ok(understood)
     }
 
     async fn get_many(
@@ -248,6 +273,18 @@ impl L2 {
     ) -> Result<Stored> {
         let mut stored = self.read(core, space, &[key], now, on_failure).await?;
         Ok(stored.pop().unwrap_or(Stored::Nothing { stamp: None }))
+    }
+
+    /// Reads one key, to be rewritten if it still carries the stamp that is returned.
+    pub(crate) async fn read_one_to_swap(
+        &self,
+        core: &Core,
+        space: &Space,
+        key: &str,
+        now: Timestamp,
+    ) -> Result<(Stored, Option<Stamp>)> {
+        let mut found = self.read_to_swap(core, space, &[key], now, OnFailure::Return).await?;
+        Ok(found.pop().unwrap_or((Stored::Nothing { stamp: None }, None)))
     }
 
     /// What a mark says. One that cannot be read counts as an invalidation now: forgetting it would bring back
@@ -316,8 +353,9 @@ impl L2 {
         core: &Core,
         key: &str,
         now: Timestamp,
+        on_failure: OnFailure,
     ) -> Result<(Mark, Option<Stamp>)> {
-        let found = self.get_many(core, &[key], OnFailure::Return).await?.pop().flatten();
+        let found = self.get_many(core, &[key], on_failure).await?.pop().flatten();
         Ok(match found {
             Some(bytes) => {
                 let mark = self.hear(core, key, &bytes, now).await;
@@ -340,7 +378,10 @@ impl L2 {
         for _ in 0..WRITE_TRIES_MAX {
             let write = self.driver.set(full, encode(stamp)?, ttl, When::Newer);
             match self.call(core, operation, OnFailure::Return, write).await? {
-                Written::Stored { previous } => return Ok((stamp, previous)),
+                Written::Stored { previous } => {
+                    core.overtake(full, stamp);
+                    return Ok((stamp, previous));
+                }
                 Written::Refused { by } => {
                     let by = by.unwrap_or(Stamp::ZERO);
                     if !core.clock.observe(by, now) {
@@ -433,6 +474,36 @@ impl L2 {
         if writes.is_empty() {
             return Ok(Vec::new());
         }
+        let stamps: Vec<_> = match &core.retry {
+            Some(retry) if retry.len() > 0 => {
+                writes.iter().map(|write| (write.key.clone(), wire::stamp_of(&write.value))).collect()
+            }
+            _ => Vec::new(),
+        };
+        let written = self.set_many(core, operation, writes, on_failure).await?;
+        for ((full, stamp), written) in stamps.iter().zip(&written) {
+            if let (Some(stamp), Written::Stored { .. }) = (stamp, written) {
+                core.overtake(full, *stamp);
+            }
+        }
+        Ok(written)
+    }
+
+    /// Stores several records that were remembered, each if nothing newer is there.
+    pub(crate) async fn write_again(&self, core: &Core, writes: Vec<Write>) -> Result<Vec<Written>> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.set_many(core, "retry", writes, OnFailure::Suppress).await
+    }
+
+    async fn set_many(
+        &self,
+        core: &Core,
+        operation: &'static str,
+        writes: Vec<Write>,
+        on_failure: OnFailure,
+    ) -> Result<Vec<Written>> {
         let count = writes.len();
         let written = self.call(core, operation, on_failure, self.driver.set_many(writes)).await?;
         if written.len() == count {
@@ -446,33 +517,21 @@ impl L2 {
     }
 }
 
+/// What an outcome says of the store. A conditional write that was refused is an answer like any other.
+fn health<T>(outcome: &Result<T>) -> Health {
+    match outcome {
+        Ok(_) => Health::Well,
+        Err(error) if error.kind().is_transient() => Health::Ill,
+        Err(_) => Health::Unknown,
+    }
+}
+
 /// The condition under which bytes that were read are replaced: only if they are still there.
 fn replace(bytes: &Bytes) -> When {
     match wire::stamp_of(bytes) {
         Some(stamp) => When::Unchanged(Some(stamp)),
         None => When::Newer,
     }
-}
-
-/// Whether an entry's stamps are no further ahead of `now` than is believed.
-fn is_timely(core: &Core, meta: &Meta, now: Timestamp) -> bool {
-    core.clock.believes(meta.stamp, now) && meta.born <= meta.stamp
-}
-
-/// Whether the head of a replaced record was a living entry of this namespace. A head does not say which tags
-/// its entry carries, so one that only a tag has invalidated counts as living.
-pub(crate) fn was_alive(core: &Core, space: &Space, previous: Option<&Bytes>, now: Timestamp) -> bool {
-    let Some(head) = previous.and_then(|head| Head::peek(head).ok()) else { return false };
-    is_alive(core, space, &head, now)
-}
-
-/// Whether a head is that of a living entry of this namespace.
-pub(crate) fn is_alive(core: &Core, space: &Space, head: &Head, now: Timestamp) -> bool {
-    let Head { kind, stamp, born, fresh_until, stale_until, .. } = *head;
-    let meta = Meta { stamp, born, fresh_until, stale_until, extras: None };
-    kind == Kind::Entry
-        && is_timely(core, &meta, now)
-        && standing(&meta, core.spaces.mark(space, born, &[]), now) != Freshness::Expired
 }
 
 /// The error of a write that lost against others again and again.

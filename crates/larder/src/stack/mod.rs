@@ -5,20 +5,26 @@
 //!   invalidates, `update` rewrites atomically (counters, add, pull, touch);
 //! - `verdict` decides what may be done with what was found, and is pure;
 //! - `flight` is single-flight and the right to be kept; `space` is namespaces and their clears;
-//! - `l2` is the only caller of a driver. Only this room emits events; `span` is what `tracing` sees besides.
+//! - `l2` is the only caller of a driver, `breaker` keeps it from calling one that is down, `recovery` tells it
+//!   later what it did not take, and `retry` keeps the books of that. Only this room emits events; `span` is what
+//!   `tracing` sees besides.
 //!
 //! Knows nothing of value types, of configuration and of HTTP.
 
 mod answer;
+mod breaker;
 mod builder;
 mod fill;
 mod flight;
 mod l2;
 mod read;
+mod recovery;
 mod renewal;
 mod rest;
+mod retry;
 mod space;
 mod span;
+mod stored;
 mod tags;
 mod update;
 mod verdict;
@@ -26,8 +32,8 @@ mod write;
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::advisor::{Advice, Facts};
@@ -42,11 +48,13 @@ use crate::options::EntryOptions;
 use crate::stats::{Snapshot, Stats};
 use crate::time::{HybridClock, Timestamp};
 
+pub use breaker::BreakerOptions;
 #[cfg(feature = "config")]
 pub(crate) use builder::LOAD_MAX_DEFAULT;
 pub use builder::StackBuilder;
 pub use flight::{FLIGHTS_MAX, WAITERS_MAX};
 pub use l2::DEADLINE_DEFAULT;
+pub use retry::RecoveryOptions;
 pub use space::NAMESPACES_MAX;
 
 pub(crate) use answer::{Answer, Asked, BoxLoad, Loads};
@@ -57,6 +65,7 @@ use l2::{L2, OnFailure};
 pub(crate) use read::Accept;
 pub(crate) use renewal::is_due;
 use rest::Rests;
+use retry::Retry;
 pub(crate) use space::Space;
 use space::Spaces;
 pub(crate) use tags::Hardness;
@@ -84,9 +93,13 @@ pub struct Stack {
 
 /// What the handles of a stack share.
 pub(crate) struct Core {
+    /// Itself, for tasks that outlive an operation.
+    this: Weak<Core>,
     pub(crate) name: Box<str>,
     pub(crate) memory: Option<Memory>,
     pub(crate) l2: Option<L2>,
+    /// Writes that the store did not take; absent where none are remembered.
+    pub(crate) retry: Option<Retry>,
     pub(crate) flights: Flights,
     pub(crate) spaces: Spaces,
     pub(crate) rests: Rests,
@@ -263,7 +276,13 @@ impl Stack {
         self.core.prune().await
     }
 
-    /// Refuses new operations, waits for the loads under way, and closes the store, unless it was borrowed
+    /// How many writes that the store did not take are remembered, to be tried again.
+    pub fn pending_writes(&self) -> usize {
+        self.core.retry.as_ref().map_or(0, Retry::len)
+    }
+
+    /// Refuses new operations, waits for the loads under way, tries once more, for one deadline, what the store
+    /// did not take (what is left then is reported as [`Event::FailedWrite`]), and closes the store, unless it was borrowed
     /// ([`StackBuilder::borrowed_store`]). Dropped half-way, it has refused new operations, and can be called
     /// again to do the rest.
     ///
@@ -282,6 +301,7 @@ impl Stack {
             return Ok(());
         }
         self.core.flights.drained().await;
+        self.core.finish_retries().await;
         let outcome = match &self.core.l2 {
             Some(l2) => l2.close().await,
             None => Ok(()),
@@ -301,6 +321,7 @@ impl Stack {
         if slots != 0 || self.core.flights.loading() != 0 {
             return Err(format!("{slots} flights are left, {} of them loading", self.core.flights.loading()));
         }
+        self.core.retry.as_ref().map_or(Ok(()), Retry::check)?;
         self.core.memory.as_ref().map_or(Ok(()), Memory::check_weights)
     }
 }

@@ -11,7 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EvictionCause, Tier};
 use crate::memory::Evicted;
 use crate::stack::flight::ReadTicket;
-use crate::stack::l2::{OnFailure, Stored, is_alive};
+use crate::stack::l2::OnFailure;
+use crate::stack::stored::{Stored, is_alive};
 use crate::stack::verdict::standing;
 use crate::stack::{Core, Door, Space};
 use crate::time::{Stamp, Timestamp};
@@ -282,7 +283,9 @@ impl Core {
                         };
                         let head = Head::peek(&scanned.head).ok()?;
                         let key = space.keys.user_key(&scanned.key)?;
-                        is_alive(self, space, &head, now).then(|| Ok(key.to_owned()))
+                        let is_there =
+                            is_alive(self, space, &head, now) && !self.is_hidden(&scanned.key, head.stamp);
+                        is_there.then(|| Ok(key.to_owned()))
                     }))
                 };
                 stream::once(listed)

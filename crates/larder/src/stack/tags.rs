@@ -5,13 +5,17 @@
 //! tags' own marks there is one that is newer than all of them: an entry born after that is under no tag, and
 //! its tags are not looked up. It is written last, so that whoever sees it finds the tag's.
 
+use std::time::Duration;
+
 use futures_util::future::try_join_all;
 
 use crate::driver::Written;
 use crate::entry::{Entry, wire};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::stack::l2::{Insist, L2, OnFailure, contended};
+use crate::stack::recovery::Lost;
+use crate::stack::retry::What;
 use crate::stack::verdict::Mark;
 use crate::stack::{Core, Space};
 use crate::tag::Tag;
@@ -73,6 +77,10 @@ impl Core {
             Some(l2) => self.mark(l2, "clear", &space.mark_key, hardness, stamp, now).await,
             None => Ok(hardness.mark(stamp)),
         };
+        if let Err(error) = &marked {
+            let what = What::Clear(hardness.mark(stamp));
+            self.retry_mark_later(space, "", &space.mark_key, what, stamp, error);
+        }
         abandoned.armed = false;
         // In this process the clear holds even if the store did not hear of it.
         let mark = *marked.as_ref().unwrap_or(&hardness.mark(stamp));
@@ -120,6 +128,13 @@ impl Core {
             Some(l2) => self.mark_tags(l2, space, tags, hardness, stamp, now).await,
             None => Ok(local.clone()),
         };
+        if let Err(error) = &marked {
+            for tag in tags {
+                let key = space.keys.tag_key(tag.as_str());
+                let what = What::Tag(hardness.mark(stamp));
+                self.retry_mark_later(space, tag.as_str(), &key, what, stamp, error);
+            }
+        }
         abandoned.armed = false;
         // In this process the invalidation holds even if the store did not hear of it.
         for (tag, mark) in tags.iter().zip(marked.as_ref().unwrap_or(&local)) {
@@ -131,6 +146,19 @@ impl Core {
             self.emit(&Event::TagInvalidated { namespace, tag, soft: hardness == Hardness::Soft });
         }
         Ok(())
+    }
+
+    fn retry_mark_later(
+        &self,
+        space: &Space,
+        name: &str,
+        full: &str,
+        what: What,
+        stamp: Stamp,
+        error: &Error,
+    ) {
+        let lost = Lost { space, name, full, stamp, age: Duration::ZERO, is_load: false, what };
+        self.retry_later(lost, error);
     }
 
     async fn mark_tags(
@@ -170,7 +198,7 @@ impl Core {
         }
         // A soft one must not forget how far a hard one before it reached.
         for _ in 0..TRIES_MAX {
-            let (known, expected) = l2.read_mark(self, key, now).await?;
+            let (known, expected) = l2.read_mark(self, key, now, OnFailure::Return).await?;
             let stamp = stamp.max(self.clock.tick(now));
             let record = wire::encode_mark(key, stamp, known.hard)?;
             let written = l2.swap(self, operation, (key, record, None), expected, OnFailure::Return).await?;
@@ -179,5 +207,27 @@ impl Core {
             }
         }
         Err(contended(operation))
+    }
+
+    /// Raises the mark under a key to at least this one, long after the call that left it. True if that changed
+    /// anything.
+    pub(crate) async fn raise_mark(&self, l2: &L2, key: &str, mark: Mark, now: Timestamp) -> Result<bool> {
+        for _ in 0..TRIES_MAX {
+            let (known, expected) = l2.read_mark(self, key, now, OnFailure::Suppress).await?;
+            let both = known.and(mark);
+            if both == known {
+                return Ok(false);
+            }
+            // Where only the hard stamp rises, the record gets the next stamp and not one of now: what was born
+            // since is not meant.
+            let next = Stamp::from_bits(known.newest().to_bits().saturating_add(1));
+            let stamp = if both.newest() > known.newest() { both.newest() } else { next };
+            let record = wire::encode_mark(key, stamp, both.hard)?;
+            let written = l2.swap(self, "retry", (key, record, None), expected, OnFailure::Suppress).await?;
+            if matches!(written, Written::Stored { .. }) {
+                return Ok(true);
+            }
+        }
+        Err(contended("retry"))
     }
 }

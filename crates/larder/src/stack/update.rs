@@ -13,8 +13,9 @@ use crate::entry::wire::{self, StoredEntry};
 use crate::entry::{AnyValue, Entry, Freshness, Meta};
 use crate::error::Result;
 use crate::event::{Event, Tier};
-use crate::stack::l2::{L2, OnFailure, Stored, contended};
+use crate::stack::l2::{L2, OnFailure, contended};
 use crate::stack::read::try_decode;
+use crate::stack::stored::Stored;
 use crate::stack::verdict::standing;
 use crate::stack::write::{Abandoned, NewValue};
 use crate::stack::{Core, Door};
@@ -158,14 +159,15 @@ impl Core {
         let space = &*door.space;
         let full = space.keys.full(key)?;
         for attempt in 0..TRIES_MAX {
-            let stored = l2.read_one(self, space, key, now, OnFailure::Return).await?;
-            let expected = stored.stamp();
+            let (stored, expected) = l2.read_one_to_swap(self, space, key, now).await?;
             let Some(swap) = self.swap(door, &full, stored, now, decide)? else { return Ok(false) };
+            let stamp = wire::stamp_of(&swap.record).unwrap_or_default();
             // If this is abandoned or fails half-way, memory must not go on serving what was there before.
             let abandoned = Abandoned::guard(self, space, key);
             match l2.swap(self, "update", (&full, swap.record, swap.ttl), expected, OnFailure::Return).await?
             {
                 Written::Stored { .. } => {
+                    self.overtake(&full, stamp);
                     self.follow(door, key, swap.then);
                     abandoned.disarm();
                     return Ok(true);
@@ -351,7 +353,13 @@ impl Core {
             let has_grace = meta.freshness(now) == Freshness::Stale;
             Ok(if has_grace { Change::Rewrite(meta) } else { Change::Remove })
         };
-        self.update(door, key, now, decide).await?;
+        if let Err(error) = self.update(door, key, now, decide).await {
+            if error.kind().is_transient() && self.l2.is_some() {
+                // Memory, and the loads under way, take what was meant, as with every other change.
+                self.update_memory(door, key, now, decide)?;
+            }
+            return Err(error);
+        }
         self.emit(&Event::Expired { namespace: door.space.keys.path(), key });
         Ok(existed)
     }

@@ -14,11 +14,14 @@ use bytes::Bytes;
 use crate::driver::{When, Write, Written};
 use crate::entry::wire;
 use crate::entry::{AnyValue, Entry, Extras, Meta};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::options::EntryOptions;
 use crate::stack::flight::WriteTicket;
-use crate::stack::l2::{Insist, OnFailure, was_alive};
+use crate::stack::l2::{Insist, OnFailure};
+use crate::stack::recovery::Lost;
+use crate::stack::retry::What;
+use crate::stack::stored::was_alive;
 use crate::stack::{Core, Door, Space, renewal};
 use crate::time::{Stamp, Timestamp, Ttl};
 
@@ -126,18 +129,26 @@ impl Core {
                 value_bytes = weighed;
                 abandoned = Some(Abandoned::guard(self, space, key));
                 let ttl = entry.meta.life_left(now);
-                let mut first = Some(record);
+                let mut record = record;
                 let stored =
                     l2.insist(self, Insist { operation: "set", full: &full, ttl, stamp }, now, |stamp| {
-                        if let Some(record) = first.take() {
-                            return Ok(record);
+                        if stamp != entry.meta.stamp {
+                            entry.meta.stamp = stamp;
+                            entry.meta.born = stamp;
+                            record = self.encode(door, &full, &entry.value, &entry.meta)?.0;
                         }
-                        entry.meta.stamp = stamp;
-                        entry.meta.born = stamp;
-                        self.encode(door, &full, &entry.value, &entry.meta).map(|(record, _)| record)
+                        Ok(record.clone())
                     });
                 // If the store failed, memory still takes what the caller meant; the caller gets the error.
                 outcome = stored.await.map(|_| ());
+                if let Err(error) = &outcome {
+                    self.retry_key_later(
+                        (space, key, &full),
+                        entry.meta.stamp,
+                        What::Entry { record },
+                        error,
+                    );
+                }
             }
         }
         self.remember(space, key, &entry, value_bytes);
@@ -175,10 +186,17 @@ impl Core {
             writes.push(Write { key: full, value, ttl: entry.meta.life_left(now), when: When::Newer });
             entries.push((entry, value_bytes));
         }
+        let kept = if self.retry.is_some() { writes.clone() } else { Vec::new() };
         let space = &*door.space;
         let abandoned: Vec<_> = values.iter().map(|(key, _)| Abandoned::guard(self, space, key)).collect();
         let written = l2.write_many(self, "set", writes, OnFailure::Return).await;
         let failure = written.as_ref().err().cloned();
+        if let Some(error) = &failure {
+            for (((key, _), (entry, _)), write) in values.iter().zip(&entries).zip(kept) {
+                let what = What::Entry { record: write.value };
+                self.retry_key_later((space, key, &write.key), entry.meta.stamp, what, error);
+            }
+        }
         let mut refused = Vec::new();
         for (index, ((key, _), (entry, value_bytes))) in values.iter().zip(&entries).enumerate() {
             let was_refused =
@@ -219,14 +237,16 @@ impl Core {
                 let full = space.keys.full(key)?;
                 abandoned = Some(Abandoned::guard(self, space, key));
                 let ttl = Some(self.tombstone_ttl);
-                l2.insist(self, Insist { operation: "delete", full: &full, ttl, stamp }, now, |stamp| {
-                    Ok(self.tombstone(stamp, now))
-                })
-                .await
-                .map(|(stored, previous)| {
-                    stamp = stored;
-                    was_alive(self, space, previous.as_ref(), now)
-                })
+                let insist = Insist { operation: "delete", full: &full, ttl, stamp };
+                let deleted = l2.insist(self, insist, now, |tried| {
+                    stamp = tried;
+                    Ok(self.tombstone(tried, now))
+                });
+                let deleted = deleted.await;
+                if let Err(error) = &deleted {
+                    self.retry_key_later((space, key, &full), stamp, What::Tombstone, error);
+                }
+                deleted.map(|(_, previous)| was_alive(self, space, previous.as_ref(), now))
             }
         };
         let dropped = self.forget(space, key, stamp);
@@ -235,6 +255,19 @@ impl Core {
         let in_store = outcome?;
         self.emit(&Event::Deleted { namespace: space.keys.path(), key });
         Ok(in_memory || in_store)
+    }
+
+    /// As [`Core::retry_later`], for what somebody asked for.
+    fn retry_key_later(
+        &self,
+        (space, name, full): (&Space, &str, &str),
+        stamp: Stamp,
+        what: What,
+        error: &Error,
+    ) {
+        // A call takes no longer than that.
+        let age = self.l2.as_ref().map_or(Duration::ZERO, |l2| l2.deadline);
+        self.retry_later(Lost { space, name, full, stamp, age, is_load: false, what }, error);
     }
 
     pub(crate) fn tombstone(&self, stamp: Stamp, now: Timestamp) -> Bytes {
@@ -271,7 +304,13 @@ impl Core {
                         }
                     }
                 }
-                Err(error) => outcome = Err(error),
+                Err(error) => {
+                    for (key, stamp) in keys.iter().zip(&stamps) {
+                        let full = space.keys.full(key)?;
+                        self.retry_key_later((space, key, &full), *stamp, What::Tombstone, &error);
+                    }
+                    outcome = Err(error);
+                }
             }
         }
         for (key, stamp) in keys.iter().zip(stamps) {

@@ -15,7 +15,7 @@ mod prometheus;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::event::{Event, Tier};
+use crate::event::{Event, Fate, Tier};
 
 pub use group::{GROUPS_MAX, GroupSnapshot, OTHER, PATTERN_BYTES_MAX};
 pub(crate) use group::{Groups, Pattern};
@@ -62,6 +62,20 @@ pub struct Snapshot {
     pub evictions: u64,
     /// Operations of the store that failed or were too slow.
     pub l2_failures: u64,
+    /// Operations that the store was not asked for, because its breaker was open.
+    pub l2_refusals: u64,
+    /// How often the store's breaker opened, failed probes included.
+    pub breaker_opens: u64,
+    /// How often the store's breaker closed again.
+    pub breaker_closes: u64,
+    /// Writes that the store did not take, and that were remembered to be tried again.
+    pub retries_remembered: u64,
+    /// Those of them that landed.
+    pub retries_landed: u64,
+    /// Those of them that something newer came before.
+    pub retries_yielded: u64,
+    /// Those of them that were given up.
+    pub retries_dropped: u64,
     /// Stored bytes that were not the entry they should be, removed.
     pub damaged: u64,
     /// Stored entries that the codec or schema did not read.
@@ -176,6 +190,13 @@ struct Stripe {
     invalidations: AtomicU64,
     evictions: AtomicU64,
     l2_failures: AtomicU64,
+    l2_refusals: AtomicU64,
+    breaker_opens: AtomicU64,
+    breaker_closes: AtomicU64,
+    retries_remembered: AtomicU64,
+    retries_landed: AtomicU64,
+    retries_yielded: AtomicU64,
+    retries_dropped: AtomicU64,
     damaged: AtomicU64,
     undecodable: AtomicU64,
 }
@@ -263,6 +284,15 @@ impl Stats {
             Event::TagInvalidated { .. } => bump(&stripe.invalidations),
             Event::Evicted { .. } => bump(&stripe.evictions),
             Event::L2Failed { .. } => bump(&stripe.l2_failures),
+            Event::L2Refused { .. } => bump(&stripe.l2_refusals),
+            Event::BreakerOpened { .. } => bump(&stripe.breaker_opens),
+            Event::BreakerClosed => bump(&stripe.breaker_closes),
+            Event::FailedWrite { fate, .. } => bump(match fate {
+                Fate::Remembered => &stripe.retries_remembered,
+                Fate::Landed => &stripe.retries_landed,
+                Fate::Yielded => &stripe.retries_yielded,
+                Fate::Dropped(_) => &stripe.retries_dropped,
+            }),
             Event::Damaged { .. } => bump(&stripe.damaged),
             Event::Undecodable { .. } => bump(&stripe.undecodable),
             // Said once, when the stack is built, and kept there: see `Stack::advice`.
@@ -289,6 +319,13 @@ impl Stats {
             invalidations: sum(|s| &s.invalidations),
             evictions: sum(|s| &s.evictions),
             l2_failures: sum(|s| &s.l2_failures),
+            l2_refusals: sum(|s| &s.l2_refusals),
+            breaker_opens: sum(|s| &s.breaker_opens),
+            breaker_closes: sum(|s| &s.breaker_closes),
+            retries_remembered: sum(|s| &s.retries_remembered),
+            retries_landed: sum(|s| &s.retries_landed),
+            retries_yielded: sum(|s| &s.retries_yielded),
+            retries_dropped: sum(|s| &s.retries_dropped),
             damaged: sum(|s| &s.damaged),
             undecodable: sum(|s| &s.undecodable),
             latencies: Latencies {

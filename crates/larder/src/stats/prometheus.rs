@@ -207,6 +207,13 @@ pub(super) fn counters(snapshot: &Snapshot) -> Vec<Counter<'_>> {
         invalidations,
         evictions,
         l2_failures,
+        l2_refusals,
+        breaker_opens,
+        breaker_closes,
+        retries_remembered,
+        retries_landed,
+        retries_yielded,
+        retries_dropped,
         damaged,
         undecodable,
         latencies: _,
@@ -234,6 +241,13 @@ pub(super) fn counters(snapshot: &Snapshot) -> Vec<Counter<'_>> {
         plain("larder_invalidations_total", "Tags invalidated.", invalidations),
         plain("larder_evictions_total", "Entries that left memory without being asked to.", evictions),
         plain("larder_store_failures_total", "Calls of the store that failed or were too slow.", l2_failures),
+        plain("larder_store_refusals_total", "Calls of the store that its breaker refused.", l2_refusals),
+        labelled("larder_breaker_turns_total", BREAKER, ("to", "open"), breaker_opens),
+        labelled("larder_breaker_turns_total", BREAKER, ("to", "closed"), breaker_closes),
+        labelled("larder_failed_writes_total", FAILED_WRITES, ("fate", "remembered"), retries_remembered),
+        labelled("larder_failed_writes_total", FAILED_WRITES, ("fate", "landed"), retries_landed),
+        labelled("larder_failed_writes_total", FAILED_WRITES, ("fate", "yielded"), retries_yielded),
+        labelled("larder_failed_writes_total", FAILED_WRITES, ("fate", "dropped"), retries_dropped),
         plain("larder_damaged_total", "Stored bytes that were not the entry they should be.", damaged),
         plain(
             "larder_undecodable_total",
@@ -246,6 +260,8 @@ pub(super) fn counters(snapshot: &Snapshot) -> Vec<Counter<'_>> {
 }
 
 const HITS: &str = "Lookups that found a value, stale ones included.";
+const BREAKER: &str = "Turns of the store's circuit breaker, by the state that it turned to.";
+const FAILED_WRITES: &str = "Writes that the store did not take, by what became of them.";
 const LOADS: &str = "Loads of a key, by what came of them.";
 
 fn group_counters(group: &GroupSnapshot) -> Vec<Counter<'_>> {

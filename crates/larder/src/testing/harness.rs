@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::driver::memory::MemoryDriver;
-use crate::event::{Event, Observer};
+use crate::event::{Event, Fate, Observer, Subject};
 use crate::memory::MemoryOptions;
 use crate::stack::{Stack, StackBuilder};
 use crate::testing::{Chaos, ChaosHandle, ManualClock};
@@ -89,6 +89,24 @@ impl Observer for Recorder {
                     error.kind(),
                     if suppressed { " suppressed" } else { "" }
                 )
+            }
+            Event::L2Refused { operation, suppressed } => {
+                format!("breaker refused {operation}{}", if suppressed { " suppressed" } else { "" })
+            }
+            Event::BreakerOpened { pause } => format!("breaker opened {pause:?}"),
+            Event::BreakerClosed => "breaker closed".to_owned(),
+            Event::FailedWrite { namespace, write, fate } => {
+                let fate = match fate {
+                    Fate::Remembered => "remembered".to_owned(),
+                    Fate::Landed => "landed".to_owned(),
+                    Fate::Yielded => "yielded".to_owned(),
+                    Fate::Dropped(cause) => format!("dropped {cause:?}"),
+                };
+                match write {
+                    Subject::Key(key) => format!("retry {} {fate}", name(namespace, key)),
+                    Subject::Tag(tag) => format!("retry tag {} {fate}", name(namespace, tag)),
+                    Subject::All => format!("retry clear {namespace} {fate}"),
+                }
             }
             Event::Damaged { namespace, key, damage } => format!("damaged {} {damage}", name(namespace, key)),
             Event::Undecodable { namespace, key, .. } => format!("undecodable {}", name(namespace, key)),

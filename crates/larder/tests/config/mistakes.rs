@@ -7,8 +7,7 @@ use super::{FORMATS, error_of};
 /// One mistake in YAML, TOML and JSON: the text, and the place at which it is found.
 type Mistake = (&'static str, [(&'static str, &'static str); 3]);
 
-pub(crate) const KNOWN: &str =
-    "(known: codec, compress, deadline, encrypt, grace, groups, l1, l2, prefix, suppress_l2_errors, ttl)";
+pub(crate) const KNOWN: &str = "(known: breaker, codec, compress, deadline, encrypt, grace, groups, l1, l2, prefix, recover_writes, suppress_l2_errors, ttl)";
 
 const MISTAKES: &[Mistake] = &[
     (

@@ -53,6 +53,8 @@ fn the_reference_names_every_option_of_a_document_and_no_other() {
         ("The document", "nonsense: 1"),
         ("A stack", "stacks: {a: {nonsense: 1}}"),
         ("l1", "stacks: {a: {l1: {nonsense: 1}}}"),
+        ("breaker", "stacks: {a: {breaker: {nonsense: 1}}}"),
+        ("recover_writes", "stacks: {a: {recover_writes: {nonsense: 1}}}"),
         ("compress", "stacks: {a: {compress: {nonsense: 1}}}"),
         ("encrypt", "stacks: {a: {encrypt: {nonsense: 1}}}"),
     ] {
@@ -89,8 +91,16 @@ fn the_reference_names_every_driver_and_its_options_and_no_other() {
 fn the_reference_gives_the_defaults_that_take_effect() {
     let tables = tables();
     let text = "stacks: {a: {l2: 'memory:', compress: true}}";
-    let lines = Config::parse(text, Format::Yaml, "c.yaml").unwrap().explain(&Registry::compiled()).unwrap();
-    for (heading, prefix) in [("A stack", ""), ("l1", "l1."), ("compress", "compress.")] {
+    let explain = |text| Config::parse(text, Format::Yaml, "c.yaml")?.explain(&Registry::compiled());
+    let mut lines = explain(text).unwrap();
+    lines.extend(explain("stacks: {a: {l2: 'memory:', recover_writes: true}}").unwrap());
+    for (heading, prefix) in [
+        ("A stack", ""),
+        ("l1", "l1."),
+        ("breaker", "breaker."),
+        ("recover_writes", "recover_writes."),
+        ("compress", "compress."),
+    ] {
         for row in &tables[heading] {
             let option = format!("{prefix}{}", row.option);
             let Some(line) = lines.iter().find(|line| line.option == option) else { continue };

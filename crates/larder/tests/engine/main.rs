@@ -8,6 +8,7 @@
     reason = "a failing test or benchmark ends in a panic"
 )]
 
+mod breaker;
 mod cost;
 mod flow;
 mod hostile;
@@ -15,6 +16,7 @@ mod loads;
 mod model;
 mod overlap;
 mod resilience;
+mod recovery;
 mod review;
 mod rewrites;
 mod tags;

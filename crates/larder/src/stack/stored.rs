@@ -1,0 +1,86 @@
+//! What the store has for a key: read, believed or not, and judged. Calls nothing.
+
+use bytes::Bytes;
+
+use crate::entry::wire::{self, Head, Kind, Record, StoredEntry};
+use crate::entry::{Freshness, Meta};
+use crate::stack::Core;
+use crate::stack::retry::What;
+use crate::stack::space::Space;
+use crate::stack::verdict::standing;
+use crate::time::{Stamp, Timestamp};
+
+/// What the store has for a key.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    /// Nothing that may be served. `stamp` is that of whatever is there instead.
+    Nothing { stamp: Option<Stamp> },
+    /// An entry, still encoded, with what may be done with it.
+    Entry { entry: StoredEntry, freshness: Freshness },
+}
+
+/// What stored bytes are, before clears and tags are asked.
+pub(crate) enum Understood {
+    Nothing { stamp: Option<Stamp> },
+    Entry(StoredEntry),
+}
+
+impl Understood {
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::Nothing { stamp } => *stamp,
+            Self::Entry(entry) => Some(entry.meta.stamp),
+        }
+    }
+
+    /// What a write that the store did not take would have left there.
+    pub(crate) fn pending(full: &str, stamp: Stamp, what: &What) -> Self {
+        if let What::Entry { record } = what
+            && let Ok(Record::Entry(entry)) = wire::decode(full, record)
+        {
+            return Self::Entry(entry);
+        }
+        Self::Nothing { stamp: Some(stamp) }
+    }
+
+    pub(crate) fn entry(&self) -> Option<&StoredEntry> {
+        match self {
+            Self::Nothing { .. } => None,
+            Self::Entry(entry) => Some(entry),
+        }
+    }
+
+    pub(crate) fn judge(self, core: &Core, space: &Space, now: Timestamp) -> Stored {
+        match self {
+            Self::Nothing { stamp } => Stored::Nothing { stamp },
+            Self::Entry(entry) => {
+                match standing(&entry.meta, core.spaces.mark(space, entry.meta.born, entry.meta.tags()), now)
+                {
+                    Freshness::Expired => Stored::Nothing { stamp: Some(entry.meta.stamp) },
+                    freshness => Stored::Entry { entry, freshness },
+                }
+            }
+        }
+    }
+}
+
+/// Whether an entry's stamps are no further ahead of `now` than is believed.
+pub(crate) fn is_timely(core: &Core, meta: &Meta, now: Timestamp) -> bool {
+    core.clock.believes(meta.stamp, now) && meta.born <= meta.stamp
+}
+
+/// Whether the head of a replaced record was a living entry of this namespace. A head does not say which tags
+/// its entry carries, so one that only a tag has invalidated counts as living.
+pub(crate) fn was_alive(core: &Core, space: &Space, previous: Option<&Bytes>, now: Timestamp) -> bool {
+    let Some(head) = previous.and_then(|head| Head::peek(head).ok()) else { return false };
+    is_alive(core, space, &head, now)
+}
+
+/// Whether a head is that of a living entry of this namespace.
+pub(crate) fn is_alive(core: &Core, space: &Space, head: &Head, now: Timestamp) -> bool {
+    let Head { kind, stamp, born, fresh_until, stale_until, .. } = *head;
+    let meta = Meta { stamp, born, fresh_until, stale_until, extras: None };
+    kind == Kind::Entry
+        && is_timely(core, &meta, now)
+        && standing(&meta, core.spaces.mark(space, born, &[]), now) != Freshness::Expired
+}
