@@ -19,7 +19,6 @@ pub(super) async fn stats(store: &Store, json: bool) -> Outcome {
         print_json([
             ("live", json!(tally.live)),
             ("stale", json!(tally.stale)),
-            ("expired", json!(tally.expired)),
             ("tombstones", json!(tally.tombstones)),
             ("unreadable", json!(tally.unreadable)),
             ("oldest_age_ms", json_millis(tally.oldest)),
@@ -31,7 +30,6 @@ pub(super) async fn stats(store: &Store, json: bool) -> Outcome {
     for (name, value) in [
         ("live", tally.live.to_string()),
         ("stale", tally.stale.to_string()),
-        ("expired", tally.expired.to_string()),
         ("tombstones", tally.tombstones.to_string()),
         ("unreadable", tally.unreadable.to_string()),
         ("oldest", age(tally.oldest)),

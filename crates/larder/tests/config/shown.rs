@@ -8,7 +8,7 @@ fn shown(store: &str, variables: &[(&str, &str)], option: &str) -> String {
     let config = loader(variables).parse(&text, Format::Yaml, "c.yaml").unwrap();
     let lines = config.explain(&registry()).unwrap();
     let line = lines.iter().find(|line| line.option == option);
-    line.unwrap_or_else(|| panic!("{option}: {lines:?}")).value.clone()
+    line.unwrap().value.clone()
 }
 
 #[cfg(all(feature = "file", unix))]
