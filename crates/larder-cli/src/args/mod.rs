@@ -198,7 +198,7 @@ fn set(command: Command) -> Command {
             "Examples:\n  larder set greeting hello --ttl 10m\n  larder set page @page.html --tag site --tag \
              news\n  date | larder set now -\n  larder set handle @@ada            # the value @ada\n  larder \
              set lock \"$$\" --if-absent --ttl 1m && echo mine\n\nA TTL of zero stores nothing, and what \
-             was there goes. What is set in memory: is gone when the command ends.\n\nExit status 1: nothing was \
+             was there goes. What is set in the store memory: is gone when the command ends.\n\nExit status 1: nothing was \
              stored, because the TTL is zero or, with --if-absent, because there was one already.",
         )
         .arg(key())
@@ -332,7 +332,7 @@ fn check(command: Command) -> Command {
                 .help("The configuration file [default: LARDER_CONFIG]")
                 .value_parser(value_parser!(std::path::PathBuf)),
         )
-        .arg(config().help("The same").conflicts_with("file"))
+        .arg(config().help("The configuration file, as the other commands take it").conflicts_with("file"))
         .arg(switch("connect", None, "Also try every store that it names"))
         .arg(json())
 }
