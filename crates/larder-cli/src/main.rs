@@ -11,6 +11,7 @@ mod lock;
 mod output;
 mod progress;
 mod store;
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -41,9 +42,13 @@ fn start() -> Outcome {
     let low = LowArgs::from_matches(&mut matches)
         .ok_or_else(|| Failure::usage("unknown command (try larder --help)"))?;
     match HiArgs::from_low(low)? {
-        HiArgs::Run(run) => cmd::run::run(run, &runtime()?),
-        HiArgs::Store(target, operation) => runtime()?.block_on(cmd::on_store(target, operation)),
-        HiArgs::Check { file, connect, json } => runtime()?.block_on(cmd::check::check(&file, connect, json)),
+        HiArgs::Run(run) => with_runtime(|runtime| cmd::run::run(run, runtime)),
+        HiArgs::Store(target, operation) => {
+            with_runtime(|runtime| runtime.block_on(cmd::on_store(target, operation)))
+        }
+        HiArgs::Check { file, connect, json } => {
+            with_runtime(|runtime| runtime.block_on(cmd::check::check(&file, connect, json)))
+        }
         HiArgs::Completions(shell) => cmd::generate::completions(&shell),
         HiArgs::Man => cmd::generate::man(),
     }
@@ -59,10 +64,13 @@ fn usage(error: &clap::Error) -> Outcome {
     }
 }
 
-/// One thread: this process does one thing.
-fn runtime() -> Result<Runtime, Failure> {
-    Builder::new_current_thread()
+/// One thread: this process does one thing. What still runs in the background afterwards is not waited for.
+fn with_runtime(work: impl FnOnce(&Runtime) -> Outcome) -> Outcome {
+    let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::Message { status: FAILED, text: format!("cannot start: {error}") })
+        .map_err(|error| Failure::Message { status: FAILED, text: format!("cannot start: {error}") })?;
+    let outcome = work(&runtime);
+    runtime.shutdown_background();
+    outcome
 }

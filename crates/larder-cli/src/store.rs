@@ -13,23 +13,36 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use larder::codec::{Codec, CodecName, Json, MessagePack, Opaque};
-use larder::config::{Config, MemoryConfig, Origin, Registry, Setting, StackConfig, StoreConfig};
+use larder::config::{Config, DRIVERS, MemoryConfig, Origin, Registry, Setting, StackConfig, StoreConfig};
 use larder::driver::Driver;
+use larder::driver::memory::MemoryDriver;
 use larder::driver::sqlite::{SqliteDriver, SqliteOptions};
 use larder::entry::Freshness;
 use larder::entry::wire::{CodecId, Head, Kind};
 use larder::key::KeySpace;
+use larder::memory::MemoryOptions;
 use larder::time::{Clock, Stamp, SystemClock, Timestamp, Ttl, seconds};
 use larder::{BoxError, Cache, Error, ErrorKind, Result, Stack};
 
-use crate::args::high::{PREFIX, Place, Target};
+use crate::args::high::{PREFIX, Place, RUN_NAMESPACE, Target};
 use crate::failure::Failure;
 use crate::output::escape;
 
 /// How long an operator waits for one answer of a store.
 const DEADLINE: Duration = seconds(30);
-/// The namespace of what `larder run` keeps.
-const RUN_NAMESPACE: &str = "run";
+/// How large the stores become that nobody named, in bytes. A URL's `max_bytes` says otherwise.
+const DEFAULT_BYTES_MAX: u64 = 1 << 30;
+
+/// What a command may do to the store that it opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It only reads.
+    Read,
+    /// It changes what is there, and creates no store.
+    Change,
+    /// It stores something, and creates the store if there is none.
+    Create,
+}
 
 /// A cache in a store, in one namespace.
 #[derive(Debug)]
@@ -40,6 +53,8 @@ pub(crate) struct Store {
     keys: KeySpace,
     /// What values are encoded with that are written: what `get` prints, `set` takes.
     codec: CodecId,
+    /// How long values are fresh, if the configuration says so.
+    ttl: Option<Ttl>,
 }
 
 /// An entry that was found.
@@ -69,7 +84,6 @@ pub(crate) struct Writing {
 pub(crate) struct Tally {
     pub(crate) live: u64,
     pub(crate) stale: u64,
-    pub(crate) expired: u64,
     pub(crate) tombstones: u64,
     /// Not written by larder, or by a version that this one does not know.
     pub(crate) unreadable: u64,
@@ -81,39 +95,51 @@ pub(crate) struct Tally {
 impl Store {
     /// The store of `larder run`, for values of up to so many bytes.
     pub(crate) async fn open_for_run(place: &Place) -> Result<Self, Failure> {
-        let driver = open_place(place).await?;
+        let driver = open_place(place, Access::Create).await?;
         // Output has its own limit, `--max-output`; this one must not be smaller.
         let stack = Stack::builder("run").store(driver).prefix(PREFIX).value_bytes_max(u64::MAX).build()?;
-        Ok(Self::new(stack, PREFIX, &[RUN_NAMESPACE.to_owned()], CodecId::BYTES)?)
+        Ok(Self::new(stack, PREFIX, &[RUN_NAMESPACE.to_owned()], CodecId::BYTES, None)?)
     }
 
     /// The cache that the user named.
-    pub(crate) async fn open(target: &Target) -> Result<Self, Failure> {
+    pub(crate) async fn open(target: &Target, access: Access) -> Result<Self, Failure> {
         let Place::Config { file, cache } = &target.place else {
-            let driver = open_place(&target.place).await?;
+            let driver = open_place(&target.place, access).await?;
             let prefix = target.prefix.as_deref().unwrap_or(PREFIX);
             let stack = Stack::builder("cli").store(driver).prefix(prefix).deadline(DEADLINE).build()?;
-            return Ok(Self::new(stack, prefix, &target.namespace, CodecId::BYTES)?);
+            return Ok(Self::new(stack, prefix, &target.namespace, CodecId::BYTES, None)?);
         };
         let config = Config::load(file)?;
         let (name, config) = choose(&config, cache.as_deref(), file)?;
-        let prefix = match (&target.prefix, &config.prefix) {
-            (Some(prefix), _) => prefix.clone(),
-            (None, Some(prefix)) => prefix.value.clone(),
-            (None, None) => name.to_owned(),
-        };
-        let (stack, codec) = configured(name, config, &prefix).await?;
-        Ok(Self::new(stack, &prefix, &target.namespace, codec)?)
+        let mut config = config.clone();
+        if let Some(prefix) = &target.prefix {
+            config.prefix = Some(Setting::named(prefix.clone(), "--prefix"));
+        }
+        let prefix = config.prefix.as_ref().map_or(name, |prefix| &prefix.value).to_owned();
+        let ttl = config.ttl.as_ref().map(|ttl| ttl.value);
+        let (stack, codec) = configured(name, config, access).await?;
+        Ok(Self::new(stack, &prefix, &target.namespace, codec, ttl)?)
     }
 
-    fn new(stack: Stack, prefix: &str, namespace: &[String], codec: CodecId) -> Result<Self> {
+    fn new(
+        stack: Stack,
+        prefix: &str,
+        namespace: &[String],
+        codec: CodecId,
+        ttl: Option<Ttl>,
+    ) -> Result<Self> {
         let mut cache = stack.opaque_cache()?;
         let mut keys = KeySpace::new(prefix)?;
         for name in namespace {
             cache = cache.namespace(name)?;
             keys = keys.child(name)?;
         }
-        Ok(Self { stack, cache, namespace: namespace.to_vec(), keys, codec })
+        Ok(Self { stack, cache, namespace: namespace.to_vec(), keys, codec, ttl })
+    }
+
+    /// Whether what is stored is gone when this process has ended.
+    pub(crate) fn is_lost_at_exit(&self) -> bool {
+        self.stack.store().is_none_or(|driver| !driver.capabilities().persistent)
     }
 
     /// The fresh entry of a key.
@@ -134,8 +160,8 @@ impl Store {
         self.cache.set(key, self.opaque(value)?).ttl(ttl).await
     }
 
-    /// Stores a value.
-    pub(crate) async fn set(&self, key: &str, value: Bytes, writing: &Writing) -> Result<()> {
+    /// Stores a value, unless its TTL is zero: then what was there goes. Says whether it is stored.
+    pub(crate) async fn set(&self, key: &str, value: Bytes, writing: &Writing) -> Result<bool> {
         let mut set = self.cache.set(key, self.opaque(value)?).tags(writing.tags.iter().map(String::as_str));
         if let Some(ttl) = writing.ttl {
             set = set.ttl(ttl);
@@ -143,10 +169,16 @@ impl Store {
         if let Some(grace) = writing.grace {
             set = set.grace(grace);
         }
-        set.await
+        set.await?;
+        Ok(!self.is_stillborn(writing))
     }
 
-    /// Stores a value where there is none.
+    /// Whether the TTL is zero.
+    fn is_stillborn(&self, writing: &Writing) -> bool {
+        writing.ttl.or(self.ttl).is_some_and(|ttl| ttl.is_zero())
+    }
+
+    /// Stores a value where there is none, unless its TTL is zero. Says whether it is stored.
     pub(crate) async fn add(&self, key: &str, value: Bytes, writing: &Writing) -> Result<bool> {
         let mut add = self.cache.add(key, self.opaque(value)?).tags(writing.tags.iter().map(String::as_str));
         if let Some(ttl) = writing.ttl {
@@ -155,7 +187,7 @@ impl Store {
         if let Some(grace) = writing.grace {
             add = add.grace(grace);
         }
-        add.await
+        Ok(add.await? && !self.is_stillborn(writing))
     }
 
     fn opaque(&self, payload: Bytes) -> Result<Opaque> {
@@ -267,10 +299,8 @@ impl Tally {
         match (until(head.fresh_until), until(head.stale_until)) {
             (true, _) => self.live += 1,
             (false, true) => self.stale += 1,
-            (false, false) => {
-                self.expired += 1;
-                return;
-            }
+            // Stores do not show what has expired; this one expired since the store looked.
+            (false, false) => return,
         }
         let age = now.since(head.born.timestamp());
         self.oldest = self.oldest.max(Some(age));
@@ -302,10 +332,42 @@ pub(crate) fn registry() -> Registry {
     Registry::compiled()
 }
 
+/// Whether a URL names a store that this build has a driver for, with options that make sense. `named` is what
+/// said so.
+pub(crate) fn check_url(url: &str, named: &str) -> Result<(), Failure> {
+    Ok(registry().check(&StoreConfig::from_url(url, named)?)?)
+}
+
+/// A store, told what may be done to it, if its driver cares.
+fn limited(store: StoreConfig, access: Access) -> StoreConfig {
+    let driver = store.driver().to_ascii_lowercase();
+    let info = DRIVERS.iter().find(|info| info.name == driver || info.schemes.contains(&driver.as_str()));
+    let takes = |name| info.is_some_and(|info| info.options.iter().any(|option| option.name == name));
+    let mut store = store;
+    if access != Access::Create && takes("create") {
+        store = store.option("create", "false");
+    }
+    if access == Access::Read && takes("read_only") {
+        store = store.option("read_only", "true");
+    }
+    store
+}
+
+/// Whether something was ever stored in a file: SQLite makes it before it has anything to write.
+fn is_begun(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|file| file.len() > 0)
+}
+
 /// Opens the driver of a place that is no configuration.
-async fn open_place(place: &Place) -> Result<Arc<dyn Driver>, Failure> {
+async fn open_place(place: &Place, access: Access) -> Result<Arc<dyn Driver>, Failure> {
     match place {
-        Place::Url(url) => Ok(registry().open(&StoreConfig::from_url(url, "--store")?).await?),
+        Place::Url(url) => {
+            Ok(registry().open(&limited(StoreConfig::from_url(url, "--store")?, access)).await?)
+        }
+        // Nobody mistyped it: the user has stored nothing yet.
+        Place::Default(file) if access != Access::Create && !is_begun(file) => {
+            Ok(Arc::new(MemoryDriver::new(MemoryOptions::default())))
+        }
         Place::Default(file) => {
             if let Some(folder) = file.parent() {
                 DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
@@ -315,6 +377,9 @@ async fn open_place(place: &Place) -> Result<Arc<dyn Driver>, Failure> {
             let mut options = SqliteOptions::new(file.as_path());
             // One process that does one thing after the other.
             options.readers = 1;
+            options.max_bytes = Some(DEFAULT_BYTES_MAX);
+            options.create = access == Access::Create;
+            options.read_only = access == Access::Read;
             Ok(Arc::new(SqliteDriver::open(options).await?))
         }
         Place::Config { .. } | Place::Nowhere => Err(Failure::usage(
@@ -346,16 +411,19 @@ fn choose<'c>(
 }
 
 /// A configured stack without its memory tier, and what it encodes values with.
-async fn configured(name: &str, config: &StackConfig, prefix: &str) -> Result<(Stack, CodecId), Failure> {
-    if config.l2.is_none() {
+async fn configured(
+    name: &str,
+    mut config: StackConfig,
+    access: Access,
+) -> Result<(Stack, CodecId), Failure> {
+    let Some(store) = config.l2.take() else {
         return Err(Failure::usage(format!(
             "the cache {:?} has no store (l2): it lives in the memory of its process",
             escape(name)
         )));
-    }
-    let mut config = config.clone();
+    };
+    config.l2 = Some(limited(store, access));
     config.l1 = MemoryConfig::Off(Origin::Default);
-    config.prefix = Some(Setting::named(prefix.to_owned(), "--prefix"));
     config.deadline.get_or_insert_with(|| Setting::named(DEADLINE, "larder"));
     // An application may do without its store for a while; whoever asks for what is in it may not.
     config.suppress_l2_errors = Some(Setting::named(false, "larder"));
@@ -365,6 +433,18 @@ async fn configured(name: &str, config: &StackConfig, prefix: &str) -> Result<(S
         _ => CodecId::JSON,
     };
     Ok((stack, codec))
+}
+
+/// Succeeds if the store of a configured stack is there, can be reached, and can be opened with what stands
+/// around it. A stack without one is fine.
+pub(crate) async fn reach(name: &str, config: &StackConfig) -> Result<()> {
+    let mut config = config.clone();
+    let Some(store) = config.l2.take() else { return Ok(()) };
+    config.l2 = Some(limited(store, Access::Read));
+    let stack = config.build(name, &registry()).await?;
+    let reached = stack.ping().await;
+    let closed = stack.close().await;
+    reached.and(closed)
 }
 
 fn shown(path: &Path) -> String {

@@ -128,6 +128,25 @@ impl Error {
         &self.0.message
     }
 
+    /// The message and what lies below it.
+    fn fmt_without_kind(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        let mut source = self.source();
+        while let Some(cause) = source {
+            f.write_str(": ")?;
+            source = match cause.downcast_ref::<Self>() {
+                // The kind was said once; our own errors print what lies below them.
+                Some(ours) if ours.0.kind == self.0.kind => return ours.fmt_without_kind(f),
+                Some(ours) => return fmt::Display::fmt(ours, f),
+                None => {
+                    write!(f, "{cause}")?;
+                    cause.source()
+                }
+            };
+        }
+        Ok(())
+    }
+
     /// The loader's own error, if this is the failure of a load and the loader's error type was `E`.
     ///
     /// ```
@@ -146,14 +165,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.0.kind, self.0.message)?;
-        let mut source = self.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            // Our own `Display` already prints what lies below it.
-            source = if cause.is::<Self>() { None } else { cause.source() };
-        }
-        Ok(())
+        write!(f, "{}: ", self.0.kind)?;
+        self.fmt_without_kind(f)
     }
 }
 
@@ -187,6 +200,14 @@ mod tests {
         let inner = Error::from_source(ErrorKind::Timeout, "waiting for the store", std::fmt::Error);
         let outer = Error::from_source(ErrorKind::Load, "loader of key \"a\"", inner.clone());
         assert_eq!(outer.to_string(), format!("load failed: loader of key \"a\": {inner}"));
+    }
+
+    #[test]
+    fn a_kind_is_said_once_when_the_cause_is_of_the_same_kind() {
+        let inner = Error::from_source(ErrorKind::Unavailable, "sqlite open", std::fmt::Error);
+        let outer = Error::from_source(ErrorKind::Unavailable, "cannot open the store", inner);
+        let below = std::fmt::Error;
+        assert_eq!(outer.to_string(), format!("unavailable: cannot open the store: sqlite open: {below}"));
     }
 
     #[test]

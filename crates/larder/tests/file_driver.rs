@@ -510,3 +510,21 @@ async fn what_one_driver_wrote_another_reads_after_it() {
     let again = FileDriver::open(FileOptions::new(&bench.directory)).await.unwrap();
     assert_eq!(again.get("k").await.unwrap(), Some(value));
 }
+
+#[tokio::test]
+async fn a_missing_store_is_not_created_if_it_is_not_to_be() {
+    let scratch = TempDir::new().unwrap();
+    let directory = scratch.path().join("typo");
+    let mut options = FileOptions::new(&directory);
+    options.create = false;
+    for there in [false, true] {
+        let error = FileDriver::open(options.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.message().starts_with("there is no store at "), "{error}");
+        assert_eq!(directory.exists(), there);
+        fs::create_dir_all(&directory).unwrap();
+    }
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+    FileDriver::open(FileOptions::new(&directory)).await.unwrap();
+    FileDriver::open(options).await.unwrap();
+}

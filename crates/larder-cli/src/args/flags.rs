@@ -26,20 +26,38 @@ pub(super) fn store() -> Arg {
         .long_help(
             "Where it is stored: sqlite:PATH, file:FOLDER, or any other URL that this build has a driver for. \
              Default: the environment variable LARDER_STORE, or a SQLite file in the folder larder of \
-             your cache folder.",
+             your cache folder, which holds up to 1 GiB; name a file with ?max_bytes=SIZE for another bound.",
         )
+}
+
+/// `--config`.
+pub(super) fn config() -> Arg {
+    Arg::new("config")
+        .short('c')
+        .long("config")
+        .value_name("FILE")
+        .help("A configuration file that names caches [default: LARDER_CONFIG]")
+        .value_parser(value_parser!(PathBuf))
+}
+
+/// `--run`.
+pub(super) fn of_run() -> Arg {
+    Arg::new("run")
+        .long("run")
+        .help("In what larder run keeps: its store and its namespace")
+        .long_help(
+            "In what larder run keeps: its namespace, which is run, in the store that --store or LARDER_STORE \
+             names, or else in run.db in the folder larder of your cache folder.",
+        )
+        .conflicts_with_all(["config", "cache", "namespace", "prefix"])
+        .action(ArgAction::SetTrue)
 }
 
 /// `--store`, `--config` and `--cache`.
 pub(super) fn store_flags() -> [Arg; 3] {
     [
         store().conflicts_with_all(["config", "cache"]),
-        Arg::new("config")
-            .short('c')
-            .long("config")
-            .value_name("FILE")
-            .help("A configuration file that names caches [default: LARDER_CONFIG]")
-            .value_parser(value_parser!(PathBuf)),
+        config(),
         Arg::new("cache")
             .long("cache")
             .value_name("NAME")

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder::time::{Ttl, minutes};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::low::{LowArgs, LowRun, LowTarget, Operation};
 use crate::cmd::run::identity::Identity;
 use crate::failure::Failure;
+use crate::output::escape;
+use crate::store::check_url;
 
 /// How long `larder run` keeps output, unless told otherwise: long enough to be of use, short enough that
 /// nobody works all day with yesterday's output because of a forgotten flag.
@@ -21,6 +24,10 @@ const RUN_TTL: Ttl = Ttl::For(minutes(10));
 const RUN_OUTPUT_MAX: u64 = 64 << 20;
 /// What the keys of every store begin with, unless told otherwise.
 pub(crate) const PREFIX: &str = "larder";
+/// The namespace of what `larder run` keeps.
+pub(crate) const RUN_NAMESPACE: &str = "run";
+/// The file of what `larder run` keeps, in larder's cache folder.
+const RUN_FILE: &str = "run.db";
 
 /// What is to be done.
 #[derive(Debug)]
@@ -65,6 +72,8 @@ pub(crate) struct HiRun {
     pub(crate) place: Place,
     /// The folder of the locks; `None` if the user has no cache folder.
     pub(crate) locks: Option<PathBuf>,
+    /// The file whose time says when the store was last pruned.
+    pub(crate) pruned: Option<PathBuf>,
     pub(crate) verbose: bool,
 }
 
@@ -75,6 +84,8 @@ pub(crate) struct Target {
     /// The names of nested namespaces, outermost first.
     pub(crate) namespace: Vec<String>,
     pub(crate) prefix: Option<String>,
+    /// The file whose time says when the store was last pruned.
+    pub(crate) pruned: Option<PathBuf>,
     pub(crate) json: bool,
 }
 
@@ -146,6 +157,9 @@ impl HiArgs {
 
 impl HiRun {
     fn from_low(low: LowRun) -> Result<Self, Failure> {
+        low.env.iter().try_for_each(|name| check_variable_name(name))?;
+        let folder = cache_folder();
+        let place = run_place(low.store, folder.as_deref())?;
         let stdin = if low.stdin { Some(read_stdin()?) } else { None };
         let identity = match &low.key {
             Some(key) => Identity::of_key(key),
@@ -157,17 +171,11 @@ impl HiRun {
                     false => None,
                 };
                 let env = low.env.into_iter().map(|name| {
-                    let value = if name.is_empty() { None } else { env::var_os(&name) };
+                    let value = env::var_os(&name);
                     (name, value)
                 });
                 Identity::of_command(&low.command, cwd.as_deref(), env.collect(), stdin.as_deref())
             }
-        };
-        let folder = cache_folder();
-        let place = match (low.store.or(text_variable("LARDER_STORE")?), &folder) {
-            (Some(url), _) => Place::Url(url),
-            (None, Some(folder)) => Place::Default(folder.join("run.db")),
-            (None, None) => Place::Nowhere,
         };
         Ok(Self {
             command: low.command,
@@ -182,6 +190,7 @@ impl HiRun {
             force: low.force,
             dry_run: low.dry_run,
             output_max: low.max_output.unwrap_or(RUN_OUTPUT_MAX),
+            pruned: folder.as_deref().and_then(|folder| pruned(folder, &place)),
             place,
             locks: folder.map(|folder| folder.join("locks")),
             verbose: low.verbose,
@@ -189,8 +198,61 @@ impl HiRun {
     }
 }
 
+/// A name with `=` in it, or none, is no variable's: nothing would ever be found under it.
+fn check_variable_name(name: &OsStr) -> Result<(), Failure> {
+    use std::os::unix::ffi::OsStrExt;
+    let (before, what) = match name.as_bytes().iter().position(|&byte| byte == b'=') {
+        None if !name.is_empty() => return Ok(()),
+        Some(end) if end > 0 => (name.as_bytes().get(..end).unwrap_or_default(), "not its value too"),
+        _ => (&b"NAME"[..], "which is never empty"),
+    };
+    let before = escape(&String::from_utf8_lossy(before)).into_owned();
+    Err(Failure::usage(format!("--env takes the name of a variable, {what}: -e {before}")))
+}
+
+/// Where `larder run` keeps what it keeps.
+///
+/// # Errors
+/// A URL that no store could have: that is no failure of a store, which would not keep the command from running.
+fn run_place(store: Option<String>, folder: Option<&Path>) -> Result<Place, Failure> {
+    let (url, named) = match store {
+        Some(url) => (Some(url), "--store"),
+        None => (text_variable("LARDER_STORE")?, "LARDER_STORE"),
+    };
+    Ok(match (url, folder) {
+        (Some(url), _) => {
+            check_url(&url, named)?;
+            Place::Url(url)
+        }
+        (None, Some(folder)) => Place::Default(folder.join(RUN_FILE)),
+        (None, None) => Place::Nowhere,
+    })
+}
+
+/// The file whose time says when a store was last pruned; `None` for one that others look after.
+fn pruned(folder: &Path, place: &Place) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = match place {
+        Place::Url(url) => {
+            // A path in it may begin here.
+            let here = env::current_dir().unwrap_or_default();
+            [url.as_bytes(), b"\0", here.as_os_str().as_bytes()].concat()
+        }
+        Place::Default(file) => file.as_os_str().as_bytes().to_vec(),
+        Place::Config { .. } | Place::Nowhere => return None,
+    };
+    Some(folder.join("pruned").join(format!("{:032x}", xxh3_128(&name))))
+}
+
 impl Target {
     fn from_low(low: LowTarget) -> Result<Self, Failure> {
+        if low.run {
+            let folder = cache_folder();
+            let place = run_place(low.store, folder.as_deref())?;
+            let pruned = folder.as_deref().and_then(|folder| pruned(folder, &place));
+            let namespace = vec![RUN_NAMESPACE.to_owned()];
+            return Ok(Self { place, namespace, prefix: None, pruned, json: low.json });
+        }
         let cache = match low.cache {
             Some(cache) => Some(cache),
             None if low.store.is_some() => None,
@@ -223,7 +285,8 @@ impl Target {
         if namespace.iter().any(String::is_empty) {
             return Err(Failure::usage("a namespace has an empty name; it looks like app or app/users"));
         }
-        Ok(Self { place, namespace, prefix: low.prefix, json: low.json })
+        let pruned = cache_folder().and_then(|folder| pruned(&folder, &place));
+        Ok(Self { place, namespace, prefix: low.prefix, pruned, json: low.json })
     }
 }
 

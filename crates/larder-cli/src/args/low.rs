@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::ArgMatches;
 use larder::time::Ttl;
 
+use crate::store::Access;
+
 /// What was typed.
 #[derive(Debug)]
 pub(crate) enum LowArgs {
@@ -54,6 +56,8 @@ pub(crate) struct LowTarget {
     pub(crate) cache: Option<String>,
     pub(crate) namespace: Option<String>,
     pub(crate) prefix: Option<String>,
+    /// Whether the cache of `larder run` is meant.
+    pub(crate) run: bool,
     pub(crate) json: bool,
 }
 
@@ -131,7 +135,7 @@ impl LowArgs {
         let low = match name.as_str() {
             "run" => Self::Run(LowRun::from_matches(&mut matches)),
             "check" => Self::Check {
-                file: matches.remove_one("file"),
+                file: matches.remove_one("file").or_else(|| matches.remove_one("config")),
                 connect: matches.get_flag("connect"),
                 json: matches.get_flag("json"),
             },
@@ -173,12 +177,23 @@ impl LowTarget {
             cache: matches.remove_one("cache"),
             namespace: matches.remove_one("namespace"),
             prefix: matches.remove_one("prefix"),
+            // Not every command has it.
+            run: matches.try_get_one("run").is_ok_and(|run| run == Some(&true)),
             json: matches.get_flag("json"),
         }
     }
 }
 
 impl Operation {
+    /// What has to be possible with the store.
+    pub(crate) fn access(&self) -> Access {
+        match self {
+            Self::Get { .. } | Self::Keys { .. } | Self::Stats { .. } => Access::Read,
+            Self::Set { .. } | Self::Incr { existing: false, .. } => Access::Create,
+            _ => Access::Change,
+        }
+    }
+
     /// `None` only for a name that is not in the table.
     fn from_matches(name: &str, matches: &mut ArgMatches) -> Option<Self> {
         Some(match name {

@@ -11,7 +11,7 @@ pub(crate) mod units;
 
 use clap::{Arg, ArgAction, Command, value_parser};
 
-use flags::{json, key, namespace, prefix, store_flags, ttl};
+use flags::{config, json, key, namespace, of_run, prefix, store_flags, ttl};
 
 /// The whole table.
 pub(crate) fn command() -> Command {
@@ -47,7 +47,7 @@ const COMMANDS: [Entry; 14] = [
     ("incr", "Add to a counter and print it", incr),
     ("keys", "List the keys, one per line", keys),
     ("clear", "Delete everything, or everything in a namespace", clear),
-    ("stats", "Count what is stored: live, stale, expired, tombstones; oldest and newest", stats),
+    ("stats", "Count what is stored: live, stale, tombstones; oldest and newest", stats),
     ("prune", "Give back the space of what has expired", prune),
     ("check", "Say what a configuration means, and what is wrong with it", check),
     ("completions", "Print completions for a shell", completions),
@@ -67,7 +67,10 @@ Environment:
   LARDER_STORE    the store, if neither --store nor --config is given
   LARDER_CONFIG   the configuration file, if LARDER_STORE is not set either
   LARDER_CACHE    the cache in the configuration file, if --cache is not given
-  XDG_CACHE_HOME  where the default stores live, in the folder larder (default: ~/.cache)";
+  XDG_CACHE_HOME  where the default stores live, in the folder larder (default: ~/.cache)
+
+A store that is not there is created by set, incr and run alone; for the others it is a mistake (status 2). The \
+default store is never a mistake: until something is set there, it is empty.";
 
 const RUN_HELP: &str = "\
 Examples:
@@ -84,10 +87,20 @@ its exit status. The command writes into pipes, so that some programs print with
 At once: of several invocations with the same key, one runs the command; the others wait for it and print \
 the same. If it is killed, another one takes over.
 
+Where: in run.db in the folder larder of your cache folder (~/.cache/larder/run.db), which holds up to 1 GiB, \
+the oldest going first; or in the store that --store or LARDER_STORE names, e.g. \
+sqlite:run.db?max_bytes=100MiB. What has expired is removed now and then. The commands keys, stats, prune, \
+delete and clear look there with --run: larder clear --run.
+
+What is not kept: the output of a command that failed, unless --keep-failures is given; that of one that died \
+of a signal or was interrupted, ever; and what was not read to its end, as in larder run -- ls | head -1. A \
+failure that is kept is printed to later calls with or without the flag, until its TTL is over.
+
 Exit status: the command's own; 128+N if it died of signal N; 126 if it cannot be executed; 127 if it was not \
 found; 125 if larder itself failed; 2 for a wrong command line. With --dry-run: 0 for a hit, 1 for a miss.
 
-A store that fails never keeps the command from running: larder says so on standard error and runs it.";
+A store that fails never keeps the command from running: larder says so on standard error and runs it. A \
+store that cannot be, such as one of an unknown kind, is a wrong command line.";
 
 fn run(command: Command) -> Command {
     command
@@ -129,7 +142,7 @@ fn run(command: Command) -> Command {
                 .value_name("NAME")
                 .help("Make an environment variable a part of the key (repeatable)")
                 .long_help(
-                    "Make an environment variable a part of the key; repeatable. Unset differs from empty.",
+                    "Make an environment variable a part of the key, by its name; repeatable. Unset differs from empty.",
                 )
                 .value_parser(value_parser!(std::ffi::OsString))
                 .action(ArgAction::Append),
@@ -138,7 +151,13 @@ fn run(command: Command) -> Command {
             "Read standard input whole, make it a part of the key, and pass it to the command. Without \
                  this the command inherits standard input, and a hit leaves it unread.",
         ))
-        .arg(switch("keep-failures", None, "Also keep the output of a command that exits with non-zero"))
+        .arg(
+            switch("keep-failures", None, "Also keep the output of a command that exits with non-zero")
+                .long_help(
+                    "Also keep the output of a command that exits with non-zero, for later calls with or without \
+                     this flag. What died of a signal is never kept.",
+                ),
+        )
         .arg(switch("force", Some('f'), "Run the command even on a hit, and replace what is kept"))
         .arg(
             switch("dry-run", Some('n'), "Only say whether this would be a hit")
@@ -178,8 +197,9 @@ fn set(command: Command) -> Command {
         .after_long_help(
             "Examples:\n  larder set greeting hello --ttl 10m\n  larder set page @page.html --tag site --tag \
              news\n  date | larder set now -\n  larder set handle @@ada            # the value @ada\n  larder \
-             set lock \"$$\" --if-absent --ttl 1m && echo mine\n\nExit status 1 with --if-absent: there was \
-             one already.",
+             set lock \"$$\" --if-absent --ttl 1m && echo mine\n\nA TTL of zero stores nothing, and what \
+             was there goes. What is set in the store memory: is gone when the command ends.\n\nExit status 1: nothing was \
+             stored, because the TTL is zero or, with --if-absent, because there was one already.",
         )
         .arg(key())
         .arg(
@@ -218,6 +238,7 @@ fn delete(command: Command) -> Command {
              there was none of them.",
         )
         .arg(key().num_args(1..).help("The keys"))
+        .arg(of_run())
 }
 
 fn expire(command: Command) -> Command {
@@ -235,7 +256,8 @@ fn incr(command: Command) -> Command {
     with_store(command)
         .after_long_help(
             "Examples:\n  larder incr visits\n  larder incr stock -3 --existing\n\nExit status 1 with \
-             --existing: there was none.",
+             --existing: there was none. Exit status 2: what is there is no whole number, or would become too \
+             large.",
         )
         .arg(key())
         .arg(
@@ -255,8 +277,10 @@ fn keys(command: Command) -> Command {
              escaped; --json prints exact keys, one object per line.",
         )
         .after_long_help(
-            "Examples:\n  larder keys\n  larder keys user: --namespace app\n  larder keys --json | wc -l",
+            "Examples:\n  larder keys\n  larder keys user: --namespace app\n  larder keys --json | wc -l\n  \
+             larder keys --run\n\nNo keys are no failure: the exit status is 0.",
         )
+        .arg(of_run())
         .arg(Arg::new("key-prefix").value_name("START").help("Only keys that begin with this"))
 }
 
@@ -266,15 +290,21 @@ fn clear(command: Command) -> Command {
             "Delete everything under the prefix, or everything in a namespace and those inside it. Asks first \
              on a terminal; elsewhere it wants --yes.",
         )
-        .after_long_help("Examples:\n  larder clear --namespace app/users\n  larder clear --yes --store sqlite:app.db")
+        .after_long_help(
+            "Examples:\n  larder clear --namespace app/users\n  larder clear --yes --store sqlite:app.db\n  larder \
+             clear --run\n\nIn what --json prints, reclaimed counts the records that the store gave up, tombstones \
+             of deleted keys among them.",
+        )
+        .arg(of_run())
         .arg(switch("yes", Some('y'), "Do not ask"))
 }
 
 fn stats(command: Command) -> Command {
     with_store(command)
         .after_long_help(
-            "Examples:\n  larder stats\n  larder stats --namespace app --json\n  larder stats --prometheus > \
-             /var/lib/node_exporter/larder.prom",
+            "Examples:\n  larder stats\n  larder stats --namespace app --json\n  larder stats --run\n  larder stats \
+             --prometheus > /var/lib/node_exporter/larder.prom\n\nWhat has expired is not counted: a store does not show \
+             it, whether or not it is pruned yet.",
         )
         .arg(
             switch("prometheus", None, "Print a page for Prometheus to read")
@@ -285,25 +315,34 @@ fn stats(command: Command) -> Command {
                      named. Whether each store answered is on the page.",
                 ),
         )
+        .arg(of_run())
 }
 
 fn prune(command: Command) -> Command {
-    with_store(command).after_long_help("Examples:\n  larder prune --store sqlite:app.db")
+    with_store(command)
+        .after_long_help(
+            "Examples:\n  larder prune --store sqlite:app.db\n  larder prune --run\n\nThe whole store is pruned, \
+             whatever the namespace.",
+        )
+        .arg(of_run())
 }
 
 fn check(command: Command) -> Command {
     command
         .long_about(
             "Say what a configuration means, secrets masked, or what is wrong with it and where. Connects to \
-             nothing, unless --connect is given.",
+             nothing, unless --connect is given; never creates a store.",
         )
-        .after_long_help("Examples:\n  larder check larder.yaml\n  larder check larder.yaml --connect")
+        .after_long_help(
+            "Examples:\n  larder check larder.yaml\n  larder check --config larder.yaml --connect",
+        )
         .arg(
             Arg::new("file")
                 .value_name("FILE")
                 .help("The configuration file [default: LARDER_CONFIG]")
                 .value_parser(value_parser!(std::path::PathBuf)),
         )
+        .arg(config().help("The configuration file, as the other commands take it").conflicts_with("file"))
         .arg(switch("connect", None, "Also try every store that it names"))
         .arg(json())
 }

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use larder::config::{Config, StackConfig};
+use larder::config::Config;
 use serde_json::json;
 
 use super::print_json;
 use crate::failure::{FAILED, FOUND, Failure, Outcome};
 use crate::output::{escape, print_bytes, print_line};
 use crate::progress::Progress;
-use crate::store::registry;
+use crate::store::{reach, registry};
 
-/// Says what a configuration means and, if asked, whether its stores can be reached.
+/// Says what a configuration means and, if asked, whether its stores can be reached. Creates none.
 pub(crate) async fn check(file: &Path, connect: bool, json: bool) -> Outcome {
     let config = Config::load(file)?;
     if json {
@@ -32,7 +32,7 @@ pub(crate) async fn check(file: &Path, connect: bool, json: bool) -> Outcome {
     }
     let mut status = FOUND;
     for (name, stack) in &config.stacks {
-        let error = Progress::new("connecting").watch(reach(stack)).await.err();
+        let error = Progress::new("connecting").watch(reach(name, stack)).await.err();
         if error.is_some() {
             status = FAILED;
         }
@@ -70,13 +70,4 @@ fn advise(config: &Config, json: bool) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Opens the store of a cache and asks it for a sign of life.
-async fn reach(stack: &StackConfig) -> larder::Result<()> {
-    let Some(store) = &stack.l2 else { return Ok(()) };
-    let driver = registry().open(store).await?;
-    let reached = driver.ping().await;
-    let closed = driver.close().await;
-    reached.and(closed)
 }

@@ -5,8 +5,8 @@ use std::io;
 use futures_util::TryStreamExt;
 use serde_json::json;
 
-use super::{found, print_json};
-use crate::failure::{Failure, Outcome};
+use super::print_json;
+use crate::failure::{FOUND, Failure, Outcome};
 use crate::output::{escape, is_terminal, print_line};
 use crate::progress::Progress;
 use crate::store::Store;
@@ -14,7 +14,6 @@ use crate::store::Store;
 /// Prints the keys that begin with a prefix, one per line, as they come.
 pub(super) async fn keys(store: &Store, prefix: &str, json: bool) -> Outcome {
     let progress = Progress::new("listing keys");
-    let mut listed: u64 = 0;
     let list = async {
         let mut keys = store.keys();
         while let Some(key) = keys.try_next().await? {
@@ -22,7 +21,6 @@ pub(super) async fn keys(store: &Store, prefix: &str, json: bool) -> Outcome {
             if !key.starts_with(prefix) {
                 continue;
             }
-            listed += 1;
             if json {
                 print_json([("key", json!(key))])?;
             } else {
@@ -37,5 +35,6 @@ pub(super) async fn keys(store: &Store, prefix: &str, json: bool) -> Outcome {
     } else {
         progress.watch(list).await?
     }
-    Ok(found(listed > 0))
+    // No keys is a list as well.
+    Ok(FOUND)
 }

@@ -18,8 +18,9 @@ use serde_json::{Map, Value};
 use crate::args::high::Target;
 use crate::args::low::Operation;
 use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
-use crate::output::print_line;
-use crate::store::Store;
+use crate::output::{escape, note, print_line};
+use crate::store::{Access, Store};
+use crate::upkeep;
 
 /// Opens the store, does one thing to it, and closes it.
 pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
@@ -35,7 +36,12 @@ pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
         Operation::Set { value, .. } => set::read(value)?,
         _ => bytes::Bytes::new(),
     };
-    let store = Store::open(&target).await?;
+    let access = operation.access();
+    let store = Store::open(&target, access).await?;
+    if access == Access::Create && store.is_lost_at_exit() {
+        let place = target.place.words();
+        note(format_args!("warning: what is stored in {} is lost when this command ends", escape(&place)));
+    }
     let json = target.json;
     let outcome = match operation {
         Operation::Get { key, raw } => get::get(&store, &key, raw, json).await,
@@ -51,6 +57,9 @@ pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
         Operation::Stats { .. } => stats::stats(&store, json).await,
         Operation::Prune => prune::prune(&store, json).await,
     };
+    if access == Access::Create && outcome.is_ok() {
+        upkeep::keep_up(&store, target.pruned.as_deref()).await;
+    }
     let closed = store.close().await;
     let status = outcome?;
     closed?;

@@ -33,7 +33,8 @@ pub(super) fn read(source: &Source) -> Result<Bytes, Failure> {
     }
 }
 
-/// Stores a value; with `if_absent`, only where there is none.
+/// Stores a value; with `if_absent`, only where there is none. Found if it is stored, which a TTL of zero never
+/// is.
 pub(super) async fn set(
     store: &Store,
     key: &str,
@@ -45,8 +46,7 @@ pub(super) async fn set(
     let stored = if if_absent {
         store.add(key, value, &writing).await?
     } else {
-        store.set(key, value, &writing).await?;
-        true
+        store.set(key, value, &writing).await?
     };
     if json {
         print_json([("key", json!(key)), ("stored", json!(stored))])?;

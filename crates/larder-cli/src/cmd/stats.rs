@@ -12,7 +12,7 @@ use crate::args::units::words;
 use crate::failure::{FAILED, FOUND, Failure, Outcome};
 use crate::output::{escape, json_millis, note, print_bytes, print_line};
 use crate::progress::Progress;
-use crate::store::{Store, Tally};
+use crate::store::{Access, Store, Tally};
 
 /// Counts what is stored, by what may be done with it. Reads the heads of the entries, no values.
 pub(super) async fn stats(store: &Store, json: bool) -> Outcome {
@@ -22,7 +22,6 @@ pub(super) async fn stats(store: &Store, json: bool) -> Outcome {
         print_json([
             ("live", json!(tally.live)),
             ("stale", json!(tally.stale)),
-            ("expired", json!(tally.expired)),
             ("tombstones", json!(tally.tombstones)),
             ("unreadable", json!(tally.unreadable)),
             ("oldest_age_ms", json_millis(tally.oldest)),
@@ -34,7 +33,6 @@ pub(super) async fn stats(store: &Store, json: bool) -> Outcome {
     for (name, value) in [
         ("live", tally.live.to_string()),
         ("stale", tally.stale.to_string()),
-        ("expired", tally.expired.to_string()),
         ("tombstones", tally.tombstones.to_string()),
         ("unreadable", tally.unreadable.to_string()),
         ("oldest", age(tally.oldest)),
@@ -78,13 +76,14 @@ fn each_cache(target: Target) -> Result<Vec<(String, Target)>, Failure> {
         place: Place::Config { file: file.clone(), cache: Some(name.clone()) },
         namespace: target.namespace.clone(),
         prefix: target.prefix.clone(),
+        pruned: None,
         json: false,
     };
     Ok(stored.map(|(name, _)| (name.clone(), of(name))).collect())
 }
 
 async fn tally(target: &Target) -> Result<Tally, Failure> {
-    let store = Store::open(target).await?;
+    let store = Store::open(target, Access::Read).await?;
     let tally = store.tally(|| ()).await;
     let closed = store.close().await;
     let tally = tally?;
@@ -104,7 +103,6 @@ fn page(tallies: &[(String, Option<Tally>)]) -> String {
             let states = [
                 ("live", tally.live),
                 ("stale", tally.stale),
-                ("expired", tally.expired),
                 ("tombstone", tally.tombstones),
                 ("unreadable", tally.unreadable),
             ];

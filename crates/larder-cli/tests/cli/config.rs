@@ -65,8 +65,10 @@ fn variables_stand_in_for_the_flags() {
         out(&call(&["get", "k", "--store", "sqlite:users.db", "--prefix", "users"], &configured)),
         "1"
     );
+    assert_eq!(status(&call(&["set", "l", "1", "--cache", "pages"], &configured)), 0);
     assert_eq!(status(&call(&["get", "k", "--cache", "pages"], &configured)), 1);
     let both = [("LARDER_CONFIG", "larder.yaml"), ("LARDER_STORE", "sqlite:other.db")];
+    assert_eq!(status(&call(&["set", "l", "1"], &both)), 0);
     assert_eq!(status(&call(&["get", "k"], &both)), 1);
     assert_eq!(out(&call(&["get", "k", "--cache", "users"], &both)), "1");
 }
@@ -142,6 +144,13 @@ fn check_tells_what_is_wrong_and_where() {
 fn check_connect_tries_every_store() {
     let room = room();
     let output = room.call(["check", "larder.yaml", "--connect"]);
+    assert_eq!(status(&output), 3);
+    assert!(out(&output).contains("there is no store at "), "{}", out(&output));
+    assert!(!room.path("users.db").exists(), "it created a store");
+    for (cache, value) in [("users", "1"), ("pages", "1")] {
+        room.call(["set", "k", value, "--config", "larder.yaml", "--cache", cache]);
+    }
+    let output = room.call(["check", "larder.yaml", "--connect"]);
     assert_eq!(status(&output), 0);
     assert!(out(&output).ends_with("users: reached\n"), "{}", out(&output));
     std::fs::write(room.path("plain"), "").unwrap();
@@ -150,10 +159,81 @@ fn check_connect_tries_every_store() {
         "stacks: { a: { l2: 'file:plain/below' }, b: { l2: 'sqlite:b.db' } }",
     )
     .unwrap();
+    room.call(["set", "k", "v", "--store", "sqlite:b.db"]);
     let output = room.call(["check", "wrong.yaml", "--connect", "--json"]);
     assert_eq!(status(&output), 3);
     let lines: Vec<Value> = out(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let reached: Vec<_> = lines.iter().filter(|line| line.get("reached").is_some()).collect();
     assert_eq!((&reached[0]["reached"], &reached[1]["reached"]), (&json!(false), &json!(true)));
     assert!(reached[0]["error"].as_str().unwrap().contains("wrong.yaml:1"), "{reached:?}");
+}
+
+#[test]
+fn check_takes_the_file_as_the_other_commands_do_too() {
+    let room = room();
+    let plain = room.call(["check", "larder.yaml"]);
+    for flag in ["--config", "-c"] {
+        assert_eq!(room.call(["check", flag, "larder.yaml"]), plain);
+    }
+    assert_eq!(status(&room.call(["check", "larder.yaml", "--config", "larder.yaml"])), 2);
+}
+
+#[test]
+fn check_passes_nothing_that_cannot_be_built() {
+    let room = Room::new();
+    let key = "ab".repeat(32);
+    for (stack, place) in [
+        ("l2: 'memory:', encrypt: {keys: ['1:aes-256-gcm:zz']}".to_owned(), "encrypt.keys"),
+        ("l2: 'memory:', encrypt: {keys: ['1:rot13:00']}".to_owned(), "encrypt.keys"),
+        ("l2: 'memory:', encrypt: {keys: ['nonsense']}".to_owned(), "encrypt.keys"),
+        (
+            format!("l2: 'memory:', encrypt: {{keys: ['1:aes-256-gcm:{key}', '1:aes-256-gcm:{key}']}}"),
+            "encrypt.keys",
+        ),
+        (format!("l2: 'memory:', prefix: {}", "p".repeat(500)), "prefix"),
+        ("compress: true".to_owned(), "compress"),
+    ] {
+        std::fs::write(room.path("wrong.yaml"), format!("stacks: {{a: {{{stack}}}}}")).unwrap();
+        for flags in [&[][..], &["--json"], &["--connect"]] {
+            let output = room.call([&["check", "wrong.yaml"], flags].concat());
+            assert_eq!((status(&output), out(&output)), (2, String::new()), "{stack}");
+            let said = err(&output);
+            assert!(said.contains("wrong.yaml:1:") && said.contains(place), "{stack}: {said}");
+        }
+    }
+}
+
+#[test]
+fn check_connect_opens_what_stands_around_a_store() {
+    let room = room();
+    for cache in ["users", "pages"] {
+        room.call(["set", "k", "1", "--config", "larder.yaml", "--cache", cache]);
+    }
+    let lines = out(&room.call(["check", "-c", "larder.yaml", "--connect"]));
+    assert!(lines.ends_with("local: reached\npages: reached\nusers: reached\n"), "{lines}");
+}
+
+#[test]
+fn check_shows_places_as_they_are() {
+    let room = Room::new();
+    std::fs::write(
+        room.path("larder.yaml"),
+        "stacks: { a: { l2: 'sqlite:${DIR:-.}/c.db' }, b: { l2: 'file:///tmp/x' }, c: { l2: 'file:$${A}' } }",
+    )
+    .unwrap();
+    let text = out(&room.call(["check", "larder.yaml"]));
+    let shows = |value: &str| text.lines().any(|line| line.split_whitespace().nth(1) == Some(value));
+    assert!(shows("./c.db") && shows("/tmp/x") && shows("${A}"), "{text}");
+}
+
+#[test]
+fn a_bad_prefix_is_blamed_on_who_gave_it() {
+    let room = Room::new();
+    let long = "p".repeat(500);
+    std::fs::write(room.path("larder.yaml"), format!("stacks: {{a: {{l2: 'sqlite:a.db', prefix: {long}}}}}"))
+        .unwrap();
+    let of_config = err(&room.call(["set", "k", "1", "--config", "larder.yaml"]));
+    assert!(of_config.contains("larder.yaml:1:") && !of_config.contains("--prefix"), "{of_config}");
+    let of_flag = err(&room.call(["set", "k", "1", "--config", "larder.yaml", "--prefix", &long]));
+    assert!(of_flag.contains("--prefix") && !of_flag.contains("larder.yaml:1:"), "{of_flag}");
 }

@@ -9,4 +9,5 @@ mod run_at_once;
 mod run_process;
 mod run_replay;
 mod store_commands;
+mod stores;
 mod terminal;

@@ -108,7 +108,8 @@ fn nothing_is_kept_with_a_ttl_of_zero_but_those_who_waited_share() {
 #[test]
 fn those_who_waited_share_even_if_the_store_does_not_work() {
     let room = Room::new();
-    let flags = ["--store", "nonsense:x"];
+    std::fs::write(room.path("plain"), "").unwrap();
+    let flags = ["--store", "file:plain/below"];
     let (first, waiting) = one_and_waiting(&room, &flags, "echo $$", 4);
     room.open_gate();
     let expected = first.wait_with_output().unwrap();

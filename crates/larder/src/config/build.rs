@@ -87,9 +87,16 @@ impl StackConfig {
             registry.check(store)?;
         }
         let path = join("stacks", name);
-        if let Some(prefix) = &self.prefix {
-            KeySpace::new(&prefix.value)
-                .map_err(|error| error_at(&prefix.origin, &join(&path, "prefix"), error.message()))?;
+        match (&self.prefix, &self.l2) {
+            (Some(prefix), _) => {
+                KeySpace::new(&prefix.value)
+                    .map_err(|error| error_at(&prefix.origin, &join(&path, "prefix"), error.message()))?;
+            }
+            // Then the name is what the keys begin with.
+            (None, Some(store)) => {
+                KeySpace::new(name).map_err(|error| error_at(store.origin(), &path, error.message()))?;
+            }
+            (None, None) => {}
         }
         if let Some(first) = self.groups.first() {
             let patterns =

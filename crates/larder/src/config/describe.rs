@@ -17,7 +17,8 @@ pub struct Explained {
     pub stack: String,
     /// The option's path within the stack: `l1.max_items`.
     pub option: String,
-    /// Its value, fit to be shown: secrets are `***`, and text that a variable is part of is as it was written.
+    /// Its value with variables put in, fit to be shown: secrets are `***`, and so is what stands before the
+    /// host of a URL.
     pub value: String,
     /// Where it was written.
     pub origin: Origin,
@@ -29,6 +30,8 @@ impl Config {
     /// # Errors
     /// As [`Config::check`].
     pub fn explain(&self, registry: &Registry) -> Result<Vec<Explained>> {
+        // What cannot be built means nothing, however well each option reads.
+        self.check(registry)?;
         let mut lines = Vec::new();
         for (name, stack) in &self.stacks {
             Explainer { stack: name, lines: &mut lines }.explain(stack, registry)?;

@@ -75,6 +75,7 @@ pub const DRIVERS: &[DriverInfo] = &[
             option("prune_interval", &["pruneInterval"], "1m"),
             option("levels", &[], "2"),
             option("suffix", &[], ".larder"),
+            option("create", &[], "true"),
         ],
     },
     DriverInfo {
@@ -90,6 +91,8 @@ pub const DRIVERS: &[DriverInfo] = &[
             option("prune_interval", &["pruneInterval"], "1m"),
             option("readers", &[], "4"),
             option("busy_timeout", &[], "5s"),
+            option("create", &[], "true"),
+            option("read_only", &[], "false"),
         ],
     },
 ];
@@ -170,12 +173,14 @@ fn file(options: &mut StoreOptions) -> Result<FileOptions> {
     let directory = options.location("directory")?;
     let (max_bytes, prune_interval) = (options.size("max_bytes")?, prune_interval(options)?);
     let (levels, suffix) = (options.integer("levels", 0..=i64::from(LEVELS_MAX))?, options.text("suffix")?);
+    let create = options.boolean("create")?;
 
     let mut file = FileOptions::new(options.required("directory", directory)?);
     file.max_bytes = max_bytes;
     file.prune_interval = prune_interval.unwrap_or(file.prune_interval);
     file.levels = levels.and_then(|levels| u8::try_from(levels).ok()).unwrap_or(file.levels);
     file.suffix = suffix.unwrap_or(file.suffix);
+    file.create = create.unwrap_or(file.create);
     file.check().map_err(|error| options.refuse(error.message()))?;
     Ok(file)
 }
@@ -206,6 +211,7 @@ fn sqlite(options: &mut StoreOptions) -> Result<SqliteOptions> {
     let (table, create_table) = (options.text("table")?, options.boolean("create_table")?);
     let (max_bytes, prune_interval) = (options.size("max_bytes")?, prune_interval(options)?);
     let (readers, busy_timeout) = (options.integer("readers", 1..=64)?, options.duration("busy_timeout")?);
+    let (create, read_only) = (options.boolean("create")?, options.boolean("read_only")?);
 
     let mut sqlite = SqliteOptions::new(options.required("location", location)?);
     sqlite.table = table.unwrap_or(sqlite.table);
@@ -214,6 +220,8 @@ fn sqlite(options: &mut StoreOptions) -> Result<SqliteOptions> {
     sqlite.prune_interval = prune_interval.unwrap_or(sqlite.prune_interval);
     sqlite.readers = readers.and_then(|readers| usize::try_from(readers).ok()).unwrap_or(sqlite.readers);
     sqlite.busy_timeout = busy_timeout.unwrap_or(sqlite.busy_timeout);
+    sqlite.create = create.unwrap_or(sqlite.create);
+    sqlite.read_only = read_only.unwrap_or(sqlite.read_only);
     sqlite.check().map_err(|error| options.refuse(error.message()))?;
     Ok(sqlite)
 }
@@ -258,6 +266,7 @@ mod tests {
         let file = FileOptions::new("x");
         assert_eq!(default_of("file", "levels"), file.levels.to_string());
         assert_eq!(default_of("file", "suffix"), file.suffix);
+        assert_eq!(default_of("file", "create"), file.create.to_string());
         assert_eq!(default_of("file", "prune_interval"), format_duration(file.prune_interval.unwrap()));
     }
 
@@ -267,6 +276,8 @@ mod tests {
         let sqlite = SqliteOptions::new("x");
         assert_eq!(default_of("sqlite", "table"), sqlite.table);
         assert_eq!(default_of("sqlite", "create_table"), sqlite.create_table.to_string());
+        assert_eq!(default_of("sqlite", "create"), sqlite.create.to_string());
+        assert_eq!(default_of("sqlite", "read_only"), sqlite.read_only.to_string());
         assert_eq!(default_of("sqlite", "readers"), sqlite.readers.to_string());
         assert_eq!(default_of("sqlite", "busy_timeout"), format_duration(sqlite.busy_timeout));
         assert_eq!(default_of("sqlite", "prune_interval"), format_duration(sqlite.prune_interval.unwrap()));

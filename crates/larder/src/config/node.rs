@@ -83,7 +83,7 @@ impl Text {
         Self { text: text.into(), ..Self::default() }
     }
 
-    /// What may be shown: never what a variable held.
+    /// The text as it was written, without what a variable held: for logs, where nobody asked for it.
     pub(crate) fn shown(&self) -> &str {
         self.template.as_deref().unwrap_or(&self.text)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::env::{self, Override};
-use super::node::{Key, Node, Origin, Setting, Value, join};
+use super::node::{Key, Node, Origin, Setting, Value, error_at, join};
 use super::outage::{BreakerConfig, RecoveryConfig, read_breaker, read_recovery};
 use super::read::{Fields, Item, did_you_mean, nearest, plain};
 use super::store::StoreConfig;
@@ -151,7 +151,7 @@ pub(crate) fn read_config(mut root: Node, variables: &BTreeMap<String, String>) 
     let nothing = || Item::new(Node::map(fields.origin.clone()), "stacks");
     let mut defaults = defaults.unwrap_or_else(nothing).node;
     // On their own first, so that a mistake in them is reported as theirs.
-    read_stack(Item::new(defaults.clone(), "defaults"))?;
+    let of_all = read_stack(Item::new(defaults.clone(), "defaults"))?;
     canonical(&mut defaults);
     let mut stacks = stacks.unwrap_or_else(nothing);
     if !matches!(stacks.node.value, Value::Map(_)) {
@@ -172,9 +172,30 @@ pub(crate) fn read_config(mut root: Node, variables: &BTreeMap<String, String>) 
         if matches!(stack.l1, MemoryConfig::Off(_)) && stack.l2.is_none() {
             return Err(item.error("the stack has neither a memory tier (\"l1\") nor a store (\"l2\")"));
         }
+        if stack.l2.is_none() {
+            refuse_options_of_a_store(&stack, &of_all, &item.path)?;
+        }
         config.stacks.insert(key.name, stack);
     }
     Ok(config)
+}
+
+/// Refuses what only means something to a store, in a stack that has none: whoever writes `encrypt` believes
+/// that something is encrypted. What `defaults` say to all stacks is not meant for this one.
+fn refuse_options_of_a_store(stack: &StackConfig, of_all: &StackConfig, path: &str) -> Result<()> {
+    let compress = |stack: &StackConfig| stack.compress.as_ref().map(|compress| compress.origin.clone());
+    let encrypt = |stack: &StackConfig| stack.encrypt.as_ref().map(|encrypt| encrypt.origin.clone());
+    for (name, own, inherited) in
+        [("compress", compress(stack), compress(of_all)), ("encrypt", encrypt(stack), encrypt(of_all))]
+    {
+        if let Some(origin) = own
+            && inherited.as_ref() != Some(&origin)
+        {
+            let what = "is about what goes to a store, and the stack has none: give it an \"l2\"";
+            return Err(error_at(&origin, &join(path, name), what));
+        }
+    }
+    Ok(())
 }
 
 /// Adds the stacks that variables bring into being, which takes one that gives it a tier: otherwise a name

@@ -254,7 +254,7 @@ impl StoreOptions {
             return Err(self.store.error(format_args!("the URL and the option \"{name}\" both say where")));
         }
         let path = url::path(self.store.driver(), &url.rest).map_err(|what| self.store.error(what))?;
-        let shown = Some(url.shown);
+        let shown = Some(path.clone());
         self.records.push(Record { name: name.to_owned(), shown, origin: url.origin });
         Ok(Some(path))
     }
@@ -262,7 +262,8 @@ impl StoreOptions {
     /// The URL without its query, still percent-encoded, for a driver that connects to somewhere.
     pub fn url(&mut self) -> Option<String> {
         let url = self.store.url.take()?;
-        self.records.push(Record { name: "url".to_owned(), shown: Some(url.shown), origin: url.origin });
+        let shown = Some(url::masked(&url.rest));
+        self.records.push(Record { name: "url".to_owned(), shown, origin: url.origin });
         Some(format!("{}:{}", self.store.driver(), url.rest))
     }
 
@@ -274,7 +275,7 @@ impl StoreOptions {
         let secret = url::names_a_secret(name);
         self.read(name, |item| {
             let text = item.text()?;
-            let shown = if secret { "***" } else { text.shown() };
+            let shown = if secret { "***" } else { &text.text };
             Ok((text.text.clone(), shown.to_owned()))
         })
     }

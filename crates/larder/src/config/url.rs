@@ -42,6 +42,7 @@ pub(crate) fn split(text: &Text) -> Result<Parts, String> {
         let mut value = Text::plain(decode(value)?);
         // A pair that stands in the template as it is holds nothing of a variable's.
         if text.template.is_some() && !query_shown.split('&').any(|shown| shown == pair) {
+            // Errors do not repeat it.
             value.template = Some("***".to_owned());
         }
         options.push((name, value));
@@ -115,7 +116,7 @@ fn decode(text: &str) -> Result<String, String> {
 }
 
 /// What follows a scheme, without what stands before the host.
-fn masked(rest: &str) -> String {
+pub(crate) fn masked(rest: &str) -> String {
     let Some(after) = rest.strip_prefix("//") else { return rest.to_owned() };
     // The last `@` of all, not of the host: a password with an unescaped slash must not be shown either.
     match after.rsplit_once('@') {

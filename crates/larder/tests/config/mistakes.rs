@@ -266,3 +266,34 @@ c.json:1:8: invalid number
 ";
     assert!(said == expected, "\n{said}");
 }
+
+#[cfg(all(feature = "encrypt", feature = "compress"))]
+#[test]
+fn what_is_about_a_store_needs_one_unless_it_is_meant_for_all() {
+    let key = format!("1:aes-256-gcm:{}", "ab".repeat(32));
+    let parse = |text: &str| larder::config::Config::parse(text, larder::config::Format::Yaml, "c.yaml");
+    for (options, said) in [
+        ("compress: true".to_owned(), "c.yaml:1:24: stacks.a.compress: "),
+        (format!("encrypt: {{keys: ['{key}']}}"), "c.yaml:1:23: stacks.a.encrypt: "),
+    ] {
+        let error = parse(&format!("stacks: {{a: {{{options}}}}}")).unwrap_err();
+        assert!(error.message().starts_with(said) && error.message().contains("\"l2\""), "{error}");
+        parse(&format!("stacks: {{a: {{l2: 'memory:', {options}}}}}")).unwrap();
+        let shared =
+            parse(&format!("defaults: {{{options}}}\nstacks: {{a: {{}}, b: {{l2: 'memory:'}}}}")).unwrap();
+        shared.check(&Registry::compiled()).unwrap();
+    }
+}
+
+#[test]
+fn explaining_refuses_what_cannot_be_built() {
+    let long = "p".repeat(500);
+    for (text, place) in [
+        (format!("stacks: {{a: {{l2: 'memory:', prefix: {long}}}}}"), "c.yaml:1:37: stacks.a.prefix: "),
+        (format!("stacks: {{{long}: {{l2: 'memory:'}}}}"), "c.yaml:1:"),
+    ] {
+        let config = larder::config::Config::parse(&text, larder::config::Format::Yaml, "c.yaml").unwrap();
+        let error = config.describe(&Registry::compiled()).unwrap_err();
+        assert!(error.message().starts_with(place), "{error}");
+    }
+}

@@ -54,6 +54,8 @@ stacks:
             "l2.prune_interval off c.yaml:9:22",
             "l2.readers 4 default",
             "l2.busy_timeout 5s default",
+            "l2.create true default",
+            "l2.read_only false default",
         ]
     );
     let wrong = text.replace("filename:", "filname:");
@@ -154,7 +156,7 @@ fn bentocache_file_options_and_urls_are_understood() {
         ("file:c?directory=d", "the URL and the option \"directory\" both say where"),
         (
             "file:?directry=d",
-            "unknown option \"directry\", did you mean \"directory\"? (known: directory, levels, max_bytes, prune_interval, suffix)",
+            "unknown option \"directry\", did you mean \"directory\"? (known: create, directory, levels, max_bytes, prune_interval, suffix)",
         ),
         (
             "file:c%",

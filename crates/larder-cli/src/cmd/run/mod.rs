@@ -26,6 +26,7 @@ use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
 use crate::lock::{self, Guard, Joined};
 use crate::output::{note, write_all};
 use crate::store::{Found, Store};
+use crate::upkeep;
 
 /// Names the keys that larders further up are running commands for: see [`Runner::check_recursion`].
 const RUNNING: &str = "_LARDER_RUNNING";
@@ -128,6 +129,9 @@ impl<'r> Runner<'r> {
             return None;
         }
         let recording = Recording::decode(value, self.args.identity.whole())?;
+        // The next call like this one looks at both.
+        let asked = self.args.age_max.map(|age_max| age_max.saturating_sub(age));
+        let ttl_left = ttl_left.into_iter().chain(asked).min();
         Some(Kept { recording, age, ttl_left })
     }
 
@@ -138,7 +142,7 @@ impl<'r> Runner<'r> {
 
     /// Runs the command; keeps what it printed, and gives it to those who wait.
     fn execute(&self, held: Option<(Guard, &str)>) -> Outcome {
-        self.say(format_args!("miss"));
+        self.say(format_args!("{}", if self.args.force { "forced" } else { "miss" }));
         let args = &self.args;
         let Some((program, rest)) = args.command.split_first() else {
             return Err(Failure::usage("there is no command to run"));
@@ -182,8 +186,11 @@ impl<'r> Runner<'r> {
             Ending::TooLarge => {
                 return self.say(format_args!("too large to be kept (see --max-output)"));
             }
-            Ending::Exit(_) | Ending::Signal(_) => {
-                return self.say(format_args!("not kept: the command failed"));
+            Ending::Exit(_) => {
+                return self.say(format_args!("not kept: the command failed (see --keep-failures)"));
+            }
+            Ending::Signal(signal) => {
+                return self.say(format_args!("not kept: the command died of signal {signal}"));
             }
         }
         if self.args.ttl.is_zero() {
@@ -204,7 +211,13 @@ impl<'r> Runner<'r> {
         let Some(store) = self.store else { return };
         if !self.wrote.get() {
             std::mem::forget(store);
-        } else if let Err(error) = self.runtime.block_on(store.close()) {
+            return;
+        }
+        let closed = self.runtime.block_on(async {
+            upkeep::keep_up(&store, self.args.pruned.as_deref()).await;
+            store.close().await
+        });
+        if let Err(error) = closed {
             warn(format_args!("cannot close the store: {error}"));
         }
     }
@@ -283,7 +296,10 @@ fn cannot_start(program: &std::ffi::OsStr, error: &io::Error) -> Failure {
         // "Exec format error", a directory, and the like.
         _ => 126,
     };
-    let program = crate::output::escape(&program.to_string_lossy()).into_owned();
+    let program = match program.to_string_lossy() {
+        program if program.is_empty() => "\"\"".to_owned(),
+        program => crate::output::escape(&program).into_owned(),
+    };
     Failure::Message { status, text: format!("cannot run {program}: {error}") }
 }
 

@@ -83,6 +83,9 @@ impl Directory {
         // Normalised, because a slash at the end would have a link followed.
         let path: PathBuf = options.directory.components().collect();
         refuse_precious(&path)?;
+        if !options.create {
+            require(&path, &layout::marker(options))?;
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -286,6 +289,23 @@ fn wait_for_lock(lock: &File) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Fails unless there is a store at a path already.
+fn require(path: &Path, marker: &str) -> Result<()> {
+    let missing = || {
+        let message = format!("there is no store at {}, and none is to be created", path.display());
+        Error::new(ErrorKind::Config, message)
+    };
+    if !path.exists() {
+        return Err(missing());
+    }
+    let root = rustix::fs::open(path, FOLDER, Mode::empty());
+    let root = root.map_err(|errno| match errno {
+        Errno::LOOP | Errno::NOTDIR => refused(path, "it is a symbolic link, or no directory"),
+        errno => unavailable("open the directory", path, errno),
+    })?;
+    if is_marked(&root, path)? { check_marker(&root, marker, path) } else { Err(missing()) }
 }
 
 /// Refuses directories that can only be meant by mistake.

@@ -52,8 +52,10 @@ const SCAN_STEP: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileOptions {
-    /// The directory, for this cache alone. It is created if missing, along with those above it.
+    /// The directory, for this cache alone.
     pub directory: PathBuf,
+    /// Whether the directory is created if it is missing, along with those above it. Default: yes.
+    pub create: bool,
     /// How large all files may become together, in bytes; the least recently written go first. It is enforced
     /// by pruning, so it may be exceeded for a while. Default: no bound.
     pub max_bytes: Option<u64>,
@@ -70,6 +72,7 @@ impl FileOptions {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
+            create: true,
             max_bytes: None,
             prune_interval: Some(seconds(60)),
             levels: 2,
@@ -115,13 +118,13 @@ struct Inner {
 }
 
 impl FileDriver {
-    /// Opens a directory, and makes it if it is not there. Needs a tokio runtime, in which the background
+    /// Opens a directory, and makes it if it is not there and may be made. Needs a tokio runtime, in which the background
     /// prune lives until the driver is dropped or closed.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if the directory is a symbolic link, `/`, the home directory, holds files that
-    /// are not this driver's, was made with other levels or another suffix, or belongs to another user and is
-    /// open to others; [`ErrorKind::Unavailable`] if it cannot be made or opened.
+    /// are not this driver's, was made with other levels or another suffix, belongs to another user and is
+    /// open to others, or is missing and not to be created; [`ErrorKind::Unavailable`] if it cannot be made or opened.
     pub async fn open(options: FileOptions) -> Result<Self> {
         Self::open_with_clock(options, Arc::new(SystemClock::default())).await
     }

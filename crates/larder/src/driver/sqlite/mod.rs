@@ -84,9 +84,15 @@ impl From<String> for SqliteLocation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SqliteOptions {
-    /// Where it is. A file that is missing is created for its owner alone (mode 0600), as is its directory
-    /// (0700).
+    /// Where it is.
     pub location: SqliteLocation,
+    /// Whether a missing file is created, for its owner alone (mode 0600), and so its directory (0700) and its
+    /// table. Default: yes. In memory it always is.
+    pub create: bool,
+    /// Whether the store is only read: nothing is created, every write is refused, and a file in a folder that
+    /// may not be written to can be read. There it is taken as it is, without locks: if somebody who may write
+    /// does so meanwhile, entries may be missing. Default: no.
+    pub read_only: bool,
     /// The table: `[A-Za-z_][A-Za-z0-9_]{0,62}`. Default: `larder`.
     pub table: String,
     /// Whether a missing table is created, as [`SqliteDriver::schema`] says. Default: yes. In memory it always
@@ -110,6 +116,8 @@ impl SqliteOptions {
     pub fn new(location: impl Into<SqliteLocation>) -> Self {
         Self {
             location: location.into(),
+            create: true,
+            read_only: false,
             table: "larder".to_owned(),
             create_table: true,
             max_bytes: None,
@@ -167,14 +175,14 @@ pub struct SqliteDriver {
 }
 
 impl SqliteDriver {
-    /// Opens a store, and creates what is missing.
+    /// Opens a store, and creates what is missing, if it may.
     ///
     /// A store that is there costs one connection and two look-ups; the writer's comes with the first write.
     /// Dropping the future may leave the file and its table created.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if an option makes no sense, or if the table is missing and not to be created, or
-    /// is someone else's; [`ErrorKind::Unavailable`] if the file cannot be opened or is no database;
+    /// [`ErrorKind::Config`] if an option makes no sense, or if the file or the table is missing and not to be
+    /// created, or is someone else's; [`ErrorKind::Unavailable`] if the file cannot be opened or is no database;
     /// [`ErrorKind::Timeout`] if another process keeps it locked.
     pub async fn open(options: SqliteOptions) -> Result<Self> {
         Self::open_with_clock(options, Arc::new(SystemClock::default())).await
@@ -187,8 +195,8 @@ impl SqliteDriver {
     /// As [`SqliteDriver::open`].
     pub async fn open_with_clock(options: SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self> {
         options.check()?;
-        let SqliteOptions { location, table, create_table, max_bytes, prune_interval, readers, busy_timeout } =
-            options;
+        let SqliteOptions { location, create, read_only, table, create_table, .. } = options;
+        let SqliteOptions { max_bytes, prune_interval, readers, busy_timeout, .. } = options;
         let location = match location {
             SqliteLocation::Memory => SqliteLocation::Memory,
             // Connections are opened later as well, when the process may be in another directory. An absolute
@@ -201,9 +209,9 @@ impl SqliteDriver {
         };
         let in_memory = location == SqliteLocation::Memory;
         let desk = Arc::new(Desk {
-            opening: Opening { location, busy_timeout, max_bytes },
+            opening: Opening { location, create: create && !read_only, read_only, busy_timeout, max_bytes },
             table: Table::new(&table)?,
-            create_table: create_table || in_memory,
+            create_table: (create_table && create && !read_only) || in_memory,
             prune_interval,
             clock,
         });
@@ -225,10 +233,15 @@ impl SqliteDriver {
             return Ok(());
         }
         if !self.desk.create_table {
-            let message = format!(
-                "the sqlite file has no table {:?}, and it is not to be created (create_table is off)",
-                self.desk.table.name()
-            );
+            let name = self.desk.table.name();
+            let message = match &self.desk.opening {
+                Opening { location: SqliteLocation::File(path), create: false, .. } => {
+                    format!("there is no store at {}: the file has no table {name:?}", path.display())
+                }
+                _ => format!(
+                    "the sqlite file has no table {name:?}, and it is not to be created (create_table is off)"
+                ),
+            };
             return Err(Error::new(ErrorKind::Config, message));
         }
         // A writer creates what is missing before it does anything.

@@ -117,6 +117,10 @@ impl Table {
 #[derive(Debug, Clone)]
 pub(super) struct Opening {
     pub(super) location: SqliteLocation,
+    /// Whether a missing file is created.
+    pub(super) create: bool,
+    /// Whether nothing is ever written.
+    pub(super) read_only: bool,
     pub(super) busy_timeout: Duration,
     pub(super) max_bytes: Option<u64>,
 }
@@ -149,6 +153,72 @@ pub(super) fn prepare_file(path: &Path) -> Result<()> {
         directory.recursive(true).create(parent).map_err(failed)?;
     }
     file.append(true).create(true).open(path).map(drop).map_err(failed)
+}
+
+/// Makes sure that the file is there, where none is to be created.
+///
+/// # Errors
+/// [`ErrorKind::Config`] if it is not.
+pub(super) fn require_file(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let message = format!("there is no store at {}, and none is to be created", path.display());
+    Err(Error::new(ErrorKind::Config, message))
+}
+
+/// Opens a connection that is only read from, in a folder that may not be written to as well.
+///
+/// A database with a log needs files beside it, even to be read. Where they cannot be made, nobody has it open
+/// as far as can be told if there is no log, and it is read as something that does not change.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`], with what to do if there is a log that cannot be read.
+pub(super) fn connect_to_read(opening: &Opening) -> Result<Connection> {
+    let probe = |connection: Connection| {
+        connection.query_row("SELECT 1 FROM sqlite_master LIMIT 1", [], |_| Ok(())).optional()?;
+        Ok(connection)
+    };
+    // Writable as far as the system allows: the last one that reads then leaves nothing beside the file.
+    let refused = match (connect(opening).and_then(probe), &opening.location) {
+        (Ok(connection), _) => return Ok(connection),
+        (Err(cause), SqliteLocation::File(path)) if is_refused(&cause) => (cause, path),
+        (Err(cause), _) => return Err(failed("open", cause)),
+    };
+    let (cause, path) = refused;
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        let message = format!(
+            "{} cannot be read without writing to its folder, because it has a log beside it (-wal): read it as \
+             a user who may write there, or read a copy of both",
+            path.display()
+        );
+        return Err(Error::from_source(ErrorKind::Unavailable, message, cause));
+    }
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Connection::open_with_flags(immutable_uri(path), flags)
+        .and_then(probe)
+        .map_err(|cause| failed("open", cause))
+}
+
+/// A path as a URI that has SQLite take the file for one that does not change. Everything that could mean
+/// something in a URI is encoded.
+pub(super) fn immutable_uri(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(byte.into()),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri + "?immutable=1"
+}
+
+/// Whether the file, or those beside it, may not be opened or written.
+fn is_refused(cause: &rusqlite::Error) -> bool {
+    matches!(code_of(cause), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied))
 }
 
 /// Opens a connection. No statement is run, nothing is read: what costs time is left to who needs it.

@@ -446,3 +446,39 @@ async fn a_prefix_that_ends_anywhere_in_a_character_space_has_a_successor() {
     assert_eq!(driver.clear("a\0", Stamp::MAX).await.unwrap(), 1);
     assert_eq!(driver.scan("").count().await, 7);
 }
+
+#[tokio::test]
+async fn a_missing_store_is_not_created_if_it_is_not_to_be() {
+    let (directory, path) = place();
+    for (create, read_only) in [(false, false), (true, true)] {
+        let missing = SqliteOptions { create, read_only, ..options(&path) };
+        let error = error_of(missing.clone()).await;
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.message().starts_with("there is no store at "), "{error}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        fs::write(&path, "").unwrap();
+        assert!(error_of(missing).await.message().starts_with("there is no store at "));
+        assert_eq!(on_disk(&path), 0);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_only_read_refuses_writes() {
+    let (_directory, path) = place();
+    let one = open(&path).await;
+    put(&one, "k", "v").await;
+    let reader = SqliteOptions { read_only: true, ..options(&path) };
+    let reader = SqliteDriver::open(reader).await.unwrap();
+    assert_eq!(reader.get("k").await.unwrap().unwrap(), "v");
+    let refused = reader.set("k", "w".into(), None, When::Always).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert_eq!(reader.delete("k").await.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(one.get("k").await.unwrap().unwrap(), "v");
+}
+
+#[test]
+fn a_path_in_a_uri_is_only_a_path() {
+    let uri = table::immutable_uri(Path::new("/a b?mode=rw&c#%.db"));
+    assert_eq!(uri, "file:/a%20b%3Fmode%3Drw%26c%23%25.db?immutable=1");
+}

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::lane::{Queue, Taken, bytes_of, commit, drop_if, finish, patiently};
 use super::table::{self, Opening, Table};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::time::Clock;
 
 /// How many rows one transaction of pruning deletes, so that others get to write in between.
@@ -34,10 +34,17 @@ pub(super) struct Desk {
 impl Desk {
     fn open_reader(&self) -> Result<Connection> {
         self.opening.prepare()?;
+        if self.opening.read_only {
+            return table::connect_to_read(&self.opening);
+        }
         table::connect(&self.opening).map_err(|cause| table::failed("open", cause))
     }
 
     fn open_writer(&self) -> Result<Connection> {
+        if self.opening.read_only && self.opening.is_file() {
+            let message = "writing to a sqlite store that was opened to be read only";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let connection = self.open_reader()?;
         let prepare = || -> rusqlite::Result<()> {
             table::prepare_writer(&connection, &self.opening)?;
@@ -96,7 +103,8 @@ impl Opening {
     fn prepare(&self) -> Result<()> {
         match &self.location {
             super::SqliteLocation::Memory => Ok(()),
-            super::SqliteLocation::File(path) => table::prepare_file(path),
+            super::SqliteLocation::File(path) if self.create => table::prepare_file(path),
+            super::SqliteLocation::File(path) => table::require_file(path),
         }
     }
 
