@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use larder::Tag;
+use larder::tag::TAGS_PER_ENTRY_MAX;
 use larder::time::{Ttl, minutes};
 
 use super::low::{LowArgs, LowRun, LowTarget, Operation};
@@ -21,6 +23,9 @@ const RUN_TTL: Ttl = Ttl::For(minutes(10));
 const RUN_OUTPUT_MAX: u64 = 64 << 20;
 /// What the keys of every store begin with, unless told otherwise.
 pub(crate) const PREFIX: &str = "larder";
+
+/// The file of the default store of `larder run`.
+const RUN_FILE: &str = "run.db";
 
 /// What is to be done.
 #[derive(Debug)]
@@ -62,6 +67,15 @@ pub(crate) struct HiRun {
     pub(crate) dry_run: bool,
     /// In bytes.
     pub(crate) output_max: u64,
+    /// How long after its TTL the output may still be given back; `None`: not at all.
+    pub(crate) grace: Option<Duration>,
+    /// How long a run is waited for where there is something stale; `None`: not at all.
+    pub(crate) soft_timeout: Option<Duration>,
+    /// How long a run is waited for; `None`: until its end.
+    pub(crate) hard_timeout: Option<Duration>,
+    /// After which share of its TTL a fresh output is renewed in the background.
+    pub(crate) refresh_early: Option<f64>,
+    pub(crate) tags: Vec<String>,
     pub(crate) place: Place,
     /// The folder of the locks; `None` if the user has no cache folder.
     pub(crate) locks: Option<PathBuf>,
@@ -69,7 +83,7 @@ pub(crate) struct HiRun {
 }
 
 /// Which cache, and how to print.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) place: Place,
     /// The names of nested namespaces, outermost first.
@@ -79,7 +93,7 @@ pub(crate) struct Target {
 }
 
 /// Where a cache is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Place {
     /// What a URL names.
     Url(String),
@@ -146,6 +160,7 @@ impl HiArgs {
 
 impl HiRun {
     fn from_low(low: LowRun) -> Result<Self, Failure> {
+        check_tags(&low.tags)?;
         let stdin = if low.stdin { Some(read_stdin()?) } else { None };
         let identity = match &low.key {
             Some(key) => Identity::of_key(key),
@@ -166,7 +181,7 @@ impl HiRun {
         let folder = cache_folder();
         let place = match (low.store.or(text_variable("LARDER_STORE")?), &folder) {
             (Some(url), _) => Place::Url(url),
-            (None, Some(folder)) => Place::Default(folder.join("run.db")),
+            (None, Some(folder)) => Place::Default(folder.join(RUN_FILE)),
             (None, None) => Place::Nowhere,
         };
         Ok(Self {
@@ -182,6 +197,11 @@ impl HiRun {
             force: low.force,
             dry_run: low.dry_run,
             output_max: low.max_output.unwrap_or(RUN_OUTPUT_MAX),
+            grace: low.grace,
+            soft_timeout: low.soft_timeout,
+            hard_timeout: low.hard_timeout,
+            refresh_early: low.refresh_early,
+            tags: low.tags,
             place,
             locks: folder.map(|folder| folder.join("locks")),
             verbose: low.verbose,
@@ -190,6 +210,15 @@ impl HiRun {
 }
 
 impl Target {
+    /// The default store of `larder run`, where the user named no store and there is one. It is a file of its
+    /// own, so that clearing the one never clears the other; tags are meant wherever they are.
+    pub(crate) fn beside(&self) -> Option<Self> {
+        let Place::Default(file) = &self.place else { return None };
+        let file = file.with_file_name(RUN_FILE);
+        let named = self.prefix.is_some() || !file.exists();
+        (!named).then(|| Self { place: Place::Default(file), ..self.clone() })
+    }
+
     fn from_low(low: LowTarget) -> Result<Self, Failure> {
         let cache = match low.cache {
             Some(cache) => Some(cache),
@@ -225,6 +254,14 @@ impl Target {
         }
         Ok(Self { place, namespace, prefix: low.prefix, json: low.json })
     }
+}
+
+/// Refuses tags before anything is run that could not be kept under them.
+fn check_tags(tags: &[String]) -> Result<(), Failure> {
+    if tags.len() > TAGS_PER_ENTRY_MAX {
+        return Err(Failure::usage(format!("{} tags are more than {TAGS_PER_ENTRY_MAX}", tags.len())));
+    }
+    tags.iter().try_for_each(|tag| Ok(Tag::new(tag).map(drop)?))
 }
 
 /// An environment variable that is set to something.

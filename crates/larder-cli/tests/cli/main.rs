@@ -8,5 +8,7 @@ mod help;
 mod run_at_once;
 mod run_process;
 mod run_replay;
+mod run_stale;
 mod store_commands;
+mod tags;
 mod terminal;
