@@ -188,6 +188,24 @@ fn an_invalidated_tag_makes_the_next_run_a_miss() {
 }
 
 #[test]
+fn a_tag_that_is_invalidated_during_a_run_is_a_miss_afterwards_too() {
+    for how in [&["invalidate", "b"][..], &["invalidate", "b", "--soft"]] {
+        let room = Room::new();
+        let flags = ["--key", "k", "--tag", "a", "--tag", "b"];
+        let script = format!("echo old; {}", room.wait_at_gate());
+        let running = room.spawn(&flags, &script);
+        until("it runs", || room.runs() == 1);
+        assert_eq!(status(&room.call(how)), 0);
+        room.open_gate();
+        assert_eq!(out(&running.wait_with_output().unwrap()), "old\n");
+        assert_eq!(out(&room.run(&flags, "echo new")), "new\n");
+        assert_eq!(out(&room.run(&flags, "echo newer")), "new\n");
+        let keys = room.call(["keys", "--namespace", "run", "--store", "sqlite:cache/larder/run.db"]);
+        assert_eq!(out(&keys).lines().count(), 1, "a witness is left: {}", out(&keys));
+    }
+}
+
+#[test]
 fn a_hit_past_its_share_of_the_ttl_is_refreshed_behind() {
     let room = Room::new();
     room.run(&["--key", "k", "--ttl", "1h"], "echo one");

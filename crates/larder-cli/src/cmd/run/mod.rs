@@ -12,6 +12,7 @@ pub(crate) mod identity;
 mod pipes;
 mod renew;
 mod signals;
+mod witness;
 
 use std::cell::Cell;
 use std::env;
@@ -32,6 +33,7 @@ use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
 use crate::lock::{self, Guard, Joined};
 use crate::output::{note, write_all};
 use crate::store::{Found, Store, Writing};
+use witness::Witness;
 
 /// Names the keys that larders further up are running commands for: see [`Runner::check_recursion`].
 const RUNNING: &str = "_LARDER_RUNNING";
@@ -173,9 +175,11 @@ impl<'r> Runner<'r> {
         }
         let identity = args.identity.whole();
         let room = args.output_max.checked_sub(args.stdin.as_ref().map_or(0, |stdin| stdin.len() as u64));
+        let witness = self.call_witness();
         let finished = match child::run(command, args.stdin.clone(), Tape::new(room)) {
             Ok(finished) => finished,
             Err(error) => {
+                self.dismiss(witness);
                 let (status, text) = cannot_start(program, &error);
                 if let Some((guard, _)) = held {
                     share(guard, &self.told(&text, status));
@@ -186,7 +190,8 @@ impl<'r> Runner<'r> {
         let status = finished.ending.status();
         if finished.whole {
             let (ending, outcome) = finished.tape.finish(identity, finished.ending);
-            self.keep(ending, &outcome);
+            self.keep(ending, &outcome, witness.as_ref());
+            self.dismiss(witness);
             if let Some((guard, _)) = held {
                 share(guard, &outcome);
             }
@@ -194,6 +199,7 @@ impl<'r> Runner<'r> {
         }
         // Incomplete: whoever waits does it again.
         drop(held);
+        self.dismiss(witness);
         match finished.unwritten {
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Ok(if status == 0 { BROKEN_PIPE } else { status })
@@ -204,7 +210,7 @@ impl<'r> Runner<'r> {
     }
 
     /// Stores the outcome of a command, if it is one to be kept.
-    fn keep(&self, ending: Ending, outcome: &Bytes) {
+    fn keep(&self, ending: Ending, outcome: &Bytes, witness: Option<&Witness>) {
         match ending {
             Ending::Exit(0) => {}
             Ending::Exit(_) if self.args.keep_failures => {}
@@ -222,9 +228,34 @@ impl<'r> Runner<'r> {
         self.wrote.set(true);
         let (ttl, grace, tags) = (Some(self.args.ttl), self.args.grace, self.args.tags.clone());
         let writing = Writing { ttl, grace, tags };
-        let set = store.set(self.args.identity.key(), outcome.clone(), &writing);
-        if let Err(error) = self.runtime.block_on(set) {
-            warn(format_args!("cannot keep the output: {error}"));
+        let keep = witness::keep(store, self.args.identity.key(), outcome, &writing, witness);
+        match self.runtime.block_on(keep) {
+            Ok(true) => {}
+            Ok(false) => self.say(format_args!("not kept: a tag of it was invalidated meanwhile")),
+            Err(error) => warn(format_args!("cannot keep the output: {error}")),
+        }
+    }
+
+    /// Stores a witness of a run that may be invalidated while it goes on. Without one, what is kept can be older
+    /// than an invalidation.
+    fn call_witness(&self) -> Option<Witness> {
+        let store = self.store.as_ref().filter(|_| !self.args.tags.is_empty() && !self.args.ttl.is_zero())?;
+        self.wrote.set(true);
+        let call = Witness::call(store, self.args.identity.key(), &self.args.tags);
+        match self.runtime.block_on(call) {
+            Ok(witness) => Some(witness),
+            Err(error) => {
+                warn(format_args!("cannot tell invalidations during the run: {error}"));
+                None
+            }
+        }
+    }
+
+    fn dismiss(&self, witness: Option<Witness>) {
+        if let (Some(store), Some(witness)) = (&self.store, witness)
+            && let Err(error) = self.runtime.block_on(witness.dismiss(store))
+        {
+            warn(format_args!("cannot clean up after the run: {error}"));
         }
     }
 
