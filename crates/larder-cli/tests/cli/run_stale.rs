@@ -5,7 +5,7 @@
 use std::io::Read;
 use std::process::Child;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process, test_kill_process};
 
 use crate::harness::{Room, err, out, status, until};
 
@@ -46,7 +46,8 @@ fn stale_output_is_printed_at_once_and_many_calls_start_one_refresh() {
 fn what_runs_in_the_background_keeps_no_pipe_and_no_terminal() {
     let room = Room::new();
     keep_old(&room);
-    let script = format!("echo $$ > pid; {}; echo new", room.wait_at_gate());
+    let script =
+        format!("cut -d' ' -f6 /proc/$$/stat > session; echo $$ > pid; {}; echo new", room.wait_at_gate());
     let mut child = room.spawn(&["--key", "k", "--grace", "1h"], &script);
     // Both pipes end although the command goes on.
     let mut printed = String::new();
@@ -57,6 +58,8 @@ fn what_runs_in_the_background_keeps_no_pipe_and_no_terminal() {
     until("the command runs", || std::fs::read_to_string(room.path("pid")).is_ok_and(|pid| !pid.is_empty()));
     let command = std::fs::read_to_string(room.path("pid")).unwrap();
     test_kill_process(Pid::from_raw(command.trim().parse().unwrap()).unwrap()).unwrap();
+    let session = std::fs::read_to_string(room.path("session")).unwrap();
+    assert_ne!(session.trim(), getsid(None).unwrap().to_string(), "a session has one terminal");
     room.open_gate();
     settled(&room);
     assert_eq!(out(&room.run(&["--key", "k"], &script)), "new\n");
