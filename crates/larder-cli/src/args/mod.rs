@@ -94,7 +94,8 @@ What streams: without these flags, and with --grace when there is no old output,
 child of larder: what it prints goes on at once, signals and standard input reach it. A run that is
 waited for with --soft-timeout or --hard-timeout, and one in the background, has a session of its
 own: it reads nothing (unless --stdin is given), has no terminal, survives larder, Ctrl-C and
-logging out, and what it prints comes when it is done, if at all.
+logging out, and what it prints comes when it is done, if at all. Like any process it inherits what the caller opened beside the three
+standard streams: a shell closes that with 3>&-.
 
 At once: of several invocations with the same key, one runs the command; the others wait for it and print \
 the same. If it is killed, another one takes over.
