@@ -13,6 +13,8 @@ pub(crate) const NOT_FOUND: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// The exit status of a store that failed.
 pub(crate) const FAILED: u8 = 3;
+/// The exit status of `larder run` when its hard timeout is over, as `timeout` has it.
+pub(crate) const TIMED_OUT: u8 = 124;
 /// The exit status of `larder run` when larder itself failed, as `env` and `timeout` have it.
 pub(crate) const RUN_FAILED: u8 = 125;
 

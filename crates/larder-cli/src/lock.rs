@@ -11,7 +11,7 @@
 //!   it were killed;
 //! - an outcome never outlives those who waited for it, and files do not pile up.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -29,11 +29,31 @@ pub(crate) enum Joined<T> {
     Found(T),
 }
 
+/// What became of asking for a key without waiting for it.
+#[derive(Debug)]
+pub(crate) enum Attempt<T> {
+    /// The key is ours until the guard is gone.
+    Held(Guard),
+    /// Somebody else holds it, or did a moment ago.
+    Busy(Waiting),
+    /// Nothing needs to be done: this was found once the key was ours.
+    Found(T),
+}
+
+/// A place in the queue of a key that somebody holds.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    file: File,
+    path: PathBuf,
+}
+
 /// A key that is held. Dropping it lets the next one in.
 #[derive(Debug)]
 pub(crate) struct Guard {
     file: File,
     path: PathBuf,
+    /// Whether another process holds the key now.
+    handed_over: bool,
 }
 
 /// Waits for a key, and looks with `look` whether there is still something to be done.
@@ -48,24 +68,72 @@ pub(crate) fn join<T>(
     name: &str,
     mut look: impl FnMut() -> Option<T>,
 ) -> io::Result<Joined<T>> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let path = folder.join(name);
+    let path = path_in(folder, name)?;
     loop {
         let mut file = open(&path)?;
         lock(&file)?;
         if !is_at(&file, &path) {
-            let mut outcome = Vec::new();
-            file.read_to_end(&mut outcome)?;
-            if !outcome.is_empty() {
-                return Ok(Joined::Shared(outcome.into()));
+            if let Some(outcome) = read_outcome(&mut file)? {
+                return Ok(Joined::Shared(outcome));
             }
             continue;
         }
-        let guard = Guard { file, path };
+        let guard = Guard { file, path, handed_over: false };
         return Ok(match look() {
             Some(found) => Joined::Found(found),
             None => Joined::Held(guard),
         });
+    }
+}
+
+/// Takes a key that nobody holds, and looks with `look` whether there is still something to be done. Does not
+/// wait.
+///
+/// # Errors
+/// As [`join`].
+pub(crate) fn attempt<T>(
+    folder: &Path,
+    name: &str,
+    look: impl FnOnce() -> Option<T>,
+) -> io::Result<Attempt<T>> {
+    let path = path_in(folder, name)?;
+    let file = open(&path)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => return Ok(Attempt::Busy(Waiting { file, path })),
+        Err(TryLockError::Error(error)) => return Err(error),
+        Ok(()) => {}
+    }
+    if !is_at(&file, &path) {
+        // The holder was done between the two steps above; its outcome is there to be read.
+        file.unlock()?;
+        return Ok(Attempt::Busy(Waiting { file, path }));
+    }
+    let guard = Guard { file, path, handed_over: false };
+    Ok(match look() {
+        Some(found) => Attempt::Found(found),
+        None => Attempt::Held(guard),
+    })
+}
+
+/// The key that another process took and handed over to this one as an open file. `None` if it is not held by
+/// this very file.
+pub(crate) fn take_over(file: File, folder: &Path, name: &str) -> Option<Guard> {
+    let path = folder.join(name);
+    let held = is_at(&file, &path) && file.try_lock().is_ok();
+    held.then_some(Guard { file, path, handed_over: false })
+}
+
+impl Waiting {
+    /// Waits until the holder is done: its outcome, or `None` if it gave up or died. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be locked or read.
+    pub(crate) fn outcome(mut self) -> io::Result<Option<Bytes>> {
+        lock(&self.file)?;
+        if is_at(&self.file, &self.path) {
+            return Ok(None);
+        }
+        read_outcome(&mut self.file)
     }
 }
 
@@ -79,6 +147,19 @@ impl Guard {
         self.file.write_all(outcome)
     }
 
+    /// Lets another process hold the key: `start` starts one that gets the file, and with it the lock. Returns
+    /// this process's place in the queue.
+    ///
+    /// # Errors
+    /// The process cannot be started; the key is let go of, then.
+    pub(crate) fn hand_over(mut self, start: impl FnOnce(File) -> io::Result<()>) -> io::Result<Waiting> {
+        // Opened while the file has its name: once the other one is done, it has none.
+        let waiting = Waiting { file: open(&self.path)?, path: self.path.clone() };
+        start(self.file.try_clone()?)?;
+        self.handed_over = true;
+        Ok(waiting)
+    }
+
     /// Removes the name, if it is still this file's.
     fn remove(&self) {
         if is_at(&self.file, &self.path) {
@@ -90,8 +171,21 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.remove();
+        if !self.handed_over {
+            self.remove();
+        }
     }
+}
+
+fn path_in(folder: &Path, name: &str) -> io::Result<PathBuf> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    Ok(folder.join(name))
+}
+
+fn read_outcome(file: &mut File) -> io::Result<Option<Bytes>> {
+    let mut outcome = Vec::new();
+    file.read_to_end(&mut outcome)?;
+    Ok((!outcome.is_empty()).then(|| outcome.into()))
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -178,6 +272,35 @@ mod tests {
         drop(held(folder.path()));
         drop(held(folder.path()));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_key_that_is_held_is_not_waited_for_unless_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let guard = held(folder.path());
+        let Attempt::Busy(waiting) = attempt(folder.path(), "k", || None::<()>).unwrap() else { panic!() };
+        guard.share(b"outcome").unwrap();
+        assert_eq!(waiting.outcome().unwrap().unwrap(), "outcome");
+        assert!(matches!(attempt(folder.path(), "k", || Some(7)).unwrap(), Attempt::Found(7)));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_key_that_is_handed_over_stays_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut other = None;
+        let waiting = held(folder.path()).hand_over(|file| {
+            other = Some(file);
+            Ok(())
+        });
+        let waiting = waiting.unwrap();
+        assert!(matches!(attempt(folder.path(), "k", || None::<()>).unwrap(), Attempt::Busy(_)));
+        assert!(take_over(other.as_ref().unwrap().try_clone().unwrap(), folder.path(), "l").is_none());
+        take_over(other.take().unwrap(), folder.path(), "k").unwrap().share(b"outcome").unwrap();
+        assert_eq!(waiting.outcome().unwrap().unwrap(), "outcome");
+
+        let waiting = held(folder.path()).hand_over(|_| Ok(())).unwrap();
+        assert!(waiting.outcome().unwrap().is_none(), "whoever got it has died");
     }
 
     #[test]

@@ -35,14 +35,19 @@ fn main() -> ExitCode {
 }
 
 fn start() -> Outcome {
-    let mut matches = match args::command().try_get_matches() {
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    let lock = cmd::run::detached::begin(&mut arguments)?;
+    let mut matches = match args::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
     let low = LowArgs::from_matches(&mut matches)
         .ok_or_else(|| Failure::usage("unknown command (try larder --help)"))?;
     match HiArgs::from_low(low)? {
-        HiArgs::Run(run) => with_runtime(|runtime| cmd::run::run(run, runtime)),
+        HiArgs::Run(run) => with_runtime(|runtime| match lock {
+            Some(lock) => cmd::run::detached::run(run, lock, runtime),
+            None => cmd::run::run(run, runtime),
+        }),
         HiArgs::Store(target, operation) => {
             with_runtime(|runtime| runtime.block_on(cmd::on_store(target, operation)))
         }

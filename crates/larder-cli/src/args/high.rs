@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use larder::Tag;
+use larder::tag::TAGS_PER_ENTRY_MAX;
 use larder::time::{Ttl, minutes};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -69,6 +71,15 @@ pub(crate) struct HiRun {
     pub(crate) dry_run: bool,
     /// In bytes.
     pub(crate) output_max: u64,
+    /// How long after its TTL the output may still be given back; `None`: not at all.
+    pub(crate) grace: Option<Duration>,
+    /// How long a run is waited for where there is something stale; `None`: not at all.
+    pub(crate) soft_timeout: Option<Duration>,
+    /// How long a run is waited for; `None`: until its end.
+    pub(crate) hard_timeout: Option<Duration>,
+    /// After which share of its TTL a fresh output is renewed in the background.
+    pub(crate) refresh_early: Option<f64>,
+    pub(crate) tags: Vec<String>,
     pub(crate) place: Place,
     /// The folder of the locks; `None` if the user has no cache folder.
     pub(crate) locks: Option<PathBuf>,
@@ -78,7 +89,7 @@ pub(crate) struct HiRun {
 }
 
 /// Which cache, and how to print.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) place: Place,
     /// The names of nested namespaces, outermost first.
@@ -90,7 +101,7 @@ pub(crate) struct Target {
 }
 
 /// Where a cache is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Place {
     /// What a URL names.
     Url(String),
@@ -160,6 +171,7 @@ impl HiRun {
         low.env.iter().try_for_each(|name| check_variable_name(name))?;
         let folder = cache_folder();
         let place = run_place(low.store, folder.as_deref())?;
+        check_tags(&low.tags)?;
         let stdin = if low.stdin { Some(read_stdin()?) } else { None };
         let identity = match &low.key {
             Some(key) => Identity::of_key(key),
@@ -191,6 +203,11 @@ impl HiRun {
             dry_run: low.dry_run,
             output_max: low.max_output.unwrap_or(RUN_OUTPUT_MAX),
             pruned: folder.as_deref().and_then(|folder| pruned(folder, &place)),
+            grace: low.grace,
+            soft_timeout: low.soft_timeout,
+            hard_timeout: low.hard_timeout,
+            refresh_early: low.refresh_early,
+            tags: low.tags,
             place,
             locks: folder.map(|folder| folder.join("locks")),
             verbose: low.verbose,
@@ -245,6 +262,15 @@ fn pruned(folder: &Path, place: &Place) -> Option<PathBuf> {
 }
 
 impl Target {
+    /// The default store of `larder run`, where the user named no store and there is one. It is a file of its
+    /// own, so that clearing the one never clears the other; tags are meant wherever they are.
+    pub(crate) fn beside(&self) -> Option<Self> {
+        let Place::Default(file) = &self.place else { return None };
+        let file = file.with_file_name(RUN_FILE);
+        let named = self.prefix.is_some() || !file.exists();
+        (!named).then(|| Self { place: Place::Default(file), ..self.clone() })
+    }
+
     fn from_low(low: LowTarget) -> Result<Self, Failure> {
         if low.run {
             let folder = cache_folder();
@@ -288,6 +314,14 @@ impl Target {
         let pruned = cache_folder().and_then(|folder| pruned(&folder, &place));
         Ok(Self { place, namespace, prefix: low.prefix, pruned, json: low.json })
     }
+}
+
+/// Refuses tags before anything is run that could not be kept under them.
+fn check_tags(tags: &[String]) -> Result<(), Failure> {
+    if tags.len() > TAGS_PER_ENTRY_MAX {
+        return Err(Failure::usage(format!("{} tags are more than {TAGS_PER_ENTRY_MAX}", tags.len())));
+    }
+    tags.iter().try_for_each(|tag| Ok(Tag::new(tag).map(drop)?))
 }
 
 /// An environment variable that is set to something.

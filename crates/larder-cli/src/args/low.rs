@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use larder::time::Ttl;
 
-use crate::store::Access;
+use crate::store::{Access, End};
 
 /// What was typed.
 #[derive(Debug)]
@@ -44,6 +44,11 @@ pub(crate) struct LowRun {
     pub(crate) force: bool,
     pub(crate) dry_run: bool,
     pub(crate) max_output: Option<u64>,
+    pub(crate) grace: Option<Duration>,
+    pub(crate) soft_timeout: Option<Duration>,
+    pub(crate) hard_timeout: Option<Duration>,
+    pub(crate) refresh_early: Option<f64>,
+    pub(crate) tags: Vec<String>,
     pub(crate) store: Option<String>,
     pub(crate) verbose: bool,
 }
@@ -67,6 +72,7 @@ pub(crate) enum Operation {
     Get {
         key: String,
         raw: bool,
+        stale: bool,
     },
     Set {
         key: String,
@@ -96,6 +102,16 @@ pub(crate) enum Operation {
     },
     Clear {
         yes: bool,
+        end: End,
+        dry_run: bool,
+    },
+    Invalidate {
+        tags: Vec<String>,
+        end: End,
+        dry_run: bool,
+    },
+    Tags {
+        prefix: String,
     },
     Stats {
         prometheus: bool,
@@ -163,6 +179,11 @@ impl LowRun {
             force: matches.get_flag("force"),
             dry_run: matches.get_flag("dry-run"),
             max_output: matches.remove_one("max-output"),
+            grace: matches.remove_one("grace"),
+            soft_timeout: matches.remove_one("soft-timeout"),
+            hard_timeout: matches.remove_one("hard-timeout"),
+            refresh_early: matches.remove_one("refresh-early"),
+            tags: many(matches, "tag"),
             store: matches.remove_one("store"),
             verbose: matches.get_flag("verbose"),
         }
@@ -188,7 +209,7 @@ impl Operation {
     /// What has to be possible with the store.
     pub(crate) fn access(&self) -> Access {
         match self {
-            Self::Get { .. } | Self::Keys { .. } | Self::Stats { .. } => Access::Read,
+            Self::Get { .. } | Self::Keys { .. } | Self::Stats { .. } | Self::Tags { .. } => Access::Read,
             Self::Set { .. } | Self::Incr { existing: false, .. } => Access::Create,
             _ => Access::Change,
         }
@@ -197,7 +218,11 @@ impl Operation {
     /// `None` only for a name that is not in the table.
     fn from_matches(name: &str, matches: &mut ArgMatches) -> Option<Self> {
         Some(match name {
-            "get" => Self::Get { key: matches.remove_one("key")?, raw: matches.get_flag("raw") },
+            "get" => Self::Get {
+                key: matches.remove_one("key")?,
+                raw: matches.get_flag("raw"),
+                stale: matches.get_flag("stale"),
+            },
             "set" => Self::Set {
                 key: matches.remove_one("key")?,
                 value: Source::parse(matches.remove_one("value")),
@@ -215,12 +240,26 @@ impl Operation {
                 existing: matches.get_flag("existing"),
             },
             "keys" => Self::Keys { prefix: matches.remove_one("key-prefix").unwrap_or_default() },
-            "clear" => Self::Clear { yes: matches.get_flag("yes") },
+            "clear" => Self::Clear {
+                yes: matches.get_flag("yes"),
+                end: end(matches),
+                dry_run: matches.get_flag("dry-run"),
+            },
+            "invalidate" => Self::Invalidate {
+                tags: many(matches, "tag"),
+                end: end(matches),
+                dry_run: matches.get_flag("dry-run"),
+            },
+            "tags" => Self::Tags { prefix: matches.remove_one("tag-prefix").unwrap_or_default() },
             "stats" => Self::Stats { prometheus: matches.get_flag("prometheus") },
             "prune" => Self::Prune,
             _ => return None,
         })
     }
+}
+
+fn end(matches: &ArgMatches) -> End {
+    if matches.get_flag("soft") { End::Stale } else { End::Gone }
 }
 
 fn many<T: Clone + Send + Sync + 'static>(matches: &mut ArgMatches, id: &str) -> Vec<T> {
@@ -277,6 +316,8 @@ mod tests {
             &["incr", "k", "-3"],
             &["keys"],
             &["clear"],
+            &["invalidate", "t", "u"],
+            &["tags"],
             &["stats"],
             &["prune"],
         ] {

@@ -37,7 +37,7 @@ pub(crate) fn command() -> Command {
 /// Each command with what it does in one line, and the rest of it.
 type Entry = (&'static str, &'static str, fn(Command) -> Command);
 
-const COMMANDS: [Entry; 14] = [
+const COMMANDS: [Entry; 16] = [
     ("run", "Run a command, or print what it printed before", run),
     ("get", "Print a value", get),
     ("set", "Store a value", set),
@@ -46,6 +46,8 @@ const COMMANDS: [Entry; 14] = [
     ("touch", "Give a value a new TTL, counted from now", touch),
     ("incr", "Add to a counter and print it", incr),
     ("keys", "List the keys, one per line", keys),
+    ("tags", "List the tags that entries carry, with their numbers", tags),
+    ("invalidate", "Delete what carries a tag, or make it stale", invalidate),
     ("clear", "Delete everything, or everything in a namespace", clear),
     ("stats", "Count what is stored: live, stale, tombstones; oldest and newest", stats),
     ("prune", "Give back the space of what has expired", prune),
@@ -79,10 +81,24 @@ Examples:
   larder run --cwd --env LANG -- make list       # the folder and LANG belong to the key
   sort names.txt | larder run --stdin -- ./slow-filter
   larder run --key report --ttl 1d -- ./report.sh --verbose
+  larder run --grace 1d --tag k8s -- kubectl get pods    # old output at once, fresh one behind
+  larder invalidate k8s
   larder run --dry-run -- kubectl get pods       # would this be a hit?
 
 What is kept: what the command wrote to standard output and to standard error, in the order it arrived, and \
 its exit status. The command writes into pipes, so that some programs print without colours.
+
+Old, late or failed: with --grace, output that is too old is printed at once while the command runs
+in the background, where one run at a time is enough for all; --soft-timeout waits a moment for it
+first. If the command fails, the old output is printed with its own status, as long as its grace
+lasts. --hard-timeout gives up waiting. --force does without all that.
+
+What streams: without these flags, and with --grace when there is no old output, the command is a
+child of larder: what it prints goes on at once, signals and standard input reach it. A run that is
+waited for with --soft-timeout or --hard-timeout, and one in the background, has a session of its
+own: it reads nothing (unless --stdin is given), has no terminal, survives larder, Ctrl-C and
+logging out, and what it prints comes when it is done, if at all. Like any process it inherits what the caller opened beside the three
+standard streams: a shell closes that with 3>&-.
 
 At once: of several invocations with the same key, one runs the command; the others wait for it and print \
 the same. If it is killed, another one takes over.
@@ -96,7 +112,7 @@ What is not kept: the output of a command that failed, unless --keep-failures is
 of a signal or was interrupted, ever; and what was not read to its end, as in larder run -- ls | head -1. A \
 failure that is kept is printed to later calls with or without the flag, until its TTL is over.
 
-Exit status: the command's own; 128+N if it died of signal N; 126 if it cannot be executed; 127 if it was not \
+Exit status: the command's own; 128+N if it died of signal N; 124 after --hard-timeout; 126 if it cannot be executed; 127 if it was not \
 found; 125 if larder itself failed; 2 for a wrong command line. With --dry-run: 0 for a hit, 1 for a miss.
 
 A store that fails never keeps the command from running: larder says so on standard error and runs it. A \
@@ -175,8 +191,57 @@ fn run(command: Command) -> Command {
                 )
                 .value_parser(units::size),
         )
+        .args(survival())
         .arg(flags::store())
         .arg(switch("verbose", Some('v'), "Say on standard error whether it was a hit, and how old"))
+}
+
+/// The flags that say what happens when the output is old, late or cannot be had.
+fn survival() -> [Arg; 5] {
+    [
+        Arg::new("grace")
+            .long("grace")
+            .value_name("DURATION")
+            .help("For so long after its TTL, print the old output at once and refresh it behind")
+            .long_help(
+                "For so long after its TTL, output is stale but good enough: it is printed at once, and the \
+                 command runs in the background to replace it. If the command fails, the old output stays. Counts \
+                 for output that was kept with --grace.",
+            )
+            .value_parser(units::duration),
+        Arg::new("soft-timeout")
+            .long("soft-timeout")
+            .value_name("DURATION")
+            .help("With --grace: wait so long for fresh output before printing the old [default: 0]")
+            .long_help(
+                "With --grace: wait so long for fresh output before the old one is printed [default: 0]. The \
+                 command goes on in the background. If it fails in time, the old output is printed in place of \
+                 its own.",
+            )
+            .value_parser(units::duration)
+            .requires("grace")
+            .conflicts_with("force"),
+        Arg::new("hard-timeout")
+            .long("hard-timeout")
+            .value_name("DURATION")
+            .help("Wait no longer than this; the command goes on in the background")
+            .long_help(
+                "Wait no longer than this: with nothing to print, exit with status 124. The command goes on in the \
+                 background, and what it prints is kept.",
+            )
+            .value_parser(units::duration)
+            .conflicts_with("force"),
+        Arg::new("refresh-early")
+            .long("refresh-early")
+            .value_name("SHARE")
+            .help("Refresh behind a hit once this share of the TTL is over, e.g. 0.9")
+            .value_parser(units::share),
+        Arg::new("tag")
+            .long("tag")
+            .value_name("TAG")
+            .help("A tag that the output can be invalidated by (repeatable)")
+            .action(ArgAction::Append),
+    ]
 }
 
 fn get(command: Command) -> Command {
@@ -186,6 +251,7 @@ fn get(command: Command) -> Command {
              larder get photo --store sqlite:app.db > photo.png",
         )
         .arg(key())
+        .arg(switch("stale", None, "Also print a value that is stale, if its grace is not over"))
         .arg(switch("raw", None, "Print the exact bytes even on a terminal").long_help(
             "Print the exact bytes even on a terminal. Without this, control characters are escaped \
                  there. What goes to a file or a pipe is always exact.",
@@ -297,6 +363,53 @@ fn clear(command: Command) -> Command {
         )
         .arg(of_run())
         .arg(switch("yes", Some('y'), "Do not ask"))
+        .arg(soft())
+        .arg(dry_run())
+}
+
+fn tags(command: Command) -> Command {
+    with_store(command)
+        .long_about(
+            "List the tags that entries carry, each after the number of its entries. Every entry is read. Control \
+             characters and backslashes are escaped; --json prints exact tags, one object per line.\n\n\
+             Without --store, --config and --prefix, what `larder run` keeps is looked at as well.",
+        )
+        .after_long_help(
+            "Examples:\n  larder tags\n  larder tags user: --namespace app\n  larder tags --json --store \
+             sqlite:app.db\n\nExit status 1: there is none.",
+        )
+        .arg(Arg::new("tag-prefix").value_name("START").help("Only tags that begin with this"))
+}
+
+fn invalidate(command: Command) -> Command {
+    with_store(command)
+        .long_about(
+            "Delete what carries one of these tags, in a namespace and those inside it. It costs one write \
+             a tag and one more, however many entries there are, and holds at once for whoever reads the store; a program that keeps \
+             entries in its memory learns of it when it next reads the store.\n\n\
+             Without --store, --config and --prefix, what `larder run` keeps is meant as well.",
+        )
+        .after_long_help(
+            "Examples:\n  larder invalidate users\n  larder invalidate news site --soft\n  larder invalidate users \
+             --dry-run --store sqlite:app.db\n\nExit status 1 with --dry-run: nothing would go.",
+        )
+        .arg(Arg::new("tag").value_name("TAG").help("The tags").required(true).num_args(1..))
+        .arg(soft())
+        .arg(dry_run())
+}
+
+fn soft() -> Arg {
+    switch("soft", None, "Make it stale in place of deleting it").long_help(
+        "Make it stale in place of deleting it: what has a grace may still be served while it is loaded again, what \
+         has none is gone.",
+    )
+}
+
+fn dry_run() -> Arg {
+    switch("dry-run", Some('n'), "Only say how many entries would go").long_help(
+        "Only say how many entries would go. Up to 10000 are looked at; if there are more, it says that this is a \
+         sample.",
+    )
 }
 
 fn stats(command: Command) -> Command {

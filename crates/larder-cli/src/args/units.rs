@@ -20,6 +20,12 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| error.message().to_owned())
 }
 
+/// A share of something: more than nothing, less than all.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let share = text.trim().parse().ok().filter(|share: &f64| *share > 0.0 && *share < 1.0);
+    share.ok_or_else(|| "expected a share between 0 and 1, such as 0.9".to_owned())
+}
+
 /// A duration for people: its two largest units.
 pub(crate) fn words(duration: Duration) -> String {
     let mut rest = duration.as_secs();
@@ -47,6 +53,10 @@ mod tests {
         assert!(ttl("10").unwrap_err().contains("10s"));
         assert!(duration("-1s").unwrap_err().contains("negative"));
         assert!(size("x").is_err());
+        assert!(share("0.9").is_ok());
+        for text in ["0", "1", "-0.5", "NaN", "inf", "90%", ""] {
+            assert!(share(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::args::high::{PREFIX, Target};
 use crate::failure::{FOUND, Failure, Outcome};
 use crate::output::{escape, is_terminal, write_all};
 use crate::progress::Progress;
-use crate::store::Store;
+use crate::store::{End, Store};
 
 /// Makes sure that somebody means it.
 pub(super) fn confirm(target: &Target, yes: bool) -> Result<(), Failure> {
@@ -35,9 +35,9 @@ pub(super) fn confirm(target: &Target, yes: bool) -> Result<(), Failure> {
     }
 }
 
-/// Deletes everything in the namespace and those inside it.
-pub(super) async fn clear(store: &Store, json: bool) -> Outcome {
-    let reclaimed = Progress::new("clearing").watch(store.clear()).await?;
+/// Ends everything in the namespace and those inside it.
+pub(super) async fn clear(store: &Store, end: End, json: bool) -> Outcome {
+    let reclaimed = Progress::new("clearing").watch(store.clear(end)).await?;
     if json {
         print_json([("cleared", json!(true)), ("reclaimed", json!(reclaimed))])?;
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use larder::entry::Freshness;
 use serde_json::json;
 
 use super::{found, print_json};
@@ -10,8 +11,8 @@ use crate::output::{escape_value, is_terminal, json_millis, json_value, print_by
 use crate::store::{Found, Store};
 
 /// Prints a value: exactly, unless a terminal would act on it.
-pub(super) async fn get(store: &Store, key: &str, raw: bool, json: bool) -> Outcome {
-    let entry = store.get(key).await?;
+pub(super) async fn get(store: &Store, key: &str, least: Freshness, raw: bool, json: bool) -> Outcome {
+    let entry = store.entry(key).await?.filter(|entry| entry.fresh || least == Freshness::Stale);
     let status = found(entry.is_some());
     match entry {
         Some(entry) if json => print_entry(key, &entry)?,
@@ -27,6 +28,7 @@ fn print_entry(key: &str, entry: &Found) -> Result<(), Failure> {
     print_json([
         ("key", json!(key)),
         ("found", json!(true)),
+        ("stale", json!(!entry.fresh)),
         ("value", json_value(&entry.value)),
         ("codec", json!(entry.codec.to_string())),
         ("age_ms", json_millis(Some(entry.age))),

@@ -12,7 +12,10 @@ pub(crate) mod run;
 mod set;
 mod stats;
 mod remove;
+mod tags;
 
+use bytes::Bytes;
+use larder::entry::Freshness;
 use serde_json::{Map, Value};
 
 use crate::args::high::Target;
@@ -24,7 +27,7 @@ use crate::upkeep;
 
 /// Opens the store, does one thing to it, and closes it.
 pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
-    if let Operation::Clear { yes } = operation {
+    if let Operation::Clear { yes, dry_run: false, .. } = operation {
         // Asked before anything is opened, let alone created.
         clear::confirm(&target, yes)?;
     }
@@ -34,7 +37,7 @@ pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
     // Read before the store is opened: it may take as long as somebody types.
     let value = match &operation {
         Operation::Set { value, .. } => set::read(value)?,
-        _ => bytes::Bytes::new(),
+        _ => Bytes::new(),
     };
     let access = operation.access();
     let store = Store::open(&target, access).await?;
@@ -42,28 +45,57 @@ pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
         let place = target.place.words();
         note(format_args!("warning: what is stored in {} is lost when this command ends", escape(&place)));
     }
-    let json = target.json;
-    let outcome = match operation {
-        Operation::Get { key, raw } => get::get(&store, &key, raw, json).await,
-        Operation::Set { key, value: _, ttl, grace, tags, if_absent } => {
-            set::set(&store, &key, value, crate::store::Writing { ttl, grace, tags }, if_absent, json).await
+    let beside = match (&operation, target.beside()) {
+        (Operation::Invalidate { .. } | Operation::Tags { .. }, Some(beside)) => {
+            Some(Store::open(&beside, access).await?)
         }
-        Operation::Delete { keys } => remove::delete(&store, &keys, json).await,
-        Operation::Expire { key } => remove::expire(&store, &key, json).await,
-        Operation::Touch { key, ttl } => remove::touch(&store, &key, ttl, json).await,
-        Operation::Incr { key, by, existing } => counter::incr(&store, &key, by, existing, json).await,
-        Operation::Keys { prefix } => keys::keys(&store, &prefix, json).await,
-        Operation::Clear { .. } => clear::clear(&store, json).await,
-        Operation::Stats { .. } => stats::stats(&store, json).await,
-        Operation::Prune => prune::prune(&store, json).await,
+        _ => None,
     };
+    let outcome = perform(&store, beside.as_ref(), operation, value, target.json).await;
     if access == Access::Create && outcome.is_ok() {
         upkeep::keep_up(&store, target.pruned.as_deref()).await;
     }
     let closed = store.close().await;
     let status = outcome?;
     closed?;
+    if let Some(beside) = beside {
+        beside.close().await?;
+    }
     Ok(status)
+}
+
+/// Does it, to the store that was named, or to what is beside it as well.
+async fn perform(
+    store: &Store,
+    beside: Option<&Store>,
+    operation: Operation,
+    value: Bytes,
+    json: bool,
+) -> Outcome {
+    let both: Vec<&Store> = std::iter::once(store).chain(beside).collect();
+    match operation {
+        Operation::Get { key, raw, stale } => {
+            let least = if stale { Freshness::Stale } else { Freshness::Fresh };
+            get::get(store, &key, least, raw, json).await
+        }
+        Operation::Set { key, value: _, ttl, grace, tags, if_absent } => {
+            set::set(store, &key, value, crate::store::Writing { ttl, grace, tags }, if_absent, json).await
+        }
+        Operation::Delete { keys } => remove::delete(store, &keys, json).await,
+        Operation::Expire { key } => remove::expire(store, &key, json).await,
+        Operation::Touch { key, ttl } => remove::touch(store, &key, ttl, json).await,
+        Operation::Incr { key, by, existing } => counter::incr(store, &key, by, existing, json).await,
+        Operation::Keys { prefix } => keys::keys(store, &prefix, json).await,
+        Operation::Clear { end, dry_run: true, .. } => tags::dry_run(&[store], None, end, json).await,
+        Operation::Clear { end, .. } => clear::clear(store, end, json).await,
+        Operation::Invalidate { tags, end, dry_run: true } => {
+            tags::dry_run(&both, Some(&tags), end, json).await
+        }
+        Operation::Invalidate { tags, end, .. } => tags::invalidate(&both, &tags, end, json).await,
+        Operation::Tags { prefix } => tags::tags(&both, &prefix, json).await,
+        Operation::Stats { .. } => stats::stats(store, json).await,
+        Operation::Prune => prune::prune(store, json).await,
+    }
 }
 
 /// The exit status of something that was there or not.

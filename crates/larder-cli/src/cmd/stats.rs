@@ -50,7 +50,8 @@ pub(super) async fn prometheus(target: Target) -> Outcome {
     for (name, target) in each_cache(target)? {
         let tally = match Progress::new("counting").watch(tally(&target)).await {
             Ok(tally) => Some(tally),
-            Err(Failure::Message { status: FAILED, text }) => {
+            // One that is not there yet does not answer either.
+            Err(Failure::Message { text, .. }) => {
                 note(format_args!("{}: {text}", escape(&name)));
                 None
             }

@@ -98,9 +98,11 @@ impl Room {
         fs::read_to_string(self.path("runs")).unwrap_or_default().lines().count()
     }
 
-    /// A script that waits for [`Room::open_gate`].
+    /// A script that waits for [`Room::open_gate`], or until the room is gone: what a failed test leaves in the
+    /// background ends, too.
     pub(crate) fn wait_at_gate(&self) -> String {
-        format!("while [ ! -e '{}' ]; do sleep 0.01; done", self.path("gate").display())
+        let (gate, room) = (self.path("gate"), self.folder.path());
+        format!("while [ ! -e '{}' ] && [ -d '{}' ]; do sleep 0.01; done", gate.display(), room.display())
     }
 
     pub(crate) fn open_gate(&self) {

@@ -16,7 +16,7 @@ fn is_as_kept(name: &str, text: &str) {
     assert!(kept == text, "{name} has changed; if it should have, run with LARDER_BLESS=1. Now:\n{text}");
 }
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "run",
     "get",
     "set",
@@ -25,6 +25,8 @@ const COMMANDS: [&str; 14] = [
     "touch",
     "incr",
     "keys",
+    "tags",
+    "invalidate",
     "clear",
     "stats",
     "prune",

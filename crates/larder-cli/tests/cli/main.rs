@@ -8,6 +8,8 @@ mod help;
 mod run_at_once;
 mod run_process;
 mod run_replay;
+mod run_stale;
 mod store_commands;
 mod stores;
+mod tags;
 mod terminal;

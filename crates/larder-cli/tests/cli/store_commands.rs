@@ -209,6 +209,8 @@ fn stats_prometheus_prints_a_page_of_every_store() {
     let config = "stacks: { a: { l2: 'sqlite:a.db' }, b: { l2: 'sqlite:b.db' }, c: {} }";
     std::fs::write(room.path("larder.yaml"), config).unwrap();
     room.call(["set", "k", "1", "--config", "larder.yaml", "--cache", "a"]);
+    room.call(["set", "k", "1", "--config", "larder.yaml", "--cache", "b"]);
+    room.call(["delete", "k", "--config", "larder.yaml", "--cache", "b"]);
     let output = room.call(["stats", "--prometheus", "--config", "larder.yaml"]);
     assert_eq!(status(&output), 0, "{}", err(&output));
     let page = out(&output);
@@ -233,6 +235,7 @@ fn stats_prometheus_says_which_store_does_not_answer() {
     std::fs::write(room.path("plain"), "").unwrap();
     let config = "stacks: { a: { l2: 'file:plain/below' }, b: { l2: 'sqlite:b.db' } }";
     std::fs::write(room.path("larder.yaml"), config).unwrap();
+    room.call(["set", "k", "1", "--config", "larder.yaml", "--cache", "b"]);
     let output = room.call(["stats", "--prometheus", "--config", "larder.yaml"]);
     assert_eq!(status(&output), 3);
     assert!(out(&output).contains("larder_store_up{cache=\"a\"} 0\nlarder_store_up{cache=\"b\"} 1\n"));

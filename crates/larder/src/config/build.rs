@@ -1,6 +1,7 @@
 //! The last step: a configuration to stacks, by the builders that everyone uses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Config;
 use super::node::{Setting, error_at, join};
@@ -174,11 +175,16 @@ impl StackConfig {
 
     /// What the stack's entries are told, where neither a cache nor a call says otherwise.
     pub fn entry_options(&self) -> EntryOptions {
+        let value = |setting: &Option<Setting<Duration>>| setting.as_ref().map(|setting| setting.value);
         EntryOptions {
             ttl: self.ttl.as_ref().map(|ttl| ttl.value),
-            grace: self.grace.as_ref().map(|grace| grace.value),
+            grace: value(&self.grace),
+            backoff: value(&self.backoff),
+            soft_timeout: value(&self.soft_timeout),
+            hard_timeout: value(&self.hard_timeout),
+            jitter: value(&self.jitter),
+            refresh: self.refresh.as_ref().map(|refresh| refresh.value),
             suppress_l2_errors: self.suppress_l2_errors.as_ref().map(|suppress| suppress.value),
-            ..EntryOptions::default()
         }
     }
 }

@@ -8,6 +8,7 @@ use super::registry::Registry;
 use super::stacks::{MemoryConfig, StackConfig};
 use super::units::{format_duration, format_size, format_ttl};
 use crate::error::Result;
+use crate::options::Refresh;
 
 /// One option of one stack, as it takes effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +124,21 @@ impl Explainer<'_> {
             }
         }
         self.setting("ttl", stack.ttl.as_ref(), |ttl| format_ttl(*ttl));
-        self.setting("grace", stack.grace.as_ref(), |grace| format_duration(*grace));
+        for (option, setting) in [
+            ("grace", &stack.grace),
+            ("backoff", &stack.backoff),
+            ("soft_timeout", &stack.soft_timeout),
+            ("hard_timeout", &stack.hard_timeout),
+            ("jitter", &stack.jitter),
+        ] {
+            self.setting(option, setting.as_ref(), |duration| format_duration(*duration));
+        }
+        match &stack.refresh {
+            Some(Setting { value: Refresh::Early { share }, origin }) => {
+                self.line("refresh.early", share.to_string(), origin);
+            }
+            refresh => self.setting("refresh", refresh.as_ref(), |_| "on_demand".to_owned()),
+        }
         for group in &stack.groups {
             let (name, pattern) = &group.value;
             self.line("groups", format!("{name}={pattern}"), &group.origin);

@@ -107,6 +107,12 @@ pub(crate) const STACK_OPTIONS: &[OptionInfo] = &[
     option("prefix", &[], "the stack's name"),
     option("ttl", &[], "30m"),
     option("grace", &[], "0"),
+    option("backoff", &[], "10s"),
+    option("soft_timeout", &[], "none"),
+    option("hard_timeout", &[], "none"),
+    option("jitter", &[], "0"),
+    option("refresh", &[], "on_demand"),
+    option("refresh.early", &[], ""),
     option("codec", &[], "json"),
     option("deadline", &[], "2s"),
     option("suppress_l2_errors", &["suppressL2Errors"], "true with a memory tier, false without"),
@@ -248,6 +254,7 @@ mod tests {
     #[test]
     fn the_table_says_what_a_stack_does() {
         assert_eq!(stack_default("ttl"), crate::config::format_ttl(crate::options::TTL_DEFAULT));
+        assert_eq!(stack_default("backoff"), format_duration(crate::options::BACKOFF_DEFAULT));
         assert_eq!(stack_default("deadline"), format_duration(crate::stack::DEADLINE_DEFAULT));
         assert_eq!(stack_default("codec"), crate::codec::CodecName::default().to_string());
     }

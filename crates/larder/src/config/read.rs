@@ -130,6 +130,17 @@ impl Item {
         })
     }
 
+    /// A part of a whole: more than none of it, and less than all.
+    pub(crate) fn share(&self) -> Result<f64> {
+        let number = match &self.node.value {
+            Value::Float(number) => Some(*number),
+            Value::Text(text) => text.text.trim().parse().ok(),
+            _ => None,
+        };
+        let share = number.filter(|share: &f64| *share > 0.0 && *share < 1.0);
+        share.ok_or_else(|| self.expected("a share between 0 and 1, such as 0.9"))
+    }
+
     pub(crate) fn boolean(&self) -> Result<bool> {
         let word = match &self.node.value {
             Value::Bool(value) => return Ok(*value),

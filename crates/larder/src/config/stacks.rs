@@ -14,6 +14,7 @@ use super::read::{Fields, Item, did_you_mean, nearest, plain};
 use super::store::StoreConfig;
 use crate::codec::CodecName;
 use crate::error::Result;
+use crate::options::Refresh;
 use crate::time::Ttl;
 
 /// A stack's options: what was written, and where. `None` is "not written", and leaves it to the library.
@@ -30,6 +31,16 @@ pub struct StackConfig {
     pub ttl: Option<Setting<Ttl>>,
     /// `grace`: how long after that they may still be served if loading fails.
     pub grace: Option<Setting<Duration>>,
+    /// `backoff`: how long the source of a stale entry is left alone after a failed load.
+    pub backoff: Option<Setting<Duration>>,
+    /// `soft_timeout`: how long a load is waited for where there is a stale entry.
+    pub soft_timeout: Option<Setting<Duration>>,
+    /// `hard_timeout`: how long a load is waited for at all.
+    pub hard_timeout: Option<Setting<Duration>>,
+    /// `jitter`: how much of the TTL is left to chance.
+    pub jitter: Option<Setting<Duration>>,
+    /// `refresh`: when an entry is loaded again.
+    pub refresh: Option<Setting<Refresh>>,
     /// `codec`: `json` or `messagepack`.
     pub codec: Option<Setting<CodecName>>,
     /// `deadline`: how long one operation on the store may take.
@@ -133,6 +144,9 @@ pub(crate) const MEMORY_ALIASES: &[(&str, &str)] =
 
 /// Other names that are taken for an option's, in a stack.
 pub(crate) const STACK_ALIASES: &[(&str, &str)] = &[("suppressL2Errors", "suppress_l2_errors")];
+
+/// What an option that says how long is switched off or on with.
+const LONGER_THAN_ZERO: &str = "must be longer than zero (false switches it off)";
 
 /// A configuration from its tree and the environment.
 pub(crate) fn read_config(mut root: Node, variables: &BTreeMap<String, String>) -> Result<Config> {
@@ -284,7 +298,15 @@ fn read_stack(item: Item) -> Result<StackConfig> {
         l2: fields.take("l2").filter(|item| !item.is_off()).map(StoreConfig::read).transpose()?,
         prefix: setting(&mut fields, "prefix", |item| Ok(item.text()?.text.clone()))?,
         ttl: setting(&mut fields, "ttl", Item::ttl)?,
-        grace: setting(&mut fields, "grace", |item| Ok(item.duration_or_off()?.unwrap_or_default()))?,
+        grace: setting(&mut fields, "grace", duration_or_zero)?,
+        backoff: setting(&mut fields, "backoff", duration_or_zero)?,
+        soft_timeout: timeout(&mut fields, "soft_timeout", Item::duration)?,
+        hard_timeout: timeout(&mut fields, "hard_timeout", |item| {
+            let timeout = item.duration()?;
+            if timeout.is_zero() { Err(item.error(LONGER_THAN_ZERO)) } else { Ok(timeout) }
+        })?,
+        jitter: setting(&mut fields, "jitter", duration_or_zero)?,
+        refresh: fields.take("refresh").map(read_refresh).transpose()?,
         codec: setting(&mut fields, "codec", |item| {
             Ok(match item.choice(&["json", "messagepack"])? {
                 "messagepack" => CodecName::MessagePack,
@@ -320,6 +342,40 @@ pub(crate) fn setting<T>(
     read: impl FnOnce(&Item) -> Result<T>,
 ) -> Result<Option<Setting<T>>> {
     fields.take(name).map(|item| read(&item).map(|value| item.at(value))).transpose()
+}
+
+/// A duration; `false` is none at all.
+fn duration_or_zero(item: &Item) -> Result<Duration> {
+    Ok(item.duration_or_off()?.unwrap_or_default())
+}
+
+/// How long to wait; `false` is until the end, whatever the defaults say.
+fn timeout(
+    fields: &mut Fields,
+    name: &str,
+    read: impl FnOnce(&Item) -> Result<Duration>,
+) -> Result<Option<Setting<Duration>>> {
+    let item = fields.take(name).filter(|item| !item.is_off());
+    item.map(|item| read(&item).map(|value| item.at(value))).transpose()
+}
+
+/// `on_demand`, or a map that says how early.
+fn read_refresh(item: Item) -> Result<Setting<Refresh>> {
+    if item.is_off() {
+        return Ok(item.at(Refresh::OnDemand));
+    }
+    if let Value::Text(_) = item.node.value {
+        item.choice(&["on_demand"])?;
+        return Ok(item.at(Refresh::OnDemand));
+    }
+    let at = item.at(());
+    let mut fields = item.fields("\"on_demand\" or a map with \"early\"")?;
+    let early = setting(&mut fields, "early", Item::share)?;
+    fields.finish("option")?;
+    match early {
+        Some(share) => Ok(Setting { value: Refresh::Early { share: share.value }, origin: share.origin }),
+        None => Ok(Setting { value: Refresh::OnDemand, origin: at.origin }),
+    }
 }
 
 /// Whether something that is a map of options, or `true`, or `false`, is on.

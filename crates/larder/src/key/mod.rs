@@ -114,6 +114,25 @@ impl KeySpace {
         full.strip_prefix(self.entries.as_str())
     }
 
+    /// The names of the namespaces under this prefix that a full key of an entry lies in, outermost first, and
+    /// the user's key; `None` for a key of anything else.
+    ///
+    /// ```
+    /// use larder::key::KeySpace;
+    /// let root = KeySpace::new("app")?;
+    /// let full = root.child("a/b")?.child("c")?.full("k:1")?;
+    /// assert_eq!(root.take_apart(&full), Some((vec!["a/b".to_owned(), "c".to_owned()], "k:1")));
+    /// # Ok::<(), larder::Error>(())
+    /// ```
+    pub fn take_apart<'k>(&self, full: &'k str) -> Option<(Vec<String>, &'k str)> {
+        let below = full.strip_prefix(self.root.as_str())?.strip_prefix(':')?;
+        let (path, key) = below.split_once(':')?;
+        if path.is_empty() {
+            return Some((Vec::new(), key));
+        }
+        Some((path.split('/').map(unescape).collect::<Option<_>>()?, key))
+    }
+
     /// What the full keys of this namespace's own entries begin with.
     pub fn own_prefix(&self) -> &str {
         &self.entries
@@ -168,6 +187,18 @@ fn escape(part: &str, out: &mut String) {
             char => out.push(char),
         }
     }
+}
+
+/// Undoes [`escape`]; `None` for what it does not make.
+fn unescape(part: &str) -> Option<String> {
+    let mut pieces = part.split('%');
+    let mut out = pieces.next()?.to_owned();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at_checked(2)?;
+        out.push(char::from(u8::from_str_radix(digits, 16).ok()?));
+        out.push_str(rest);
+    }
+    Some(out)
 }
 
 /// One key from several parts, each with its length before it, so that `["a", "bc"]` and `["ab", "c"]`

@@ -7,7 +7,7 @@ use super::{FORMATS, error_of};
 /// One mistake in YAML, TOML and JSON: the text, and the place at which it is found.
 type Mistake = (&'static str, [(&'static str, &'static str); 3]);
 
-pub(crate) const KNOWN: &str = "(known: breaker, codec, compress, deadline, encrypt, grace, groups, l1, l2, prefix, recover_writes, suppress_l2_errors, ttl)";
+pub(crate) const KNOWN: &str = "(known: backoff, breaker, codec, compress, deadline, encrypt, grace, groups, hard_timeout, jitter, l1, l2, prefix, recover_writes, refresh, soft_timeout, suppress_l2_errors, ttl)";
 
 const MISTAKES: &[Mistake] = &[
     (
@@ -53,6 +53,30 @@ const MISTAKES: &[Mistake] = &[
             ("stacks:\n  users:\n    grace: 5 minuts", "3:12"),
             ("[stacks.users]\ngrace = '5 minuts'", "2:9"),
             ("{\"stacks\": {\"users\": {\n\"grace\": \"5 minuts\"}}}", "2:10"),
+        ],
+    ),
+    (
+        "stacks.users.refresh.early: expected a share between 0 and 1, such as 0.9, found 1.5",
+        [
+            ("stacks:\n  users:\n    refresh: {early: 1.5}", "3:22"),
+            ("[stacks.users]\nrefresh = {early = 1.5}", "2:20"),
+            ("{\"stacks\": {\"users\": {\n\"refresh\": {\"early\": 1.5}}}}", "2:22"),
+        ],
+    ),
+    (
+        "stacks.users.refresh: expected one of on_demand, found \"on-demand\", did you mean \"on_demand\"?",
+        [
+            ("stacks:\n  users:\n    refresh: on-demand", "3:14"),
+            ("[stacks.users]\nrefresh = 'on-demand'", "2:11"),
+            ("{\"stacks\": {\"users\": {\n\"refresh\": \"on-demand\"}}}", "2:12"),
+        ],
+    ),
+    (
+        "stacks.users.hard_timeout: must be longer than zero (false switches it off)",
+        [
+            ("stacks:\n  users:\n    hard_timeout: 0", "3:19"),
+            ("[stacks.users]\nhard_timeout = '0s'", "2:16"),
+            ("{\"stacks\": {\"users\": {\n\"hard_timeout\": \"0\"}}}", "2:17"),
         ],
     ),
     (

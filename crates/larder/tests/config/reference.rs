@@ -52,6 +52,7 @@ fn the_reference_names_every_option_of_a_document_and_no_other() {
     for (heading, document) in [
         ("The document", "nonsense: 1"),
         ("A stack", "stacks: {a: {nonsense: 1}}"),
+        ("refresh", "stacks: {a: {refresh: {nonsense: 1}}}"),
         ("l1", "stacks: {a: {l1: {nonsense: 1}}}"),
         ("breaker", "stacks: {a: {breaker: {nonsense: 1}}}"),
         ("recover_writes", "stacks: {a: {recover_writes: {nonsense: 1}}}"),

@@ -2,16 +2,23 @@
 //!
 //! A cache costs freshness, never availability: whatever fails here, the store or the locks, the command
 //! still runs.
+//!
+//! Without a timeout the command is larder's child, and what it prints streams through. With one it may have to
+//! outlive whoever asked for it, and belongs to a process of its own from the start: see `renew` and `detached`.
 
 mod child;
+pub(crate) mod detached;
 pub(crate) mod identity;
 mod pipes;
+mod renew;
 mod signals;
+mod witness;
 
 use std::cell::Cell;
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -25,8 +32,9 @@ use crate::capture::{Ending, Recording, Stream, Tape};
 use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
 use crate::lock::{self, Guard, Joined};
 use crate::output::{note, write_all};
-use crate::store::{Found, Store};
+use crate::store::{Found, Store, Writing};
 use crate::upkeep;
+use witness::Witness;
 
 /// Names the keys that larders further up are running commands for: see [`Runner::check_recursion`].
 const RUNNING: &str = "_LARDER_RUNNING";
@@ -57,6 +65,8 @@ struct Kept {
     recording: Recording,
     age: Duration,
     ttl_left: Option<Duration>,
+    /// Whether it is fresh; else its grace is not over.
+    fresh: bool,
 }
 
 impl<'r> Runner<'r> {
@@ -78,14 +88,21 @@ impl<'r> Runner<'r> {
         if self.args.force {
             return self.execute(None);
         }
-        if let Some(kept) = self.look() {
-            return self.replay_kept(&kept);
+        match self.look() {
+            Some(kept) if kept.fresh => {
+                if self.is_due(&kept) {
+                    self.refresh_behind();
+                }
+                self.replay_kept(&kept)
+            }
+            stale => self.renew(stale),
         }
-        let Some(folder) = &self.args.locks else { return self.execute(None) };
-        let name = self.lock_name();
-        check_recursion(&name)?;
-        match lock::join(folder, &name, || self.look()) {
-            Ok(Joined::Held(guard)) => self.execute(Some((guard, &name))),
+    }
+
+    /// Runs the command as a child, unless somebody else does.
+    fn join(&self, folder: &Path, name: &str) -> Outcome {
+        match lock::join(folder, name, || self.look_fresh()) {
+            Ok(Joined::Held(guard)) => self.execute(Some((guard, name))),
             Ok(Joined::Found(kept)) => self.replay_kept(&kept),
             Ok(Joined::Shared(outcome)) => match Recording::decode(outcome, self.args.identity.whole()) {
                 Some(recording) if recording.ending != Ending::TooLarge => {
@@ -112,10 +129,15 @@ impl<'r> Runner<'r> {
         Ok(status)
     }
 
-    /// What is kept for this very identity, and is young enough.
+    /// What is kept for this very identity, and is fresh.
+    fn look_fresh(&self) -> Option<Kept> {
+        self.look().filter(|kept| kept.fresh)
+    }
+
+    /// What is kept for this very identity, and is fresh or, if that is good enough, within its grace.
     fn look(&self) -> Option<Kept> {
         let store = self.store.as_ref()?;
-        let found = match self.runtime.block_on(store.get(self.args.identity.key())) {
+        let found = match self.runtime.block_on(store.entry(self.args.identity.key())) {
             Ok(found) => found?,
             Err(error) => {
                 if !self.warned.replace(true) {
@@ -124,15 +146,18 @@ impl<'r> Runner<'r> {
                 return None;
             }
         };
-        let Found { value, age, ttl_left, .. } = found;
-        if self.args.age_max.is_some_and(|age_max| age >= age_max) {
+        let Found { value, age, ttl_left, fresh, .. } = found;
+        let older_than =
+            |most: Duration| self.args.age_max.is_some_and(|max| age >= max.saturating_add(most));
+        let fresh = fresh && !older_than(Duration::ZERO);
+        if !fresh && self.args.grace.is_none_or(older_than) {
             return None;
         }
         let recording = Recording::decode(value, self.args.identity.whole())?;
         // The next call like this one looks at both.
         let asked = self.args.age_max.map(|age_max| age_max.saturating_sub(age));
         let ttl_left = ttl_left.into_iter().chain(asked).min();
-        Some(Kept { recording, age, ttl_left })
+        Some(Kept { recording, age, ttl_left, fresh })
     }
 
     fn replay_kept(&self, kept: &Kept) -> Outcome {
@@ -154,21 +179,31 @@ impl<'r> Runner<'r> {
         }
         let identity = args.identity.whole();
         let room = args.output_max.checked_sub(args.stdin.as_ref().map_or(0, |stdin| stdin.len() as u64));
-        let finished = child::run(command, args.stdin.clone(), Tape::new(room))
-            .map_err(|error| cannot_start(program, &error))?;
+        let witness = self.call_witness();
+        let finished = match child::run(command, args.stdin.clone(), Tape::new(room)) {
+            Ok(finished) => finished,
+            Err(error) => {
+                self.dismiss(witness);
+                let (status, text) = cannot_start(program, &error);
+                if let Some((guard, _)) = held {
+                    share(guard, &self.told(&text, status));
+                }
+                return Err(Failure::Message { status, text });
+            }
+        };
         let status = finished.ending.status();
         if finished.whole {
             let (ending, outcome) = finished.tape.finish(identity, finished.ending);
-            self.keep(ending, &outcome);
-            if let Some((guard, _)) = held
-                && let Err(error) = guard.share(&outcome)
-            {
-                warn(format_args!("cannot pass on the output to those who wait: {error}"));
+            self.keep(ending, &outcome, witness.as_ref());
+            self.dismiss(witness);
+            if let Some((guard, _)) = held {
+                share(guard, &outcome);
             }
             return Ok(status);
         }
         // Incomplete: whoever waits does it again.
         drop(held);
+        self.dismiss(witness);
         match finished.unwritten {
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Ok(if status == 0 { BROKEN_PIPE } else { status })
@@ -179,7 +214,7 @@ impl<'r> Runner<'r> {
     }
 
     /// Stores the outcome of a command, if it is one to be kept.
-    fn keep(&self, ending: Ending, outcome: &Bytes) {
+    fn keep(&self, ending: Ending, outcome: &Bytes, witness: Option<&Witness>) {
         match ending {
             Ending::Exit(0) => {}
             Ending::Exit(_) if self.args.keep_failures => {}
@@ -198,11 +233,44 @@ impl<'r> Runner<'r> {
         }
         let Some(store) = &self.store else { return };
         self.wrote.set(true);
-        if let Err(error) =
-            self.runtime.block_on(store.keep(self.args.identity.key(), outcome.clone(), self.args.ttl))
-        {
-            warn(format_args!("cannot keep the output: {error}"));
+        let (ttl, grace, tags) = (Some(self.args.ttl), self.args.grace, self.args.tags.clone());
+        let writing = Writing { ttl, grace, tags };
+        let keep = witness::keep(store, self.args.identity.key(), outcome, &writing, witness);
+        match self.runtime.block_on(keep) {
+            Ok(true) => {}
+            Ok(false) => self.say(format_args!("not kept: a tag of it was invalidated meanwhile")),
+            Err(error) => warn(format_args!("cannot keep the output: {error}")),
         }
+    }
+
+    /// Stores a witness of a run that may be invalidated while it goes on. Without one, what is kept can be older
+    /// than an invalidation.
+    fn call_witness(&self) -> Option<Witness> {
+        let store = self.store.as_ref().filter(|_| !self.args.tags.is_empty() && !self.args.ttl.is_zero())?;
+        self.wrote.set(true);
+        let call = Witness::call(store, self.args.identity.key(), &self.args.tags);
+        match self.runtime.block_on(call) {
+            Ok(witness) => Some(witness),
+            Err(error) => {
+                warn(format_args!("cannot tell invalidations during the run: {error}"));
+                None
+            }
+        }
+    }
+
+    fn dismiss(&self, witness: Option<Witness>) {
+        if let (Some(store), Some(witness)) = (&self.store, witness)
+            && let Err(error) = self.runtime.block_on(witness.dismiss(store))
+        {
+            warn(format_args!("cannot clean up after the run: {error}"));
+        }
+    }
+
+    /// What those who wait for a command that could not be started are to print.
+    fn told(&self, text: &str, status: u8) -> Bytes {
+        let mut tape = Tape::new(Some(u64::MAX));
+        tape.record(Stream::Error, format!("larder: {text}\n").as_bytes());
+        tape.finish(self.args.identity.whole(), Ending::Exit(status.into())).1
     }
 
     /// Lets go of the store. One that was only read is left as it is, as if the process had been killed: to
@@ -242,10 +310,20 @@ impl<'r> Runner<'r> {
 impl Kept {
     fn words(&self) -> String {
         let age = words(self.age);
+        if !self.fresh {
+            return format!("stale, {age} old");
+        }
         match self.ttl_left {
             Some(left) => format!("hit, {age} old, {} left", words(left)),
             None => format!("hit, {age} old, kept forever"),
         }
+    }
+}
+
+/// Gives an outcome to those who wait.
+fn share(guard: Guard, outcome: &[u8]) {
+    if let Err(error) = guard.share(outcome) {
+        warn(format_args!("cannot pass on the output to those who wait: {error}"));
     }
 }
 
@@ -289,7 +367,7 @@ fn running_with(name: &str) -> OsString {
 }
 
 /// The failure of a command that cannot be started, with the status that a shell gives it.
-fn cannot_start(program: &std::ffi::OsStr, error: &io::Error) -> Failure {
+fn cannot_start(program: &std::ffi::OsStr, error: &io::Error) -> (u8, String) {
     let status = match error.kind() {
         io::ErrorKind::NotFound => 127,
         io::ErrorKind::PermissionDenied => 126,
@@ -300,7 +378,7 @@ fn cannot_start(program: &std::ffi::OsStr, error: &io::Error) -> Failure {
         program if program.is_empty() => "\"\"".to_owned(),
         program => crate::output::escape(&program).into_owned(),
     };
-    Failure::Message { status, text: format!("cannot run {program}: {error}") }
+    (status, format!("cannot run {program}: {error}"))
 }
 
 fn warn(text: std::fmt::Arguments<'_>) {

@@ -3,6 +3,8 @@
 //! A process that does one thing gains nothing from a memory tier, so there is none: what another process
 //! wrote is what is seen.
 
+mod walk;
+
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -51,6 +53,8 @@ pub(crate) struct Store {
     cache: Cache<Opaque>,
     namespace: Vec<String>,
     keys: KeySpace,
+    /// The outermost namespace.
+    root: KeySpace,
     /// What values are encoded with that are written: what `get` prints, `set` takes.
     codec: CodecId,
     /// How long values are fresh, if the configuration says so.
@@ -62,6 +66,8 @@ pub(crate) struct Store {
 pub(crate) struct Found {
     /// Its encoded value.
     pub(crate) value: Bytes,
+    /// Whether it is fresh; else it is within its grace.
+    pub(crate) fresh: bool,
     /// What it is encoded with.
     pub(crate) codec: CodecId,
     pub(crate) age: Duration,
@@ -69,6 +75,15 @@ pub(crate) struct Found {
     pub(crate) ttl_left: Option<Duration>,
     pub(crate) tags: Vec<String>,
     pub(crate) stamp: Stamp,
+}
+
+/// What becomes of entries that are cleared or invalidated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// They are gone.
+    Gone,
+    /// They are stale: only their grace is left.
+    Stale,
 }
 
 /// How a value is stored; `None` leaves it to the cache.
@@ -129,12 +144,13 @@ impl Store {
         ttl: Option<Ttl>,
     ) -> Result<Self> {
         let mut cache = stack.opaque_cache()?;
-        let mut keys = KeySpace::new(prefix)?;
+        let root = KeySpace::new(prefix)?;
+        let mut keys = root.clone();
         for name in namespace {
             cache = cache.namespace(name)?;
             keys = keys.child(name)?;
         }
-        Ok(Self { stack, cache, namespace: namespace.to_vec(), keys, codec, ttl })
+        Ok(Self { stack, cache, namespace: namespace.to_vec(), keys, root, codec, ttl })
     }
 
     /// Whether what is stored is gone when this process has ended.
@@ -142,22 +158,18 @@ impl Store {
         self.stack.store().is_none_or(|driver| !driver.capabilities().persistent)
     }
 
-    /// The fresh entry of a key.
-    pub(crate) async fn get(&self, key: &str) -> Result<Option<Found>> {
+    /// The entry of a key, be it stale.
+    pub(crate) async fn entry(&self, key: &str) -> Result<Option<Found>> {
         let entry = self.cache.entry(key).await?;
-        Ok(entry.filter(|entry| entry.state == Freshness::Fresh).map(|entry| Found {
+        Ok(entry.map(|entry| Found {
             value: entry.value.payload.clone(),
+            fresh: entry.state == Freshness::Fresh,
             codec: entry.value.codec,
             age: entry.age,
             ttl_left: entry.ttl_left,
             tags: entry.tags.iter().map(ToString::to_string).collect(),
             stamp: entry.stamp,
         }))
-    }
-
-    /// Keeps what a command printed.
-    pub(crate) async fn keep(&self, key: &str, value: Bytes, ttl: Ttl) -> Result<()> {
-        self.cache.set(key, self.opaque(value)?).ttl(ttl).await
     }
 
     /// Stores a value, unless its TTL is zero: then what was there goes. Says whether it is stored.
@@ -249,9 +261,22 @@ impl Store {
         self.cache.keys()
     }
 
-    /// Deletes everything in the namespace and those inside it.
-    pub(crate) async fn clear(&self) -> Result<u64> {
-        self.cache.clear().await
+    /// Ends everything in the namespace and those inside it. Returns how many entries the store gave back.
+    pub(crate) async fn clear(&self, end: End) -> Result<u64> {
+        let clear = self.cache.clear();
+        match end {
+            End::Gone => clear.await,
+            End::Stale => clear.soft().await,
+        }
+    }
+
+    /// Ends what carries one of these tags, in the namespace and those inside it.
+    pub(crate) async fn invalidate(&self, tags: &[String], end: End) -> Result<()> {
+        let invalidate = self.cache.invalidate(tags.iter().map(String::as_str));
+        match end {
+            End::Gone => invalidate.await,
+            End::Stale => invalidate.soft().await,
+        }
     }
 
     /// Gives back the space of what has expired.
