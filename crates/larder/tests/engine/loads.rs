@@ -519,6 +519,20 @@ fn a_runtime_that_ends_fails_the_load_and_frees_the_key() {
 }
 
 #[tokio::test]
+async fn a_loader_that_blocks_on_the_runtime_it_runs_in_is_an_error_and_frees_the_key() {
+    let harness = Harness::new(Tiers::Both);
+    let numbers = cache::<u32>(&harness);
+    let inner = numbers.clone();
+    let load = move || async move {
+        let nested = tokio::runtime::Handle::current().block_on(async { inner.get("b").await });
+        nested.map(|found| found.map_or(0, |number| *number))
+    };
+    assert_eq!(numbers.get_or_set("a", load).await.unwrap_err().kind(), ErrorKind::Load);
+    assert_eq!(*numbers.get_or_set("a", || ok(1)).await.unwrap(), 1);
+    harness.finish(2).await;
+}
+
+#[tokio::test]
 async fn close_waits_for_the_loads_under_way() {
     let harness = Harness::new(Tiers::Both);
     let numbers = cache::<u32>(&harness);
