@@ -175,8 +175,7 @@ impl Core {
         let marks = try_join_all(writes).await?;
         let newest = marks.iter().map(|mark| mark.newest()).max().unwrap_or(stamp);
         let all = &self.spaces.tags_key;
-        let newest = self.mark(l2, "invalidate", all, Hardness::Hard, newest, now).await?;
-        self.spaces.raise_newest_tag(newest.newest());
+        self.mark(l2, "invalidate", all, Hardness::Hard, newest, now).await?;
         Ok(marks)
     }
 
