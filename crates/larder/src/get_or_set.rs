@@ -17,7 +17,7 @@ use crate::entry::{AnyValue, Entry};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::loaded::{Loaded, Previous};
 use crate::options::{EntryOptions, Refresh, TagList};
-use crate::stack::{Answer, Asked, BoxLoad, Landed, Loads, Request, is_due};
+use crate::stack::{Answer, Asked, BoxLoad, Landed, Loads, Request, Tagging, is_due};
 use crate::tag::tags_of;
 use crate::time::{Timestamp, Ttl};
 
@@ -35,13 +35,14 @@ impl<'a, V> Wish<'a, V> {
 
     /// # Errors
     /// [`ErrorKind::InvalidKey`] or [`ErrorKind::TooLarge`] for tags that are unusable or too many.
-    fn request(&self, load: BoxLoad) -> Result<Request> {
+    fn request(&self, load: Boxed) -> Result<Request> {
+        let Boxed { load, tagging } = load;
         let options = self.options.or(&self.cache.door.options);
-        Ok(Request { options, extras: self.tags.extras(None, None)?, load })
+        Ok(Request { options, extras: self.tags.extras(None, None)?, tagging, load })
     }
 
     /// Finds or loads keys that were missed in memory. Each is counted as a hit or a miss, whatever comes of it.
-    async fn load(&self, keys: &[&str], load: BoxLoad) -> Vec<Result<Landed>> {
+    async fn load(&self, keys: &[&str], load: Boxed) -> Vec<Result<Landed>> {
         let Cache { core, door, .. } = self.cache;
         match self.request(load) {
             Ok(request) => core.get_or_load(door, keys, request).await,
@@ -172,7 +173,7 @@ impl<'a, V: Any + Send + Sync, L: Load<V>> IntoFuture for GetOrSet<'a, V, L> {
         Getting(match looked {
             Err(found) => State::Ready(Some(found)),
             Ok(load) => State::Loading(Box::pin(async move {
-                let mut landed = wish.load(&[key], load.boxed().0).await;
+                let mut landed = wish.load(&[key], load.boxed()).await;
                 let outcome = typed_landing(landed.pop());
                 match (outcome, fallback) {
                     (Err(error), Some(value)) if is_the_sources_fault(&error) => {
@@ -209,7 +210,7 @@ fn look<V: Any + Send + Sync, L: Load<V>>(
     match (found, meta) {
         (Some(found), Some(meta)) if is_due(&meta, refresh, now) => {
             // Unusable tags are told to whoever has to wait for the load.
-            if let Ok(request) = wish.request(load.boxed().0) {
+            if let Ok(request) = wish.request(load.boxed()) {
                 cache.core.renew(&cache.door, key, now, request);
             }
             Err(found)
@@ -293,7 +294,7 @@ where
 async fn find_or_load<V: Any + Send + Sync, K: AsRef<str>>(
     wish: &Wish<'_, V>,
     keys: &[K],
-    load: BoxLoad,
+    load: Boxed,
 ) -> Vec<Result<Arc<V>>> {
     let cache = wish.cache;
     let now = cache.core.check_open().map(|()| cache.core.clock.now());
@@ -337,7 +338,10 @@ pub trait Load<V>: Send + 'static {
 
 /// A loader without its types; nothing that can be used outside.
 #[doc(hidden)]
-pub struct Boxed(BoxLoad);
+pub struct Boxed {
+    load: BoxLoad,
+    tagging: Tagging,
+}
 
 impl fmt::Debug for Boxed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -362,13 +366,14 @@ where
 {
     fn boxed(self) -> Boxed {
         let Self(load) = self;
-        Boxed(Box::new(move |mut asked: Vec<Asked>| {
+        let load = Box::new(move |mut asked: Vec<Asked>| -> BoxFuture<'static, Result<Loads>> {
             Box::pin(async move {
                 let key = asked.pop().map(|asked| asked.key).unwrap_or_default();
                 let answer = untyped(&key, load().await);
                 Ok(vec![(key, answer)])
             })
-        }))
+        });
+        Boxed { load, tagging: Tagging::ByCall }
     }
 }
 
@@ -381,7 +386,7 @@ where
 {
     fn boxed(self) -> Boxed {
         let Self(load) = self;
-        Boxed(Box::new(move |mut asked: Vec<Asked>| {
+        let load = Box::new(move |mut asked: Vec<Asked>| -> BoxFuture<'static, Result<Loads>> {
             Box::pin(async move {
                 let Some(Asked { key, previous, now }) = asked.pop() else { return Ok(Vec::new()) };
                 let previous = previous.and_then(|previous| previous_of(previous, now));
@@ -391,7 +396,8 @@ where
                 };
                 Ok(vec![(key, answer)])
             })
-        }))
+        });
+        Boxed { load, tagging: Tagging::ByLoader }
     }
 }
 
@@ -422,7 +428,7 @@ fn answer_of<V: Any + Send + Sync>(loaded: Loaded<V>) -> Result<Answer> {
     })
 }
 
-fn box_many<V, F, Fut, I, E>(load: F) -> BoxLoad
+fn box_many<V, F, Fut, I, E>(load: F) -> Boxed
 where
     V: Any + Send + Sync,
     F: FnOnce(Vec<String>) -> Fut + Send + 'static,
@@ -430,7 +436,7 @@ where
     I: IntoIterator<Item = (String, std::result::Result<V, E>)> + 'static,
     E: Into<BoxError> + 'static,
 {
-    Box::new(move |asked: Vec<Asked>| {
+    let load = Box::new(move |asked: Vec<Asked>| -> BoxFuture<'static, Result<Loads>> {
         Box::pin(async move {
             let keys: Vec<String> = asked.into_iter().map(|asked| asked.key).collect();
             let count = keys.len();
@@ -452,7 +458,8 @@ where
             };
             Ok(loads)
         })
-    })
+    });
+    Boxed { load, tagging: Tagging::ByCall }
 }
 
 fn untyped<V: Any + Send + Sync, E: Into<BoxError>>(

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Tier};
 use crate::options::EntryOptions;
 use crate::stack::answer::{Asked, BoxLoad, Loads};
-use crate::stack::flight::{Flight, Joined, Landed, Patience, Source};
+use crate::stack::flight::{Flight, Joined, Landed, Patience, Source, Tagging};
 use crate::stack::l2::OnFailure;
 use crate::stack::read::codec_of;
 use crate::stack::recovery::Lost;
@@ -37,6 +37,7 @@ pub(crate) struct Request {
     pub(crate) options: EntryOptions,
     /// What the entries carry besides their values.
     pub(crate) extras: Option<Arc<Extras>>,
+    pub(crate) tagging: Tagging,
     pub(crate) load: BoxLoad,
 }
 
@@ -98,7 +99,14 @@ impl Core {
             joined.push(
                 match runtime.as_ref().map_err(Clone::clone).and_then(|_| {
                     let born = || self.clock.tick(self.clock.now());
-                    self.flights.join(&self.spaces, &door.space, key, request.extras.as_ref(), born)
+                    self.flights.join(
+                        &self.spaces,
+                        &door.space,
+                        key,
+                        request.extras.as_ref(),
+                        request.tagging,
+                        born,
+                    )
                 }) {
                     Ok(Joined::Leader(flight)) => {
                         led.push(Arc::clone(&flight));
@@ -128,7 +136,7 @@ impl Core {
                     if soft.is_some() {
                         self.offer_memory(&door.space, &flight);
                     }
-                    flight.wait(patience).await
+                    flight.wait(patience, |stale| self.may_serve(&door.space, stale, self.clock.now())).await
                 }
                 Err(error) => Err(error),
             };
@@ -147,6 +155,12 @@ impl Core {
         outcomes
     }
 
+    /// Whether an entry may be served at `now`, be it stale.
+    fn may_serve(&self, space: &Space, entry: &Entry, now: Timestamp) -> bool {
+        let meta = &entry.meta;
+        standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now) != Freshness::Expired
+    }
+
     /// Offers what memory has left of a key to those who will not wait for its load.
     fn offer_memory(&self, space: &Space, flight: &Flight) {
         if let Some((entry, _)) = self.probe(space, flight.key(), self.clock.now()) {
@@ -163,7 +177,7 @@ impl Core {
         let born = || self.clock.tick(now);
         // Too many loads at once are a reason not to add one that nobody waits for.
         if let Ok(Joined::Leader(flight)) =
-            self.flights.join(&self.spaces, &door.space, key, request.extras.as_ref(), born)
+            self.flights.join(&self.spaces, &door.space, key, request.extras.as_ref(), request.tagging, born)
         {
             if let Err(error) = self.check_open_to_loads() {
                 self.flights.finish(&flight, Err(error));
@@ -307,7 +321,7 @@ impl Fill {
 
     async fn load(&self, wanted: Vec<Wanted>, request: Request, on_failure: OnFailure) {
         let Self { core, door, .. } = self;
-        let Request { options, extras, load } = request;
+        let Request { options, extras, load, .. } = request;
         // Taken now, not when the value arrives: whatever is written or deleted from here on wins over it.
         let began = core.clock.now();
         let stamp = core.clock.tick(began);
@@ -497,8 +511,7 @@ impl Fill {
     fn fallback(&self, wanted: &Wanted, now: Timestamp) -> Option<Landed> {
         let Self { core, door, .. } = self;
         let fallback = wanted.fallback.as_ref()?;
-        let meta = &fallback.entry.meta;
-        if standing(meta, core.spaces.mark(&door.space, meta.born, meta.tags()), now) == Freshness::Expired {
+        if !core.may_serve(&door.space, &fallback.entry, now) {
             return None;
         }
         // A delete during the load wins over what was there before it, too.

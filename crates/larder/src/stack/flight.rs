@@ -56,6 +56,15 @@ pub(crate) enum Source {
 
 static FLIGHTS_NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// Who says what an entry carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tagging {
+    /// The call, before the load begins.
+    ByCall,
+    /// The loader, when it ends: until then it may be any tag.
+    ByLoader,
+}
+
 /// How long a caller waits for a load.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Patience {
@@ -89,6 +98,7 @@ pub(crate) struct Flight {
     born: Stamp,
     /// What its entry will carry, as far as was said when it began.
     extras: Option<Arc<Extras>>,
+    tagging: Tagging,
     outcome: OnceLock<Result<Landed>>,
     /// What may be served in place of waiting longer.
     stale: OnceLock<Landed>,
@@ -107,8 +117,14 @@ impl Flight {
 
     /// Whether clears or tags have put an end to what it will land with.
     fn is_outdated(&self, spaces: &Spaces, space: &Space) -> bool {
-        let tags = self.extras.as_ref().map_or(&[][..], |extras| &extras.tags);
-        self.born <= spaces.mark(space, self.born, tags).hard
+        let mark = match self.tagging {
+            Tagging::ByCall => {
+                let tags = self.extras.as_ref().map_or(&[][..], |extras| &extras.tags);
+                spaces.mark(space, self.born, tags)
+            }
+            Tagging::ByLoader => space.mark_of_any(),
+        };
+        self.born <= mark.hard
     }
 
     /// Notes that this flight lands when another one's loader does, for as long as the result lives.
@@ -124,14 +140,19 @@ impl Flight {
         }
     }
 
-    /// Waits for the outcome, or for a stale entry once the soft timeout is over. Dropping the future takes
-    /// nothing from the others.
+    /// Waits for the outcome, or for a stale entry once the soft timeout is over. What was offered may have died
+    /// since, of its age or of an invalidation, so `may_serve` is asked when it is handed out. Dropping the future
+    /// takes nothing from the others.
     ///
     /// # Errors
     /// The load's own, [`ErrorKind::Timeout`] when the hard timeout is over and there is nothing stale,
     /// [`ErrorKind::Recursion`] if the load would be waiting for itself, and [`ErrorKind::Overloaded`] beyond
     /// [`WAITERS_MAX`] callers.
-    pub(crate) async fn wait(self: &Arc<Self>, patience: Patience) -> Result<Landed> {
+    pub(crate) async fn wait(
+        self: &Arc<Self>,
+        patience: Patience,
+        may_serve: impl Fn(&Entry) -> bool,
+    ) -> Result<Landed> {
         let _edge = match CURRENT.try_with(Arc::clone) {
             Ok(current) => Some(WaitEdge::new(current, self)?),
             Err(_) => None,
@@ -139,19 +160,20 @@ impl Flight {
         let _seat = Seat::take(self)?;
         let mut is_soft_over = patience.soft.is_some_and(|soft| soft.is_zero());
         let (mut soft, mut hard) = (pin!(timer(patience.soft)), pin!(timer(patience.hard)));
+        let servable = || self.stale.get().filter(|stale| may_serve(&stale.entry)).cloned();
         loop {
             // Registered before the outcome is looked at, so that a landing in between is not missed.
             let notified = self.landed.notified();
             if let Some(outcome) = self.outcome.get() {
                 return outcome.clone();
             }
-            if is_soft_over && let Some(stale) = self.stale.get() {
-                return Ok(stale.clone());
+            if is_soft_over && let Some(stale) = servable() {
+                return Ok(stale);
             }
             tokio::select! {
                 () = notified => {}
                 () = &mut soft, if !is_soft_over => is_soft_over = true,
-                () = &mut hard => return self.stale.get().cloned().ok_or_else(|| self.is_too_slow(patience)),
+                () = &mut hard => return servable().ok_or_else(|| self.is_too_slow(patience)),
             }
         }
     }
@@ -346,6 +368,7 @@ impl Flights {
         space: &Space,
         key: &str,
         extras: Option<&Arc<Extras>>,
+        tagging: Tagging,
         born: impl FnOnce() -> Stamp,
     ) -> Result<Joined> {
         let namespace = space.id;
@@ -370,6 +393,7 @@ impl Flights {
             key: key.into(),
             born: born(),
             extras: extras.cloned(),
+            tagging,
             outcome: OnceLock::new(),
             stale: OnceLock::new(),
             landed: Notify::new(),

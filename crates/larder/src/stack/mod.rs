@@ -60,7 +60,7 @@ pub use space::NAMESPACES_MAX;
 pub(crate) use answer::{Answer, Asked, BoxLoad, Loads};
 pub(crate) use fill::Request;
 use flight::Flights;
-pub(crate) use flight::Landed;
+pub(crate) use flight::{Landed, Tagging};
 use l2::{L2, OnFailure};
 pub(crate) use read::Accept;
 pub(crate) use renewal::is_due;

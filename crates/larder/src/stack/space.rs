@@ -28,12 +28,22 @@ pub(crate) struct Space {
     parent: Option<Arc<Space>>,
     cleared: RwLock<Mark>,
     tags: RwLock<HashMap<Tag, Mark>>,
+    /// All of the tags' marks in one.
+    any_tag: RwLock<Mark>,
 }
 
 impl Space {
     fn new(id: u32, keys: KeySpace, parent: Option<Arc<Space>>) -> Self {
         let mark_key = keys.mark_key();
-        Self { id, keys, mark_key, parent, cleared: RwLock::default(), tags: RwLock::default() }
+        Self {
+            id,
+            keys,
+            mark_key,
+            parent,
+            cleared: RwLock::default(),
+            tags: RwLock::default(),
+            any_tag: RwLock::default(),
+        }
     }
 
     /// This namespace and those around it, inside out.
@@ -53,6 +63,12 @@ impl Space {
             }
         }
         mark
+    }
+
+    /// What the clears, and the tags whichever it carries, say of an entry of this namespace.
+    pub(crate) fn mark_of_any(&self) -> Mark {
+        self.chain()
+            .fold(Mark::default(), |mark, space| mark.and(*space.cleared.read()).and(*space.any_tag.read()))
     }
 
     /// Whether this namespace is the other one or inside it.
@@ -151,6 +167,10 @@ impl Spaces {
             *known = known.and(mark);
             forgotten
         };
+        {
+            let mut any_tag = space.any_tag.write();
+            *any_tag = any_tag.and(mark);
+        }
         if let Some(forgotten) = forgotten {
             self.raise(space, forgotten);
         }

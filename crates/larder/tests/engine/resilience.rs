@@ -431,3 +431,29 @@ async fn a_paused_soft_timeout_never_delays_a_hit() {
     assert_eq!(*request.await.unwrap(), 1);
     harness.finish(1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_value_that_died_while_its_callers_waited_is_not_served() {
+    for tiers in Tiers::ALL {
+        for death in ["its tag was invalidated", "its grace ended"] {
+            let harness = Harness::new(tiers);
+            let numbers = cache::<u32>(&harness);
+            numbers.set("a", 1).ttl(seconds(1)).grace(minutes(1)).tags(["old"]).await.unwrap();
+            harness.clock.advance(seconds(2));
+            let gate = Gate::default();
+            let slow = gate.clone();
+            // The load does not say that its value carries the tag.
+            let request = numbers.get_or_set("a", move || slow.load(2)).soft_timeout(seconds(5));
+            assert_eq!(*request.await.unwrap(), 1, "{tiers:?}");
+            match death {
+                "its grace ended" => harness.clock.advance(minutes(2)),
+                _ => numbers.invalidate(["old"]).await.unwrap(),
+            }
+            let later = numbers.get_or_set("a", || ok(3)).soft_timeout(seconds(1)).hard_timeout(seconds(9));
+            assert_eq!(later.await.unwrap_err().kind(), ErrorKind::Timeout, "{tiers:?}: {death}");
+            gate.open.notify_one();
+            settle().await;
+            harness.finish(2).await;
+        }
+    }
+}

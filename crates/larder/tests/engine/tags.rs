@@ -272,3 +272,35 @@ async fn what_another_process_stored_in_the_millisecond_before_an_invalidation_i
         assert_eq!(*mine.get("a").await.unwrap().unwrap(), 2, "it has heard, so it comes after");
     }
 }
+
+#[tokio::test]
+async fn a_load_whose_own_tag_was_invalidated_is_not_handed_to_who_asks_afterwards() {
+    use larder::{Loaded, Previous};
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        let gate = Gate::default();
+        let slow = gate.clone();
+        // What the value carries is only known when the loader has said so.
+        let load = move |_: Option<Previous<u32>>| async move {
+            Ok::<_, std::io::Error>(Loaded::new(slow.load(1).await?).tags(["own"]))
+        };
+        let first = tokio::spawn({
+            let numbers = numbers.clone();
+            async move { numbers.get_or_set_with("a", load).await }
+        });
+        gate.started.notified().await;
+        numbers.invalidate(["own"]).await.unwrap();
+        let later = tokio::spawn({
+            let numbers = numbers.clone();
+            async move { numbers.get_or_set("a", || ok(2)).await }
+        });
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        gate.open.notify_one();
+        assert_eq!(*first.await.unwrap().unwrap(), 1);
+        assert_eq!(*later.await.unwrap().unwrap(), 2, "{tiers:?}");
+        harness.finish(2).await;
+    }
+}
