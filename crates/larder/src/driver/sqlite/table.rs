@@ -128,7 +128,7 @@ pub(super) struct Opening {
 /// Makes sure that the file and its directory are there, readable by nobody else if this makes them.
 ///
 /// # Errors
-/// [`ErrorKind::Unavailable`] with what the file system says.
+/// [`ErrorKind::Unavailable`] with what the file system says, or that a folder has the name.
 pub(super) fn prepare_file(path: &Path) -> Result<()> {
     let failed = |cause: io::Error| {
         Error::from_source(
@@ -137,7 +137,7 @@ pub(super) fn prepare_file(path: &Path) -> Result<()> {
             cause,
         )
     };
-    if path.exists() {
+    if is_there(path)? {
         return Ok(());
     }
     let mut directory = DirBuilder::new();
@@ -155,12 +155,27 @@ pub(super) fn prepare_file(path: &Path) -> Result<()> {
     file.append(true).create(true).open(path).map(drop).map_err(failed)
 }
 
+/// Whether there is something by this name that SQLite may try to open, which says little about a folder.
+fn is_there(path: &Path) -> Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => {
+            let message = format!(
+                "{} is a folder, and a sqlite store is one file: name a file, or move the folder away",
+                path.display()
+            );
+            Err(Error::new(ErrorKind::Unavailable, message))
+        }
+        Ok(_) => Ok(true),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Makes sure that the file is there, where none is to be created.
 ///
 /// # Errors
-/// [`ErrorKind::Config`] if it is not.
+/// [`ErrorKind::Config`] if it is not; [`ErrorKind::Unavailable`] if a folder has the name.
 pub(super) fn require_file(path: &Path) -> Result<()> {
-    if path.exists() {
+    if is_there(path)? {
         return Ok(());
     }
     let message = format!("there is no store at {}, and none is to be created", path.display());

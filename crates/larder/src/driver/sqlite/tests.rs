@@ -432,6 +432,17 @@ async fn options_that_make_no_sense_are_refused() {
 }
 
 #[tokio::test]
+async fn a_folder_where_the_file_should_be_is_named_as_what_it_is() {
+    let (directory, _) = place();
+    let folder = directory.path();
+    for create in [true, false] {
+        let error = error_of(SqliteOptions { create, ..options(folder) }).await;
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("is a folder"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_prefix_that_ends_anywhere_in_a_character_space_has_a_successor() {
     let driver = SqliteDriver::open(SqliteOptions::new(":memory:")).await.unwrap();
     for key in
