@@ -34,7 +34,7 @@ const ROOMS: &[Room] = &[
     room("stats", &["error", "event"]),
     room("trace", &["event"]),
     room("counter", &[]),
-    room("memory", &["entry", "event"]),
+    room("memory", &["time", "entry", "event"]),
     room("driver", &["error", "time", "key", "entry"]),
     room(
         "stack",
@@ -80,18 +80,11 @@ const STAIRS: &[(&str, &str, &str)] = &[
 ];
 
 /// Doors for one file of a room only.
-const SIDE_DOORS: &[(&str, &str, &str)] = &[
-    (
-        "memory/cache.rs",
-        "time",
-        "only the cache that stands alone expires its entries; L1 is told what is dead",
-    ),
-    (
-        "driver/memory.rs",
-        "memory",
-        "it is a store on the memory tier's engine: the same bounds, written once",
-    ),
-];
+const SIDE_DOORS: &[(&str, &str, &str)] = &[(
+    "driver/memory.rs",
+    "memory",
+    "it is a store on the memory tier's engine: the same bounds, written once",
+)];
 
 /// What one crate of the workspace may depend on, of the others. A package may name itself for its tests.
 const CRATES: &[(&str, &[&str])] = &[

@@ -120,6 +120,15 @@ pub enum Event<'a> {
         /// Its error.
         error: &'a Error,
     },
+    /// A load had been under way for so long that another one was started beside it.
+    LoadReplaced {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
+        /// How long it had been under way.
+        after: Duration,
+    },
     /// A loader's value was given to those who waited but not kept, because something newer came meanwhile.
     LoadSuperseded {
         /// The namespace path, empty for the outermost.
@@ -170,6 +179,14 @@ pub enum Event<'a> {
         key: &'a str,
         /// Why.
         cause: EvictionCause,
+    },
+    /// A key was to be refreshed ahead, and more are already than may be; it is loaded when it is asked for. Told once
+    /// until there is room again.
+    AheadFull {
+        /// The namespace path, empty for the outermost.
+        namespace: &'a str,
+        /// The user's key.
+        key: &'a str,
     },
     /// The store failed or was too slow.
     L2Failed {
@@ -238,6 +255,7 @@ impl<'a> Event<'a> {
             Self::Miss { .. } => "miss",
             Self::Loaded { .. } => "loaded",
             Self::LoadFailed { .. } => "load_failed",
+            Self::LoadReplaced { .. } => "load_replaced",
             Self::LoadSuperseded { .. } => "load_superseded",
             Self::Written { .. } => "written",
             Self::Deleted { .. } => "deleted",
@@ -245,6 +263,7 @@ impl<'a> Event<'a> {
             Self::Cleared { .. } => "cleared",
             Self::TagInvalidated { .. } => "tag_invalidated",
             Self::Evicted { .. } => "evicted",
+            Self::AheadFull { .. } => "ahead_full",
             Self::L2Failed { .. } => "store_failed",
             Self::L2Refused { .. } => "store_refused",
             Self::BreakerOpened { .. } => "breaker_opened",
@@ -263,6 +282,7 @@ impl<'a> Event<'a> {
             | Self::Miss { namespace, .. }
             | Self::Loaded { namespace, .. }
             | Self::LoadFailed { namespace, .. }
+            | Self::LoadReplaced { namespace, .. }
             | Self::LoadSuperseded { namespace, .. }
             | Self::Written { namespace, .. }
             | Self::Deleted { namespace, .. }
@@ -270,6 +290,7 @@ impl<'a> Event<'a> {
             | Self::Cleared { namespace }
             | Self::TagInvalidated { namespace, .. }
             | Self::Evicted { namespace, .. }
+            | Self::AheadFull { namespace, .. }
             | Self::FailedWrite { namespace, .. }
             | Self::Damaged { namespace, .. }
             | Self::Undecodable { namespace, .. } => Some(namespace),
@@ -288,11 +309,13 @@ impl<'a> Event<'a> {
             | Self::Miss { key, .. }
             | Self::Loaded { key, .. }
             | Self::LoadFailed { key, .. }
+            | Self::LoadReplaced { key, .. }
             | Self::LoadSuperseded { key, .. }
             | Self::Written { key, .. }
             | Self::Deleted { key, .. }
             | Self::Expired { key, .. }
             | Self::Evicted { key, .. }
+            | Self::AheadFull { key, .. }
             | Self::Damaged { key, .. }
             | Self::Undecodable { key, .. } => Some(key),
             Self::FailedWrite { write: Subject::Key(key), .. } => Some(key),

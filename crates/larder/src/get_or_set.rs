@@ -17,7 +17,7 @@ use crate::entry::{AnyValue, Entry};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::loaded::{Loaded, Previous};
 use crate::options::{EntryOptions, Refresh, TagList};
-use crate::stack::{Answer, Asked, BoxLoad, Landed, Loads, Request, Tagging, is_due};
+use crate::stack::{Again, Answer, Asked, BoxLoad, Landed, Loads, Request, Tagging, is_due};
 use crate::tag::tags_of;
 use crate::time::{Timestamp, Ttl};
 
@@ -103,9 +103,21 @@ macro_rules! load_options {
             self
         }
 
-        /// When it is loaded again: see [`EntryOptions::refresh`].
+        /// How its freshness ends: see [`EntryOptions::refresh`].
         pub fn refresh(mut self, refresh: Refresh) -> Self {
             self.wish.options.refresh = Some(refresh);
+            self
+        }
+
+        /// How long memory serves it before the store is asked again: see [`EntryOptions::memory_ttl`].
+        pub fn memory_ttl(mut self, ttl: Duration) -> Self {
+            self.wish.options.memory_ttl = Some(ttl);
+            self
+        }
+
+        /// Nothing stale, whatever happens: see [`EntryOptions::fresh_only`].
+        pub fn fresh_only(mut self) -> Self {
+            self.wish.options.fresh_only = Some(true);
             self
         }
 
@@ -133,14 +145,69 @@ pub struct GetOrSet<'a, V, L> {
     key: &'a str,
     load: L,
     fallback: Option<V>,
+    ahead: Option<Ahead<L>>,
+}
+
+/// How long a key is refreshed ahead after it was asked for last, and how one more of its loader is made.
+struct Ahead<L> {
+    idle: Duration,
+    copy: fn(&L) -> L,
+}
+
+impl<'a, V, L: Clone> GetOrSet<'a, V, L> {
+    /// Has the key loaded again before it ends, asked for or not, until no call with this option has asked for it for
+    /// `idle`: whoever asks finds it fresh, and nobody waits for a load. The loader is run again and again, so it has to
+    /// be one that can be cloned; as long as it goes on, it is that of the first call, with that call's options.
+    ///
+    /// It is renewed a tenth of its life before it ends, or earlier if a load takes long. A load that fails leaves the
+    /// entry as it is, and is tried again after the back-off. Up to [`AHEAD_MAX`](crate::AHEAD_MAX) keys of a stack are
+    /// refreshed ahead; one more is loaded when it is asked for, and [`Event::AheadFull`](crate::event::Event::AheadFull)
+    /// says so.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use larder::{Stack, memory::MemoryOptions, time::{hours, minutes}};
+    /// # let stack = Stack::builder("demo").memory(MemoryOptions::new(1_000)).build()?;
+    /// # let cache = stack.cache::<u32>()?;
+    /// # async fn rate() -> Result<u32, std::io::Error> { Ok(1) }
+    /// let rate = cache.get_or_set("eur", rate).ttl(minutes(1)).refresh_ahead(hours(1)).await?;
+    /// assert_eq!((*rate, stack.refreshed_ahead()), (1, 1));
+    /// # Ok::<(), larder::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn refresh_ahead(mut self, idle: Duration) -> Self {
+        self.ahead = Some(Ahead { idle, copy: L::clone });
+        self
+    }
 }
 
 impl<'a, V, L> GetOrSet<'a, V, L> {
     pub(crate) fn new(cache: &'a Cache<V>, key: &'a str, load: L) -> Self {
-        Self { wish: Wish::new(cache), key, load, fallback: None }
+        Self { wish: Wish::new(cache), key, load, fallback: None, ahead: None }
     }
 
     load_options!();
+
+    /// Another load beside one that has taken this long: see [`EntryOptions::replace_after`].
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use larder::{Stack, memory::MemoryOptions};
+    /// # let cache = Stack::builder("demo").memory(MemoryOptions::new(1_000)).build()?.cache::<u32>()?;
+    /// let stuck = || std::future::pending::<Result<u32, std::io::Error>>();
+    /// let load = || async { Ok::<_, std::io::Error>(2) };
+    /// let (first, second) = tokio::join!(
+    ///     cache.get_or_set("a", stuck),
+    ///     cache.get_or_set("a", load).replace_after(std::time::Duration::from_millis(20)),
+    /// );
+    /// assert_eq!((*first?, *second?), (2, 2), "both get what came first");
+    /// # Ok::<(), larder::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn replace_after(mut self, after: Duration) -> Self {
+        self.wish.options.replace_after = Some(after);
+        self
+    }
 
     /// What to return if the load fails or takes too long and there is nothing stale either. Memory keeps it
     /// for the back-off, so that the source is left alone for as long.
@@ -164,10 +231,15 @@ impl<'a, V: Any + Send + Sync, L: Load<V>> IntoFuture for GetOrSet<'a, V, L> {
     type IntoFuture = Getting<'a, V>;
 
     fn into_future(self) -> Getting<'a, V> {
-        let Self { wish, key, load, fallback } = self;
+        let Self { wish, key, load, fallback, ahead } = self;
         let cache = wish.cache;
         let looked = match cache.enter(key) {
-            Ok(now) => look(&wish, key, load, now),
+            Ok(now) => {
+                if let Some(ahead) = ahead {
+                    keep_ahead(&wish, key, &load, &ahead, now);
+                }
+                look(&wish, key, load, now)
+            }
             Err(error) => Err(Err(error)),
         };
         Getting(match looked {
@@ -205,19 +277,37 @@ fn look<V: Any + Send + Sync, L: Load<V>>(
     if matches!(refresh, None | Some(Refresh::OnDemand)) {
         return cache.look(key, now).map_or(Ok(load), Err);
     }
-    let meta = cache.core.probe(&cache.door.space, key, now).map(|(entry, _)| entry.meta);
-    let found = cache.look(key, now);
-    match (found, meta) {
-        (Some(found), Some(meta)) if is_due(&meta, refresh, now) => {
-            // Unusable tags are told to whoever has to wait for the load.
-            if let Ok(request) = wish.request(load.boxed()) {
-                cache.core.renew(&cache.door, key, now, request);
-            }
-            Err(found)
+    let options = wish.options.or(&cache.door.options);
+    let Some((found, meta)) = cache.find(key, &options, now) else { return Ok(load) };
+    if is_due(&meta, refresh, now, || cache.core.chance()) {
+        // Unusable tags are told to whoever has to wait for the load.
+        if let Ok(request) = wish.request(load.boxed()) {
+            cache.core.renew(&cache.door, &[(key, meta.stamp)], now, request);
         }
-        (Some(found), _) => Err(found),
-        (None, _) => Ok(load),
     }
+    Err(found)
+}
+
+/// Has a key refreshed ahead, with one more of its loader each time.
+fn keep_ahead<V: Any + Send + Sync, L: Load<V>>(
+    wish: &Wish<'_, V>,
+    key: &str,
+    load: &L,
+    ahead: &Ahead<L>,
+    now: Timestamp,
+) {
+    let Wish { cache, .. } = wish;
+    cache.core.refresh_ahead(&cache.door, key, ahead.idle, now, || {
+        let options = wish.options.or(&cache.door.options);
+        // Unusable tags are told to whoever has to wait for the load.
+        let extras = wish.tags.extras(None, None).ok()?;
+        let (copy, load) = (ahead.copy, (ahead.copy)(load));
+        let again: Again = Box::new(move || {
+            let Boxed { load, tagging } = copy(&load).boxed();
+            Request { options, extras: extras.clone(), tagging, load }
+        });
+        Some(again)
+    });
 }
 
 /// The future of [`Cache::get_or_set`]. Dropping it takes nothing from others who wait for the same load.
@@ -290,20 +380,27 @@ where
     }
 }
 
-/// The keys that are in memory from there, the others by one load.
+/// The keys that are in memory from there, the others by one load. Where none is missing, those that are due are loaded
+/// in the background.
 async fn find_or_load<V: Any + Send + Sync, K: AsRef<str>>(
     wish: &Wish<'_, V>,
     keys: &[K],
     load: Boxed,
 ) -> Vec<Result<Arc<V>>> {
     let cache = wish.cache;
+    let options = wish.options.or(&cache.door.options);
     let now = cache.core.check_open().map(|()| cache.core.clock.now());
     let mut found: Vec<Option<Result<Arc<V>>>> = Vec::with_capacity(keys.len());
-    let mut missing = Vec::new();
+    let (mut missing, mut due) = (Vec::new(), Vec::new());
     for (index, key) in keys.iter().map(AsRef::as_ref).enumerate() {
         let checked: Result<Timestamp> = cache.door.space.keys.check(key).and(now.clone());
         found.push(match checked {
-            Ok(now) => cache.look(key, now),
+            Ok(now) => cache.find(key, &options, now).map(|(value, meta)| {
+                if is_due(&meta, options.refresh, now, || cache.core.chance()) {
+                    due.push((key, meta.stamp));
+                }
+                value
+            }),
             Err(error) => Some(Err(error)),
         });
         if matches!(found.last(), Some(None)) {
@@ -318,6 +415,8 @@ async fn find_or_load<V: Any + Send + Sync, K: AsRef<str>>(
                 *slot = Some(typed_landing(Some(landed)));
             }
         }
+    } else if let (false, Ok(now), Ok(request)) = (due.is_empty(), now, wish.request(load)) {
+        cache.core.renew(&cache.door, &due, now, request);
     }
     found.into_iter().map(|value| value.unwrap_or_else(|| typed_landing(None))).collect()
 }
@@ -350,11 +449,11 @@ impl fmt::Debug for Boxed {
 }
 
 /// A loader that returns a value.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plain<F>(pub(crate) F);
 
 /// A loader that is given the previous value, and returns a [`Loaded`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Speaking<F>(pub(crate) F);
 
 impl<V, F, Fut, E> Load<V> for Plain<F>

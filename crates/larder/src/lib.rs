@@ -92,8 +92,8 @@ pub use larder_macros::cached;
 pub use loaded::{Loaded, Previous};
 pub use options::{EntryOptions, Refresh};
 pub use stack::{
-    BreakerOptions, DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, RecoveryOptions, Stack,
-    StackBuilder, WAITERS_MAX,
+    AHEAD_MAX, BreakerOptions, DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, REPLACEMENTS_MAX,
+    RecoveryOptions, Stack, StackBuilder, WAITERS_MAX,
 };
 pub use tag::Tag;
 

@@ -14,17 +14,32 @@ pub const TTL_DEFAULT: Ttl = Ttl::For(minutes(30));
 /// How long the source of a stale entry is left alone after a failed load, unless someone says otherwise: 10 s.
 pub const BACKOFF_DEFAULT: Duration = Duration::from_secs(10);
 
-/// When an entry is loaded again.
+/// How the freshness of an entry ends, or is kept from ending: one choice of these.
+///
+/// Refresh-ahead, which loads without being asked, needs a loader that can be run again, so it is said with the call:
+/// [`GetOrSet::refresh_ahead`](crate::GetOrSet::refresh_ahead).
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Refresh {
-    /// When somebody asks for it and it is no longer fresh.
+    /// It is loaded when somebody asks for it and it is no longer fresh.
     OnDemand,
     /// In the background, when somebody asks for it and this share of its TTL is over, while it is still fresh:
     /// what is asked for often never becomes stale. A share of 0.9 is usual; it is held between 0 and 1.
     Early {
         /// The share of the TTL.
         share: f64,
+    },
+    /// In the background, when somebody asks for it while it is still fresh, with a probability that rises towards the end
+    /// of its TTL, and the earlier the longer its last load took: of many callers and processes some one renews it before
+    /// it ends, and there is nothing to tune. This is XFetch with β = 1: Vattani, Chierichetti, Lowenstein, "Optimal
+    /// Probabilistic Cache Stampede Prevention", PVLDB 8(8), 2015. The time that a load took is stored with its entry.
+    Probabilistic,
+    /// It stays fresh as long as somebody asks for it: it ends when nobody did for this long, and at the latest with its
+    /// TTL. A read renews it at most once a quarter of `idle`, so what nobody asks for any more ends between one and one
+    /// and a quarter times `idle` after the last read. In a store, the renewal is a write in the background.
+    Sliding {
+        /// How long nobody may ask for it. Zero stores nothing.
+        idle: Duration,
     },
 }
 
@@ -58,8 +73,19 @@ pub struct EntryOptions {
     /// How much of the TTL is left to chance: each entry gets a TTL shorter by a random part of this, so that
     /// what was stored together does not expire together. Default: nothing.
     pub jitter: Option<Duration>,
-    /// When an entry is loaded again. Default: [`Refresh::OnDemand`].
+    /// How an entry's freshness ends. Default: [`Refresh::OnDemand`].
     pub refresh: Option<Refresh>,
+    /// How long memory serves an entry before it asks the store again, in a stack that has both: the time for which this
+    /// process may not notice what another one changed. If the store does not answer then, memory goes on until the TTL
+    /// ends. Default: until the TTL ends.
+    pub memory_ttl: Option<Duration>,
+    /// Whether this caller takes nothing stale: it waits for the load whatever the soft timeout says, and gets the load's
+    /// error, or that of the last load while its source is left alone. Default: no.
+    pub fresh_only: Option<bool>,
+    /// How long a load may have been under way before a caller who waits for it starts another one beside it, with its own
+    /// loader; whoever waits gets what comes first. Up to [`REPLACEMENTS_MAX`](crate::REPLACEMENTS_MAX) at once a key.
+    /// Not for `get_or_set_many`. Default: never.
+    pub replace_after: Option<Duration>,
     /// Whether a failing store is treated as a miss by lookups and loads, and reported as an event only.
     /// Default: yes if the stack has a memory tier, no otherwise. Explicit writes and deletes always fail.
     pub suppress_l2_errors: Option<bool>,
@@ -77,6 +103,9 @@ impl EntryOptions {
             hard_timeout: self.hard_timeout.or(outer.hard_timeout),
             jitter: self.jitter.or(outer.jitter),
             refresh: self.refresh.or(outer.refresh),
+            memory_ttl: self.memory_ttl.or(outer.memory_ttl),
+            fresh_only: self.fresh_only.or(outer.fresh_only),
+            replace_after: self.replace_after.or(outer.replace_after),
             suppress_l2_errors: self.suppress_l2_errors.or(outer.suppress_l2_errors),
         }
     }
@@ -130,6 +159,27 @@ impl EntryOptions {
         self
     }
 
+    /// These options with a TTL of entries in memory.
+    #[must_use]
+    pub fn memory_ttl(mut self, ttl: Duration) -> Self {
+        self.memory_ttl = Some(ttl);
+        self
+    }
+
+    /// These options, taking nothing stale.
+    #[must_use]
+    pub fn fresh_only(mut self) -> Self {
+        self.fresh_only = Some(true);
+        self
+    }
+
+    /// These options, with another load beside one that has taken this long.
+    #[must_use]
+    pub fn replace_after(mut self, after: Duration) -> Self {
+        self.replace_after = Some(after);
+        self
+    }
+
     /// The back-off that results when no outer level is left.
     pub(crate) fn backoff_or_default(&self) -> Duration {
         self.backoff.unwrap_or(BACKOFF_DEFAULT)
@@ -137,7 +187,10 @@ impl EntryOptions {
 
     /// The TTL that results when no outer level is left.
     pub(crate) fn ttl_or_default(&self) -> Ttl {
-        self.ttl.unwrap_or(TTL_DEFAULT)
+        match self.refresh {
+            Some(Refresh::Sliding { idle }) if idle.is_zero() => Ttl::For(idle),
+            _ => self.ttl.unwrap_or(TTL_DEFAULT),
+        }
     }
 
     /// The grace that results when no outer level is left.
@@ -189,8 +242,7 @@ impl<'a> TagList<'a> {
             return Ok(None);
         }
         let tags = self.tags()?;
-        let extras =
-            Extras { tags, etag: etag.map(Into::into), last_modified: last_modified.map(Into::into) };
-        Ok(Some(Arc::new(extras)))
+        let (etag, last_modified) = (etag.map(Into::into), last_modified.map(Into::into));
+        Ok(Some(Arc::new(Extras { tags, etag, last_modified, load_time: None })))
     }
 }

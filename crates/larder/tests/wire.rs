@@ -11,6 +11,7 @@
 mod bodies;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use larder::Tag;
@@ -51,7 +52,13 @@ fn tagged() -> Meta {
         tags: tags.into(),
         etag: Some("W/\"33a64df5\"".into()),
         last_modified: Some("Thu, 20 Nov 2025 06:26:40 GMT".into()),
+        load_time: None,
     };
+    Meta { extras: Some(Arc::new(extras)), ..meta(Ttl::For(minutes(5))) }
+}
+
+fn timed() -> Meta {
+    let extras = Extras { load_time: Some(Duration::from_millis(1_234)), ..Extras::default() };
     Meta { extras: Some(Arc::new(extras)), ..meta(Ttl::For(minutes(5))) }
 }
 
@@ -92,6 +99,7 @@ fn goldens() -> Vec<Golden> {
             (CodecId::BYTES, 255),
             b"",
         ),
+        golden_entry("timed", include_bytes!("golden/timed.bin"), timed(), json, b"1"),
         Golden {
             name: "tombstone",
             bytes: include_bytes!("golden/tombstone.bin"),
@@ -129,11 +137,11 @@ fn what_the_first_release_wrote_is_read_today() {
 fn the_head_says_kind_and_times_without_a_key() {
     let heads: Vec<Head> = goldens().iter().map(|golden| Head::peek(golden.bytes).unwrap()).collect();
     let kinds: Vec<Kind> = heads.iter().map(|head| head.kind).collect();
-    assert_eq!(kinds, [Kind::Entry, Kind::Entry, Kind::Entry, Kind::Tombstone, Kind::Mark]);
+    assert_eq!(kinds, [Kind::Entry, Kind::Entry, Kind::Entry, Kind::Entry, Kind::Tombstone, Kind::Mark]);
     assert_eq!(heads[0].fresh_until.as_millis(), 1_763_620_300_125);
     assert_eq!(heads[0].stale_until.as_millis(), 1_763_641_900_125);
     assert_eq!(heads[2].stale_until, Timestamp::FOREVER);
-    assert_eq!(heads[3].stale_until.as_millis(), 1_763_620_600_000);
+    assert_eq!(heads[4].stale_until.as_millis(), 1_763_620_600_000);
     assert_eq!((heads[1].codec, heads[1].schema), (CodecId::MESSAGEPACK, 7));
 }
 
@@ -222,7 +230,7 @@ fn parts_that_contradict_each_other_are_damage() {
         ("an empty tag", &[0, 1, 0, 0, 0, 0, 0, 0, 0]),
         ("a tag that is not UTF-8", &[0, 1, 0, 1, 0xff, 0, 0, 0, 0, 0]),
         ("a tag of 257 bytes", &long_tag),
-        ("an unknown validator", &[0, 0, 4, 0, 0, 0, 0]),
+        ("an unknown validator", &[0, 0, 8, 0, 0, 0, 0]),
         ("an ETag that is not UTF-8", &[0, 0, 1, 0, 1, 0xff, 0, 0, 0, 0]),
         ("a byte after the payload", &[0, 0, 0, 0, 0, 0, 0, 9]),
     ];

@@ -15,7 +15,7 @@ use futures_util::stream::BoxStream;
 
 use crate::codec::{AnyCodec, type_mismatch};
 use crate::counter::Counter;
-use crate::entry::{AnyValue, Entry, Freshness};
+use crate::entry::{AnyValue, Entry, Freshness, Meta};
 use crate::error::{BoxError, Result};
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
@@ -185,13 +185,25 @@ impl<V: Any + Send + Sync> Cache<V> {
     /// A fresh value in memory, counted as a hit if it has the right type.
     #[inline]
     pub(crate) fn look(&self, key: &str, now: Timestamp) -> Option<Result<Arc<V>>> {
+        self.find(key, &self.door.options, now).map(|(value, _)| value)
+    }
+
+    /// As [`Cache::look`], with what is known about it. One that slides by these options is renewed.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        key: &str,
+        options: &EntryOptions,
+        now: Timestamp,
+    ) -> Option<(Result<Arc<V>>, Meta)> {
         let (entry, Freshness::Fresh) = self.core.probe(&self.door.space, key, now)? else { return None };
         let value = typed(entry.value);
         match &value {
             Ok(_) => self.core.emit_fresh_l1_hit(&self.door.space, key),
             Err(_) => self.core.emit_miss(&self.door.space, key),
         }
-        Some(value)
+        self.core.slide(&self.door, key, &entry.meta, options, now);
+        Some((value, entry.meta))
     }
 
     /// The fresh value of a key, from memory or the store; one from the store is kept in memory.

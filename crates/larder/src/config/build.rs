@@ -184,6 +184,9 @@ impl StackConfig {
             hard_timeout: value(&self.hard_timeout),
             jitter: value(&self.jitter),
             refresh: self.refresh.as_ref().map(|refresh| refresh.value),
+            memory_ttl: value(&self.memory_ttl),
+            fresh_only: None,
+            replace_after: value(&self.replace_after),
             suppress_l2_errors: self.suppress_l2_errors.as_ref().map(|suppress| suppress.value),
         }
     }

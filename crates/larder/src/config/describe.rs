@@ -137,7 +137,17 @@ impl Explainer<'_> {
             Some(Setting { value: Refresh::Early { share }, origin }) => {
                 self.line("refresh.early", share.to_string(), origin);
             }
-            refresh => self.setting("refresh", refresh.as_ref(), |_| "on_demand".to_owned()),
+            Some(Setting { value: Refresh::Sliding { idle }, origin }) => {
+                self.line("refresh.sliding", format_duration(*idle), origin);
+            }
+            refresh => self.setting("refresh", refresh.as_ref(), |refresh| {
+                let word = if *refresh == Refresh::Probabilistic { "probabilistic" } else { "on_demand" };
+                word.to_owned()
+            }),
+        }
+        for (option, setting) in [("memory_ttl", &stack.memory_ttl), ("replace_after", &stack.replace_after)]
+        {
+            self.setting(option, setting.as_ref(), |duration| format_duration(*duration));
         }
         for group in &stack.groups {
             let (name, pattern) = &group.value;

@@ -39,8 +39,12 @@ pub struct StackConfig {
     pub hard_timeout: Option<Setting<Duration>>,
     /// `jitter`: how much of the TTL is left to chance.
     pub jitter: Option<Setting<Duration>>,
-    /// `refresh`: when an entry is loaded again.
+    /// `refresh`: how an entry's freshness ends.
     pub refresh: Option<Setting<Refresh>>,
+    /// `memory_ttl`: how long memory serves an entry before it asks the store again.
+    pub memory_ttl: Option<Setting<Duration>>,
+    /// `replace_after`: how long a load may take before another one is started beside it.
+    pub replace_after: Option<Setting<Duration>>,
     /// `codec`: `json` or `messagepack`.
     pub codec: Option<Setting<CodecName>>,
     /// `deadline`: how long one operation on the store may take.
@@ -146,6 +150,8 @@ pub(crate) const MEMORY_ALIASES: &[(&str, &str)] =
 pub(crate) const STACK_ALIASES: &[(&str, &str)] = &[("suppressL2Errors", "suppress_l2_errors")];
 
 /// What an option that says how long is switched off or on with.
+const ONE_REFRESH: &str =
+    "an entry is either refreshed early or sliding: say one of \"early\" and \"sliding\"";
 const LONGER_THAN_ZERO: &str = "must be longer than zero (false switches it off)";
 
 /// A configuration from its tree and the environment.
@@ -301,12 +307,11 @@ fn read_stack(item: Item) -> Result<StackConfig> {
         grace: setting(&mut fields, "grace", duration_or_zero)?,
         backoff: setting(&mut fields, "backoff", duration_or_zero)?,
         soft_timeout: timeout(&mut fields, "soft_timeout", Item::duration)?,
-        hard_timeout: timeout(&mut fields, "hard_timeout", |item| {
-            let timeout = item.duration()?;
-            if timeout.is_zero() { Err(item.error(LONGER_THAN_ZERO)) } else { Ok(timeout) }
-        })?,
+        hard_timeout: timeout(&mut fields, "hard_timeout", longer_than_zero)?,
         jitter: setting(&mut fields, "jitter", duration_or_zero)?,
         refresh: fields.take("refresh").map(read_refresh).transpose()?,
+        memory_ttl: timeout(&mut fields, "memory_ttl", Item::duration)?,
+        replace_after: timeout(&mut fields, "replace_after", longer_than_zero)?,
         codec: setting(&mut fields, "codec", |item| {
             Ok(match item.choice(&["json", "messagepack"])? {
                 "messagepack" => CodecName::MessagePack,
@@ -349,6 +354,11 @@ fn duration_or_zero(item: &Item) -> Result<Duration> {
     Ok(item.duration_or_off()?.unwrap_or_default())
 }
 
+fn longer_than_zero(item: &Item) -> Result<Duration> {
+    let duration = item.duration()?;
+    if duration.is_zero() { Err(item.error(LONGER_THAN_ZERO)) } else { Ok(duration) }
+}
+
 /// How long to wait; `false` is until the end, whatever the defaults say.
 fn timeout(
     fields: &mut Fields,
@@ -359,22 +369,35 @@ fn timeout(
     item.map(|item| read(&item).map(|value| item.at(value))).transpose()
 }
 
-/// `on_demand`, or a map that says how early.
+/// A word, or a map that says how early or how long.
 fn read_refresh(item: Item) -> Result<Setting<Refresh>> {
     if item.is_off() {
         return Ok(item.at(Refresh::OnDemand));
     }
     if let Value::Text(_) = item.node.value {
-        item.choice(&["on_demand"])?;
-        return Ok(item.at(Refresh::OnDemand));
+        let refresh = match item.choice(&["on_demand", "probabilistic"])? {
+            "probabilistic" => Refresh::Probabilistic,
+            _ => Refresh::OnDemand,
+        };
+        return Ok(item.at(refresh));
     }
     let at = item.at(());
-    let mut fields = item.fields("\"on_demand\" or a map with \"early\"")?;
+    let mut fields =
+        item.fields("\"on_demand\", \"probabilistic\", or a map with \"early\" or \"sliding\"")?;
     let early = setting(&mut fields, "early", Item::share)?;
+    let sliding = setting(&mut fields, "sliding", |item| {
+        longer_than_zero(item).map(|idle| (idle, item.error(ONE_REFRESH)))
+    })?;
     fields.finish("option")?;
-    match early {
-        Some(share) => Ok(Setting { value: Refresh::Early { share: share.value }, origin: share.origin }),
-        None => Ok(Setting { value: Refresh::OnDemand, origin: at.origin }),
+    match (early, sliding) {
+        (Some(_), Some(Setting { value: (_, both), .. })) => Err(both),
+        (Some(share), None) => {
+            Ok(Setting { value: Refresh::Early { share: share.value }, origin: share.origin })
+        }
+        (None, Some(Setting { value: (idle, _), origin })) => {
+            Ok(Setting { value: Refresh::Sliding { idle }, origin })
+        }
+        (None, None) => Ok(Setting { value: Refresh::OnDemand, origin: at.origin }),
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Extras {
     pub etag: Option<Box<str>>,
     /// When its source says that it was last modified.
     pub last_modified: Option<Box<str>>,
+    /// How long its load took, to the millisecond, if that decides when it is loaded again.
+    pub load_time: Option<Duration>,
 }
 
 /// What may be done with an entry at some point in time.

@@ -9,8 +9,8 @@
 //! 39      the user's schema number
 //!
 //! entry:      u16 key length, key; u16 number of tags, each u16 length and tag;
-//!             u8 which validators (1 ETag, 2 Last-Modified), each u16 length and text;
-//!             u32 payload length, payload
+//!             u8 what else (1 ETag, 2 Last-Modified, 4 load time), in this order: each text as u16 length
+//!             and text, the time as u32 milliseconds; u32 payload length, payload
 //! mark:       u16 key length, key
 //! tombstone:  nothing
 //!
@@ -25,6 +25,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64;
@@ -46,6 +47,7 @@ const VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
 const HAS_ETAG: u8 = 1;
 const HAS_LAST_MODIFIED: u8 = 2;
+const HAS_LOAD_TIME: u8 = 4;
 
 /// Which codec made a payload.
 ///
@@ -237,6 +239,7 @@ pub fn encode_entry(key: &str, meta: &Meta, codec: CodecId, schema: u8, payload:
         + tags_bytes
         + 1
         + validator_bytes
+        + extras.load_time.map_or(0, |_| 4)
         + 4
         + payload.len()
         + CHECKSUM_BYTES;
@@ -248,9 +251,13 @@ pub fn encode_entry(key: &str, meta: &Meta, codec: CodecId, schema: u8, payload:
     for tag in &extras.tags {
         put_text(&mut out, tag.as_str())?;
     }
-    out.put_u8(validators.iter().filter(|(_, text)| text.is_some()).map(|(bit, _)| bit).sum());
+    let texts: u8 = validators.iter().filter(|(_, text)| text.is_some()).map(|(bit, _)| bit).sum();
+    out.put_u8(texts | extras.load_time.map_or(0, |_| HAS_LOAD_TIME));
     for text in validators.iter().filter_map(|(_, text)| text.as_deref()) {
         put_text(&mut out, text)?;
+    }
+    if let Some(took) = extras.load_time {
+        out.put_u32(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
     }
     let length = u32::try_from(payload.len())
         .map_err(|_| Error::new(ErrorKind::TooLarge, "a value may not be larger than 4 GiB"))?;
@@ -401,7 +408,7 @@ impl<'a> Input<'a> {
             tags.push(Tag::new(tag).map_err(|_| Damage::Layout)?);
         }
         let [validators] = self.take()?;
-        if validators & !(HAS_ETAG | HAS_LAST_MODIFIED) != 0 {
+        if validators & !(HAS_ETAG | HAS_LAST_MODIFIED | HAS_LOAD_TIME) != 0 {
             return Err(Damage::Layout);
         }
         let mut validator = |bit: u8| -> std::result::Result<Option<Box<str>>, Damage> {
@@ -409,10 +416,12 @@ impl<'a> Input<'a> {
         };
         let etag = validator(HAS_ETAG)?;
         let last_modified = validator(HAS_LAST_MODIFIED)?;
-        if tags.is_empty() && etag.is_none() && last_modified.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(Arc::new(Extras { tags: tags.into_boxed_slice(), etag, last_modified })))
+        let load_time = match validators & HAS_LOAD_TIME {
+            0 => None,
+            _ => Some(Duration::from_millis(u64::from(u32::from_be_bytes(self.take()?)))),
+        };
+        let extras = Extras { tags: tags.into_boxed_slice(), etag, last_modified, load_time };
+        Ok((extras != Extras::default()).then(|| Arc::new(extras)))
     }
 
     fn end(&self) -> std::result::Result<(), Damage> {

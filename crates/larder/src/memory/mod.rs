@@ -13,6 +13,7 @@ use std::hash::Hash;
 
 use crate::entry::{Entry, Meta};
 use crate::event::EvictionCause;
+use crate::time::{Stamp, Timestamp};
 
 pub use cache::{MemoryCache, MemoryCacheBuilder};
 pub(crate) use engine::{Engine, Limits, Lookup, Put};
@@ -74,6 +75,17 @@ pub(crate) struct Evicted {
     _entry: Entry,
 }
 
+/// What became of a later end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prolonged {
+    /// It has it.
+    Done,
+    /// It ends no earlier already.
+    Already,
+    /// The entry is not there, or is another one.
+    Gone,
+}
+
 /// What became of an insert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Inserted {
@@ -96,7 +108,39 @@ impl Memory {
         self.engine.get(&NameRef { namespace, key }).map(|held| held.entry)
     }
 
-    /// Stores an entry whose value has `value_bytes`, unless one with the same or a newer stamp is there.
+    /// As [`Memory::get`], with the time from which on the store is to be asked before the entry is served.
+    #[inline]
+    pub(crate) fn get_until(&self, namespace: u32, key: &str) -> Option<(Entry, Timestamp)> {
+        self.engine.get(&NameRef { namespace, key }).map(|held| (held.entry, held.until))
+    }
+
+    /// Gives an entry a later end, if the one with its stamp is there. Its size stays.
+    pub(crate) fn prolong(
+        &self,
+        namespace: u32,
+        key: &str,
+        meta: Meta,
+        evicted: &mut Vec<Evicted>,
+    ) -> Prolonged {
+        let held = self.engine.get(&NameRef { namespace, key });
+        let Some(held) = held.filter(|held| held.entry.meta.stamp == meta.stamp) else {
+            return Prolonged::Gone;
+        };
+        if held.entry.meta.fresh_until >= meta.fresh_until {
+            return Prolonged::Already;
+        }
+        let stamp = meta.stamp;
+        let Held { entry: Entry { value, .. }, until, value_bytes } = held;
+        let held = Held { entry: Entry { value, meta }, until, value_bytes };
+        // What it replaces has the same value, so nothing of a user's is dropped.
+        match self.put(namespace, key, held, evicted, |there| there == Some(stamp)) {
+            (Inserted::Stored, _) => Prolonged::Done,
+            _ => Prolonged::Gone,
+        }
+    }
+
+    /// Stores an entry whose value has `value_bytes`, unless one with the same or a newer stamp is there. It is served
+    /// without asking the store until `until`.
     /// What had to go is added to `evicted`; so is the entry itself if it is too large, so that
     /// [`Inserted::TooLarge`] needs no event of its own.
     ///
@@ -105,17 +149,29 @@ impl Memory {
         &self,
         namespace: u32,
         key: &str,
-        entry: Entry,
+        (entry, until): (Entry, Timestamp),
         value_bytes: usize,
         evicted: &mut Vec<Evicted>,
     ) -> (Inserted, Option<Entry>) {
         let stamp = entry.meta.stamp;
-        let bytes = bytes_of(key, value_bytes, &entry.meta);
+        let held = Held { entry, until, value_bytes };
+        self.put(namespace, key, held, evicted, |there| there < Some(stamp))
+    }
+
+    /// Puts something in its place if the stamp of what is there, `None` if nothing is, allows it.
+    fn put(
+        &self,
+        namespace: u32,
+        key: &str,
+        held: Held,
+        evicted: &mut Vec<Evicted>,
+        allow: impl FnOnce(Option<Stamp>) -> bool,
+    ) -> (Inserted, Option<Entry>) {
+        let bytes = bytes_of(key, held.value_bytes, &held.entry.meta);
         let mut gone = Vec::new();
         let name = Name { namespace, key: key.into() };
-        let held = Held { entry, value_bytes };
         let put = self.engine.insert_if(name, held, bytes, &mut gone, |current| {
-            current.is_none_or(|current| current.entry.meta.stamp < stamp)
+            allow(current.map(|current| current.entry.meta.stamp))
         });
         let leave = |name: Name, held: Held, cause| Evicted {
             namespace: name.namespace,
@@ -220,6 +276,7 @@ impl Lookup<Name> for NameRef<'_> {
 #[derive(Clone)]
 struct Held {
     entry: Entry,
+    until: Timestamp,
     /// Only so that the sums can be checked.
     #[cfg_attr(not(any(test, feature = "testing")), allow(dead_code, reason = "read by check_weights"))]
     value_bytes: usize,
@@ -240,6 +297,10 @@ mod tests {
         Entry { value: Arc::new(value), meta }
     }
 
+    fn lasting(entry: Entry) -> (Entry, Timestamp) {
+        (entry, Timestamp::FOREVER)
+    }
+
     fn value(entry: &Entry) -> u64 {
         *entry.value.downcast_ref().unwrap()
     }
@@ -249,7 +310,7 @@ mod tests {
     }
 
     fn put(memory: &Memory, namespace: u32, key: &str, entry: Entry) -> Inserted {
-        memory.replace(namespace, key, entry, 8, &mut Vec::new()).0
+        memory.replace(namespace, key, lasting(entry), 8, &mut Vec::new()).0
     }
 
     #[test]
@@ -274,7 +335,7 @@ mod tests {
         assert_eq!(put(&memory, 1, "a", entry(4, 2)), Inserted::Older);
         assert_eq!(put(&memory, 1, "a", entry(5, 3)), Inserted::Older);
         assert_eq!(memory.get(1, "a").as_ref().map(value), Some(1));
-        let (inserted, replaced) = memory.replace(1, "a", entry(6, 4), 8, &mut Vec::new());
+        let (inserted, replaced) = memory.replace(1, "a", lasting(entry(6, 4)), 8, &mut Vec::new());
         assert_eq!((inserted, replaced.as_ref().map(value)), (Inserted::Stored, Some(1)));
         assert_eq!(memory.get(1, "a").as_ref().map(value), Some(4));
         memory.check_weights().unwrap();
@@ -287,7 +348,7 @@ mod tests {
         let alive = Arc::downgrade(&first.value);
         put(&memory, 7, "first", first);
         let mut evicted = Vec::new();
-        assert_eq!(memory.replace(7, "second", entry(2, 2), 8, &mut evicted).0, Inserted::Stored);
+        assert_eq!(memory.replace(7, "second", lasting(entry(2, 2)), 8, &mut evicted).0, Inserted::Stored);
         let [gone] = &evicted[..] else { panic!("one goes") };
         assert_eq!((gone.namespace, &*gone.key, gone.cause), (7, "first", EvictionCause::Capacity));
         assert!(alive.upgrade().is_some());
@@ -301,10 +362,10 @@ mod tests {
         options.max_entry_bytes = Some(ENTRY_OVERHEAD_BYTES + 101);
         let memory = Memory::new(&options);
         let mut evicted = Vec::new();
-        assert_eq!(memory.replace(1, "a", entry(1, 1), 100, &mut evicted).0, Inserted::Stored);
-        assert_eq!(memory.replace(1, "a", entry(0, 0), 101, &mut evicted).0, Inserted::Older);
+        assert_eq!(memory.replace(1, "a", lasting(entry(1, 1)), 100, &mut evicted).0, Inserted::Stored);
+        assert_eq!(memory.replace(1, "a", lasting(entry(0, 0)), 101, &mut evicted).0, Inserted::Older);
         assert!(evicted.is_empty() && memory.get(1, "a").is_some());
-        assert_eq!(memory.replace(1, "a", entry(2, 2), 101, &mut evicted).0, Inserted::TooLarge);
+        assert_eq!(memory.replace(1, "a", lasting(entry(2, 2)), 101, &mut evicted).0, Inserted::TooLarge);
         assert!(memory.get(1, "a").is_none());
         assert_eq!(evicted.iter().map(|gone| gone.cause).collect::<Vec<_>>(), [EvictionCause::TooLarge]);
         assert_eq!((memory.len(), memory.bytes()), (0, 0));
@@ -317,7 +378,7 @@ mod tests {
         let plain = memory.bytes();
         let mut tagged = entry(2, 2);
         let tags = tags_of(["t".repeat(200).as_str()]).unwrap();
-        tagged.meta.extras = Some(Arc::new(Extras { tags, etag: Some("e".into()), last_modified: None }));
+        tagged.meta.extras = Some(Arc::new(Extras { tags, etag: Some("e".into()), ..Extras::default() }));
         put(&memory, 1, "a", tagged);
         assert!(memory.bytes() >= plain + 201);
         memory.check_weights().unwrap();
@@ -370,7 +431,7 @@ mod tests {
                 0 => drop(memory.remove(0, &key)),
                 1..=3 => {
                     let size = usize::try_from(random % 300).unwrap();
-                    memory.replace(0, &key, entry(step, number), size, &mut evicted);
+                    memory.replace(0, &key, lasting(entry(step, number)), size, &mut evicted);
                 }
                 _ => assert!(memory.get(0, &key).is_none_or(|entry| value(&entry) == number)),
             }

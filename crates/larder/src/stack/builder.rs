@@ -1,9 +1,12 @@
 //! From parts to a stack.
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use foldhash::quality::RandomState;
 
 use crate::advisor::{Facts, MemoryFacts, StoreFacts, advise};
 use crate::codec::CodecName;
@@ -12,8 +15,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use crate::memory::{Memory, MemoryOptions};
 use crate::options::EntryOptions;
+use crate::stack::ahead::Aheads;
 use crate::stack::breaker::{Breaker, BreakerOptions};
-use crate::stack::flight::{FLIGHTS_MAX, Flights};
+use crate::stack::flights::{FLIGHTS_MAX, Flights};
 use crate::stack::l2::{DEADLINE_DEFAULT, L2, Ownership};
 use crate::stack::rest::Rests;
 use crate::stack::retry::{RecoveryOptions, Retry};
@@ -280,6 +284,9 @@ impl StackBuilder {
             flights: Flights::new(self.loads_max),
             spaces,
             rests: Rests::default(),
+            aheads: Aheads::default(),
+            // Processes that started together throw apart.
+            throws: AtomicU64::new(RandomState::default().hash_one(std::process::id())),
             clock: HybridClock::new(self.clock),
             stats,
             options: self.options,

@@ -20,14 +20,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Tier};
 use crate::options::EntryOptions;
 use crate::stack::answer::{Asked, BoxLoad, Loads};
-use crate::stack::flight::{Flight, Joined, Landed, Patience, Source, Tagging};
+use crate::stack::flight::{Flight, Landed, Source, Tagging};
 use crate::stack::l2::OnFailure;
 use crate::stack::read::codec_of;
 use crate::stack::recovery::Lost;
+use crate::stack::rest::Rest;
 use crate::stack::retry::What;
 use crate::stack::stored::Stored;
-use crate::stack::verdict::standing;
-use crate::stack::{Core, Door, Space, span};
+use crate::stack::{Core, Door, renewal, span};
 use crate::stats::Timed;
 use crate::time::{Stamp, Timestamp};
 
@@ -42,12 +42,13 @@ pub(crate) struct Request {
 }
 
 /// Why keys are loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Occasion {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Occasion {
     /// They are not fresh.
     Miss,
-    /// They are due: what is fresh is loaded all the same, and stays until that has succeeded.
-    Renewal,
+    /// Entries with these stamps, in the order of the keys, are due: what is fresh is loaded all the same, and stays until
+    /// that has succeeded. What is newer is taken in place of a load.
+    Renewal(Vec<Stamp>),
 }
 
 /// An entry that may be served if the load fails.
@@ -57,8 +58,8 @@ struct Fallback {
 }
 
 impl Fallback {
-    fn landed(&self) -> Landed {
-        Landed { entry: self.entry.clone(), source: Source::Fallback(self.tier) }
+    fn landed(&self, why: Option<Error>) -> Landed {
+        Landed { entry: self.entry.clone(), source: Source::Fallback(self.tier), why }
     }
 }
 
@@ -66,6 +67,8 @@ impl Fallback {
 struct Wanted {
     flight: Arc<Flight>,
     fallback: Option<Fallback>,
+    /// The stamp of the entry that is to be renewed; what is newer is taken in place of a load.
+    due: Option<Stamp>,
 }
 
 impl Wanted {
@@ -81,120 +84,13 @@ struct Keeping {
     value_bytes: usize,
 }
 
-impl Core {
-    /// Finds or loads several keys: those that nobody is loading in one task, the others by waiting for whoever
-    /// is. The outcomes stand in the order of the keys, and each has been reported as a hit or a miss.
-    pub(crate) async fn get_or_load(
-        self: &Arc<Self>,
-        door: &Arc<Door>,
-        keys: &[&str],
-        request: Request,
-    ) -> Vec<Result<Landed>> {
-        let mut joined: Vec<Result<Arc<Flight>>> = Vec::with_capacity(keys.len());
-        let mut led = Vec::new();
-        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
-            Error::from_source(ErrorKind::Unsupported, "loading needs a tokio runtime", error)
-        });
-        for key in keys {
-            joined.push(
-                match runtime.as_ref().map_err(Clone::clone).and_then(|_| {
-                    let born = || self.clock.tick(self.clock.now());
-                    self.flights.join(
-                        &self.spaces,
-                        &door.space,
-                        key,
-                        request.extras.as_ref(),
-                        request.tagging,
-                        born,
-                    )
-                }) {
-                    Ok(Joined::Leader(flight)) => {
-                        led.push(Arc::clone(&flight));
-                        Ok(flight)
-                    }
-                    Ok(Joined::Waiter(flight)) => Ok(flight),
-                    Err(error) => Err(error),
-                },
-            );
-        }
-        if let Err(error) = self.check_open_to_loads() {
-            // It was closed since the caller entered. Closing waits for these flights, so the store is not used.
-            led.drain(..).for_each(|flight| self.flights.finish(&flight, Err(error.clone())));
-        }
-        let EntryOptions { soft_timeout: soft, hard_timeout: hard, .. } = request.options;
-        let patience = Patience { soft, hard };
-        if let (Ok(runtime), false) = (&runtime, led.is_empty()) {
-            let (core, door) = (Arc::clone(self), Arc::clone(door));
-            let fill = Fill { core, door, flights: led, occasion: Occasion::Miss };
-            runtime.spawn(span::of_caller(fill.run(request)));
-        }
-        let started = self.clock.monotonic();
-        let mut outcomes = Vec::with_capacity(keys.len());
-        for (key, flight) in keys.iter().zip(joined) {
-            let outcome = match flight {
-                Ok(flight) => {
-                    if soft.is_some() {
-                        self.offer_memory(&door.space, &flight);
-                    }
-                    flight.wait(patience, |stale| self.may_serve(&door.space, stale, self.clock.now())).await
-                }
-                Err(error) => Err(error),
-            };
-            self.stats.time(Timed::Wait, self.clock.monotonic().saturating_sub(started));
-            match &outcome {
-                Ok(Landed { source: Source::Fresh(tier), .. }) => {
-                    self.emit_hit(&door.space, key, *tier, false)
-                }
-                Ok(Landed { source: Source::Fallback(tier), .. }) => {
-                    self.emit_hit(&door.space, key, *tier, true)
-                }
-                Ok(Landed { source: Source::Loader, .. }) | Err(_) => self.emit_miss(&door.space, key),
-            }
-            outcomes.push(outcome);
-        }
-        outcomes
-    }
-
-    /// Whether an entry may be served at `now`, be it stale.
-    fn may_serve(&self, space: &Space, entry: &Entry, now: Timestamp) -> bool {
-        let meta = &entry.meta;
-        standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now) != Freshness::Expired
-    }
-
-    /// Offers what memory has left of a key to those who will not wait for its load.
-    fn offer_memory(&self, space: &Space, flight: &Flight) {
-        if let Some((entry, _)) = self.probe(space, flight.key(), self.clock.now()) {
-            flight.offer(Landed { entry, source: Source::Fallback(Tier::L1) });
-        }
-    }
-
-    /// Loads a key that is due, in the background, unless it is being loaded or its source is left alone.
-    pub(crate) fn renew(self: &Arc<Self>, door: &Arc<Door>, key: &str, now: Timestamp, request: Request) {
-        if self.rests.is_resting(door.space.id, key, now) {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let born = || self.clock.tick(now);
-        // Too many loads at once are a reason not to add one that nobody waits for.
-        if let Ok(Joined::Leader(flight)) =
-            self.flights.join(&self.spaces, &door.space, key, request.extras.as_ref(), request.tagging, born)
-        {
-            if let Err(error) = self.check_open_to_loads() {
-                self.flights.finish(&flight, Err(error));
-                return;
-            }
-            let (core, door, flights) = (Arc::clone(self), Arc::clone(door), vec![flight]);
-            runtime.spawn(Fill { core, door, flights, occasion: Occasion::Renewal }.run(request));
-        }
-    }
-}
-
 /// The task that fills some keys. However it ends, its flights are finished.
-struct Fill {
-    core: Arc<Core>,
-    door: Arc<Door>,
-    flights: Vec<Arc<Flight>>,
-    occasion: Occasion,
+pub(super) struct Fill {
+    pub(super) core: Arc<Core>,
+    pub(super) door: Arc<Door>,
+    pub(super) flights: Vec<Arc<Flight>>,
+    pub(super) occasion: Occasion,
+    pub(super) options: EntryOptions,
 }
 
 impl Drop for Fill {
@@ -208,30 +104,37 @@ impl Drop for Fill {
 }
 
 impl Fill {
-    async fn run(self, request: Request) {
+    pub(super) async fn run(self, request: Request) {
         let on_failure = self.core.on_failure(&request.options);
         let now = self.core.clock.now();
         let missing = self.search_memory(now);
-        let mut wanted = self.search_store(missing, now, on_failure).await;
+        let mut due = Vec::new();
+        let mut wanted = self.search_store(missing, &mut due, now, on_failure).await;
         wanted.retain(|wanted| !self.is_left_alone(wanted, now));
-        if wanted.is_empty() {
-            return;
+        if !wanted.is_empty() {
+            self.load(wanted, request, on_failure).await;
+        } else if !due.is_empty() {
+            // Fresh in the store, landed, and to be renewed behind.
+            let due: Vec<_> = due.iter().map(|(flight, stamp)| (flight.key(), *stamp)).collect();
+            self.core.renew(&self.door, &due, now, request);
         }
-        self.load(wanted, request, on_failure).await;
     }
 
     /// Lands what has come into memory since the callers looked.
     fn search_memory(&self, now: Timestamp) -> Vec<Wanted> {
         let mut missing = Vec::with_capacity(self.flights.len());
-        for flight in &self.flights {
+        for (index, flight) in self.flights.iter().enumerate() {
             match self.core.probe(&self.door.space, flight.key(), now) {
                 Some((entry, Freshness::Fresh)) if self.occasion == Occasion::Miss => {
-                    let landed = Landed { entry, source: Source::Fresh(Tier::L1) };
-                    self.core.flights.finish(flight, Ok(landed));
+                    self.core.flights.finish(flight, Ok(Landed::new(entry, Source::Fresh(Tier::L1))));
                 }
                 found => {
                     let fallback = found.map(|(entry, _)| Fallback { entry, tier: Tier::L1 });
-                    missing.push(Wanted { flight: Arc::clone(flight), fallback });
+                    let due = match &self.occasion {
+                        Occasion::Miss => None,
+                        Occasion::Renewal(stamps) => stamps.get(index).copied(),
+                    };
+                    missing.push(Wanted { flight: Arc::clone(flight), fallback, due });
                 }
             }
         }
@@ -239,7 +142,14 @@ impl Fill {
     }
 
     /// Lands what the store has, brings it into memory, and returns what has to be loaded.
-    async fn search_store(&self, missing: Vec<Wanted>, now: Timestamp, on_failure: OnFailure) -> Vec<Wanted> {
+    /// Those that it lands and that are due for a renewal are added to `due`.
+    async fn search_store(
+        &self,
+        missing: Vec<Wanted>,
+        due: &mut Vec<(Arc<Flight>, Stamp)>,
+        now: Timestamp,
+        on_failure: OnFailure,
+    ) -> Vec<Wanted> {
         let Self { core, door, .. } = self;
         let Some(l2) = &core.l2 else { return missing };
         if missing.is_empty() {
@@ -248,7 +158,7 @@ impl Fill {
         let keys: Vec<&str> = missing.iter().map(|wanted| wanted.flight.key()).collect();
         let stored = match l2.read(core, &door.space, &keys, now, on_failure).await {
             Ok(stored) => stored,
-            Err(_) if on_failure == OnFailure::Suppress => return missing,
+            Err(_) if on_failure == OnFailure::Suppress => return self.do_without_store(missing, now),
             Err(error) => {
                 for wanted in &missing {
                     core.flights.finish(&wanted.flight, Err(error.clone()));
@@ -271,9 +181,13 @@ impl Fill {
                         wanted.push(missing);
                         continue;
                     }
-                    let is_news = self.occasion == Occasion::Miss || known < Some(stored.meta.stamp);
+                    let is_news =
+                        self.occasion == Occasion::Miss || known.max(missing.due) < Some(stored.meta.stamp);
                     match core.decode(door, missing.flight.key(), stored) {
                         Some(entry) if freshness == Freshness::Fresh && is_news => {
+                            if renewal::is_due(&entry.meta, self.options.refresh, now, || core.chance()) {
+                                due.push((Arc::clone(&missing.flight), entry.meta.stamp));
+                            }
                             self.land_found(&missing.flight, entry, value_bytes);
                         }
                         Some(entry) => {
@@ -288,32 +202,49 @@ impl Fill {
         wanted
     }
 
+    /// Lands what memory was to ask the store about and is fresh by its TTL.
+    fn do_without_store(&self, mut missing: Vec<Wanted>, now: Timestamp) -> Vec<Wanted> {
+        if self.occasion == Occasion::Miss && self.options.memory_ttl.is_some() {
+            missing.retain(|wanted| {
+                let key = wanted.flight.key();
+                let Some(entry) = self.core.probe_unasked(&self.door.space, key, now) else { return true };
+                self.core.flights.finish(&wanted.flight, Ok(Landed::new(entry, Source::Fresh(Tier::L1))));
+                false
+            });
+        }
+        missing
+    }
+
     /// Lands a key whose source is left alone with what there is. What there is is also offered to those who do
     /// not want to wait for the load of others.
     fn is_left_alone(&self, wanted: &Wanted, now: Timestamp) -> bool {
         let Some(fallback) = &wanted.fallback else { return false };
-        let is_resting = self.core.rests.is_resting(self.door.space.id, wanted.flight.key(), now);
-        if is_resting {
-            self.core.flights.finish(&wanted.flight, Ok(fallback.landed()));
-        } else {
-            wanted.flight.offer(fallback.landed());
+        match self.core.rests.find(self.door.space.id, wanted.flight.key(), now) {
+            Some(rest) => {
+                self.core.flights.finish(&wanted.flight, Ok(fallback.landed(Some(rest.why))));
+                true
+            }
+            None => {
+                wanted.flight.offer(fallback.landed(None));
+                false
+            }
         }
-        is_resting
     }
 
     fn land_found(&self, flight: &Arc<Flight>, entry: Entry, payload_bytes: usize) {
         let value_bytes = self.door.weigh_encoded(&entry.value, payload_bytes);
         self.insert(flight, &entry, value_bytes);
-        let landed = Landed { entry, source: Source::Fresh(Tier::L2) };
-        self.core.flights.finish(flight, Ok(landed));
+        self.core.slide(&self.door, flight.key(), &entry.meta, &self.options, self.core.clock.now());
+        self.core.flights.finish(flight, Ok(Landed::new(entry, Source::Fresh(Tier::L2))));
     }
 
     /// Brings an entry into memory unless its flight was superseded; true if it was not.
     fn insert(&self, flight: &Arc<Flight>, entry: &Entry, value_bytes: usize) -> bool {
         let Self { core, door, .. } = self;
         let mut evicted = Vec::new();
+        let held = (entry, core.memory_until(&self.options, core.clock.now()));
         let landed = core.flights.land(flight, || {
-            core.insert_in_memory(&door.space, flight.key(), entry, value_bytes, &mut evicted)
+            core.insert_in_memory(&door.space, flight.key(), held, value_bytes, &mut evicted)
         });
         core.report_evicted(evicted);
         landed.is_some()
@@ -321,7 +252,8 @@ impl Fill {
 
     async fn load(&self, wanted: Vec<Wanted>, request: Request, on_failure: OnFailure) {
         let Self { core, door, .. } = self;
-        let Request { options, extras, load, .. } = request;
+        let Request { extras, load, .. } = request;
+        let options = &self.options;
         // Taken now, not when the value arrives: whatever is written or deleted from here on wins over it.
         let began = core.clock.now();
         let stamp = core.clock.tick(began);
@@ -337,7 +269,7 @@ impl Fill {
             Ok(loads) => loads.into_iter().collect::<HashMap<_, _>>(),
             Err(error) => {
                 for wanted in &wanted {
-                    self.fail(wanted, &error, &options, now);
+                    self.fail(wanted, &error, now);
                 }
                 return;
             }
@@ -348,8 +280,9 @@ impl Fill {
             match by_key.remove(key) {
                 Some(Ok(answer)) => {
                     core.emit(&Event::Loaded { namespace: door.space.keys.path(), key, took });
-                    match answer.entry(wanted.previous(), &options, extras.as_ref(), stamp, now) {
-                        Some(entry) => {
+                    match answer.entry(wanted.previous(), options, extras.as_ref(), stamp, now) {
+                        Some(mut entry) => {
+                            renewal::note_load_time(&mut entry.meta, options, took);
                             core.rests.wake(door.space.id, key);
                             keeping.push(Keeping { flight: wanted.flight, entry, value_bytes: 0 });
                         }
@@ -357,14 +290,14 @@ impl Fill {
                             let message = format!(
                                 "the loader of key {key:?} says \"unchanged\", and there was nothing before"
                             );
-                            self.fail(&wanted, &Error::new(ErrorKind::Load, message), &options, now);
+                            self.fail(&wanted, &Error::new(ErrorKind::Load, message), now);
                         }
                     }
                 }
-                Some(Err(error)) => self.fail(&wanted, &error, &options, now),
+                Some(Err(error)) => self.fail(&wanted, &error, now),
                 None => {
                     let message = format!("the loader returned nothing for key {key:?}");
-                    self.fail(&wanted, &Error::new(ErrorKind::Load, message), &options, now);
+                    self.fail(&wanted, &Error::new(ErrorKind::Load, message), now);
                 }
             }
         }
@@ -376,7 +309,7 @@ impl Fill {
     }
 
     fn land_loaded(&self, kept: &Keeping) {
-        let landed = Landed { entry: kept.entry.clone(), source: Source::Loader };
+        let landed = Landed::new(kept.entry.clone(), Source::Loader);
         self.core.flights.finish(&kept.flight, Ok(landed));
     }
 
@@ -495,20 +428,20 @@ impl Fill {
     }
 
     /// Ends a load that failed: with what was there before, if that is still within its grace.
-    fn fail(&self, wanted: &Wanted, error: &Error, options: &EntryOptions, now: Timestamp) {
+    fn fail(&self, wanted: &Wanted, error: &Error, now: Timestamp) {
         let Self { core, door, .. } = self;
         let key = wanted.flight.key();
         core.emit(&Event::LoadFailed { namespace: door.space.keys.path(), key, error });
-        let outcome = self.fallback(wanted, now).ok_or_else(|| error.clone());
+        let outcome = self.fallback(wanted, error, now).ok_or_else(|| error.clone());
         if let Ok(Landed { entry, .. }) = &outcome {
             // From now on, and no longer than there is something to serve.
-            let until = (now + options.backoff_or_default()).min(entry.meta.stale_until);
-            core.rests.rest(door.space.id, key, until, now);
+            let until = (now + self.options.backoff_or_default()).min(entry.meta.stale_until);
+            core.rests.rest(door.space.id, key, Rest { until, why: error.clone() }, now);
         }
         core.flights.finish(&wanted.flight, outcome);
     }
 
-    fn fallback(&self, wanted: &Wanted, now: Timestamp) -> Option<Landed> {
+    fn fallback(&self, wanted: &Wanted, error: &Error, now: Timestamp) -> Option<Landed> {
         let Self { core, door, .. } = self;
         let fallback = wanted.fallback.as_ref()?;
         if !core.may_serve(&door.space, &fallback.entry, now) {
@@ -516,7 +449,7 @@ impl Fill {
         }
         // A delete during the load wins over what was there before it, too.
         core.flights.land(&wanted.flight, || ())?;
-        Some(fallback.landed())
+        Some(fallback.landed(Some(error.clone())))
     }
 }
 

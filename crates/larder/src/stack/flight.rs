@@ -1,28 +1,17 @@
-//! Who is doing what for which key, in this process: one load per key, and no load that outlives its right to
-//! be kept.
+//! One load of one key, and everyone who waits for it: with patience, on whose behalf, and never for itself.
 //!
-//! A slot says that a key is being read from the store or loaded. A write, delete or expire of the key removes
-//! the slot under the shard's lock, together with its change of the memory tier; whoever held the slot finds
-//! it gone when it lands, and keeps its result out of memory. A lookup that starts after the removal finds no
-//! slot and starts anew, so it cannot be handed a value that was loaded before the change.
-//!
-//! A change goes through the store first, and one that overtook it there may reach memory before it. So writes
-//! are announced as well, and one that finds that a newer change has come keeps out of memory.
-//!
-//! Knows nothing of stores and of how things are loaded.
+//! Which loads there are, and what right they have, is in [`flights`](super::flights). Knows nothing of stores and of how
+//! things are loaded.
 
 use std::future::Future;
-use std::hash::BuildHasher;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use foldhash::quality::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry as TableEntry;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::entry::{Entry, Extras};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,9 +19,6 @@ use crate::event::Tier;
 use crate::stack::space::{Space, Spaces};
 use crate::time::Stamp;
 
-const SHARDS: usize = 64;
-/// How many keys may be loading at once in one stack, unless its builder says otherwise.
-pub const FLIGHTS_MAX: usize = 65_536;
 /// How many callers may wait for one load.
 pub const WAITERS_MAX: usize = 1_000_000;
 
@@ -41,6 +27,14 @@ pub const WAITERS_MAX: usize = 1_000_000;
 pub(crate) struct Landed {
     pub(crate) entry: Entry,
     pub(crate) source: Source,
+    /// The failure that it stands in for, if it does.
+    pub(crate) why: Option<Error>,
+}
+
+impl Landed {
+    pub(crate) fn new(entry: Entry, source: Source) -> Self {
+        Self { entry, source, why: None }
+    }
 }
 
 /// Where the value that a flight landed with came from.
@@ -50,11 +44,9 @@ pub(crate) enum Source {
     Fresh(Tier),
     /// It was loaded.
     Loader,
-    /// The load failed, and this was still within its grace.
+    /// The load failed, or is not waited for, and this was still within its grace.
     Fallback(Tier),
 }
-
-static FLIGHTS_NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Who says what an entry carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,18 +83,27 @@ tokio::task_local! {
 #[derive(Debug)]
 pub(crate) struct Flight {
     /// Which [`Flights`] it is one of.
-    home: u64,
-    namespace: u32,
-    key: Box<str>,
+    pub(super) home: u64,
+    pub(super) namespace: u32,
+    pub(super) key: Box<str>,
     /// Before its load began: an invalidation at or after this wins over what it will land with.
     born: Stamp,
     /// What its entry will carry, as far as was said when it began.
     extras: Option<Arc<Extras>>,
     tagging: Tagging,
-    outcome: OnceLock<Result<Landed>>,
+    pub(super) began: Instant,
+    /// The load that this one was started beside.
+    pub(super) before: Option<Arc<Flight>>,
+    /// How many there were before.
+    pub(super) rank: u32,
+    /// The load that was started beside this one.
+    pub(super) after: OnceLock<Arc<Flight>>,
+    /// Its load failed, and the one after it goes on.
+    pub(super) gave_up: AtomicBool,
+    pub(super) outcome: OnceLock<Result<Landed>>,
     /// What may be served in place of waiting longer.
     stale: OnceLock<Landed>,
-    landed: Notify,
+    pub(super) landed: Notify,
     waiters: AtomicUsize,
     /// The flights that this one's loader is waiting for: the edges of the graph in which a cycle would be a
     /// deadlock.
@@ -110,13 +111,47 @@ pub(crate) struct Flight {
 }
 
 impl Flight {
+    /// A load of a key that begins now, beside another one if that is slow, in the table of this number.
+    #[expect(clippy::disallowed_methods, reason = "what is waited for is a timer, which counts like this")]
+    pub(super) fn new(
+        home: u64,
+        (namespace, key): (u32, &str),
+        (extras, tagging): (Option<&Arc<Extras>>, Tagging),
+        born: Stamp,
+        before: Option<Arc<Self>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            home,
+            namespace,
+            key: key.into(),
+            born,
+            extras: extras.cloned(),
+            tagging,
+            began: Instant::now(),
+            rank: before.as_ref().map_or(0, |before| before.rank + 1),
+            before,
+            after: OnceLock::new(),
+            gave_up: AtomicBool::new(false),
+            outcome: OnceLock::new(),
+            stale: OnceLock::new(),
+            landed: Notify::new(),
+            waiters: AtomicUsize::new(0),
+            waits_for: Mutex::new(Vec::new()),
+        })
+    }
+
     /// The user's key.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
+    /// How long ago it began.
+    pub(crate) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Whether clears or tags have put an end to what it will land with.
-    fn is_outdated(&self, spaces: &Spaces, space: &Space) -> bool {
+    pub(super) fn is_outdated(&self, spaces: &Spaces, space: &Space) -> bool {
         let mark = match self.tagging {
             Tagging::ByCall => {
                 let tags = self.extras.as_ref().map_or(&[][..], |extras| &extras.tags);
@@ -182,6 +217,11 @@ impl Flight {
         let waited = patience.hard.unwrap_or_default();
         let message = format!("the load of key {:?} took longer than {waited:?}, and goes on", self.key);
         Error::new(ErrorKind::Timeout, message)
+    }
+
+    /// The table of the load that this task is the loader of.
+    pub(super) fn home_of_current() -> Option<u64> {
+        CURRENT.try_with(|flight| flight.home).ok()
     }
 
     /// Runs a loader so that the flights it waits for know on whose behalf.
@@ -259,341 +299,5 @@ impl<'a> Seat<'a> {
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         self.0.waiters.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What is going on for a key.
-#[derive(Debug)]
-enum Slot {
-    /// A lookup is reading the store, and means to bring what it finds into memory.
-    Reading { namespace: u32, key: Box<str>, ticket: u64 },
-    /// It is being loaded.
-    Loading(Arc<Flight>),
-}
-
-impl Slot {
-    fn namespace(&self) -> u32 {
-        match self {
-            Self::Reading { namespace, .. } => *namespace,
-            Self::Loading(flight) => flight.namespace,
-        }
-    }
-
-    fn is_for(&self, namespace: u32, key: &str) -> bool {
-        match self {
-            Self::Reading { namespace: n, key: k, .. } => *n == namespace && **k == *key,
-            Self::Loading(flight) => flight.namespace == namespace && *flight.key == *key,
-        }
-    }
-}
-
-/// Who leads a flight, and who joins one.
-#[derive(Debug)]
-pub(crate) enum Joined {
-    /// Nobody was loading this key: the caller has to, and must [`Flights::finish`] the flight.
-    Leader(Arc<Flight>),
-    /// Somebody is.
-    Waiter(Arc<Flight>),
-}
-
-/// The changes of one key that are on their way through the store.
-#[derive(Debug)]
-struct Writing {
-    /// Stands for the key. Two keys that share one cost each other a place in memory at worst.
-    hash: u64,
-    writers: usize,
-    /// The newest change that has reached memory since the first of them began.
-    newest: Stamp,
-}
-
-#[derive(Debug, Default)]
-struct Shard {
-    slots: HashTable<Slot>,
-    writing: HashTable<Writing>,
-}
-
-/// All flights of a stack.
-#[derive(Debug)]
-pub(crate) struct Flights {
-    /// Different for each in this process.
-    id: u64,
-    shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
-    tickets: AtomicU64,
-    loading: AtomicUsize,
-    loading_max: usize,
-    idle: Notify,
-}
-
-impl Flights {
-    pub(crate) fn new(loading_max: usize) -> Self {
-        Self {
-            id: FLIGHTS_NEXT.fetch_add(1, Ordering::Relaxed),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::default(),
-            tickets: AtomicU64::new(0),
-            loading: AtomicUsize::new(0),
-            loading_max,
-            idle: Notify::new(),
-        }
-    }
-
-    fn hash(&self, namespace: u32, key: &str) -> u64 {
-        self.hasher.hash_one((namespace, key))
-    }
-
-    fn slot_hash(&self, slot: &Slot) -> u64 {
-        match slot {
-            Slot::Reading { namespace, key, .. } => self.hash(*namespace, key),
-            Slot::Loading(flight) => self.hash(flight.namespace, &flight.key),
-        }
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is not zero")]
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // The table uses the low bits; the shard takes some from the middle.
-        self.shards[(hash >> 32) as usize % SHARDS].lock()
-    }
-
-    /// Joins the load of a key, or starts one, which will carry these extras.
-    ///
-    /// A load that began before the last clear or invalidation that reaches it is not joined: whoever asks
-    /// after that may not be given what it lands with.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Overloaded`] if too many keys are loading already.
-    pub(crate) fn join(
-        &self,
-        spaces: &Spaces,
-        space: &Space,
-        key: &str,
-        extras: Option<&Arc<Extras>>,
-        tagging: Tagging,
-        born: impl FnOnce() -> Stamp,
-    ) -> Result<Joined> {
-        let namespace = space.id;
-        let hash = self.hash(namespace, key);
-        let mut shard = self.shard(hash);
-        let found = shard.slots.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
-        if let TableEntry::Occupied(slot) = &found
-            && let Slot::Loading(flight) = slot.get()
-            && !flight.is_outdated(spaces, space)
-        {
-            return Ok(Joined::Waiter(Arc::clone(flight)));
-        }
-        // In one order with the flag of a stack that closes, which then either sees this or is seen.
-        if self.loading.fetch_add(1, Ordering::SeqCst) >= self.loading_max {
-            self.loading.fetch_sub(1, Ordering::AcqRel);
-            let message = format!("more than {} keys are being loaded at once", self.loading_max);
-            return Err(Error::new(ErrorKind::Overloaded, message));
-        }
-        let flight = Arc::new(Flight {
-            home: self.id,
-            namespace,
-            key: key.into(),
-            born: born(),
-            extras: extras.cloned(),
-            tagging,
-            outcome: OnceLock::new(),
-            stale: OnceLock::new(),
-            landed: Notify::new(),
-            waiters: AtomicUsize::new(0),
-            waits_for: Mutex::new(Vec::new()),
-        });
-        let slot = Slot::Loading(Arc::clone(&flight));
-        match found {
-            // A reader loses its right to fill the memory tier to the load, which will read the store itself;
-            // an outdated load loses it as well.
-            TableEntry::Occupied(mut occupied) => *occupied.get_mut() = slot,
-            TableEntry::Vacant(vacant) => drop(vacant.insert(slot)),
-        }
-        Ok(Joined::Leader(flight))
-    }
-
-    /// Announces that a lookup reads this key from the store. `None` if somebody else is at it already; the
-    /// caller may still read, and keeps the result to itself.
-    pub(crate) fn begin_read<'a>(&'a self, namespace: u32, key: &'a str) -> Option<ReadTicket<'a>> {
-        let hash = self.hash(namespace, key);
-        let mut shard = self.shard(hash);
-        let found = shard.slots.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
-        let TableEntry::Vacant(vacant) = found else { return None };
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        vacant.insert(Slot::Reading { namespace, key: key.into(), ticket });
-        Some(ReadTicket { flights: self, hash, namespace, key, ticket })
-    }
-
-    /// Announces that a change of this key is on its way through the store.
-    pub(crate) fn begin_write(&self, namespace: u32, key: &str) -> WriteTicket<'_> {
-        let hash = self.hash(namespace, key);
-        let writing = &mut self.shard(hash).writing;
-        match writing.entry(hash, |writing| writing.hash == hash, |writing| writing.hash) {
-            TableEntry::Occupied(mut known) => known.get_mut().writers += 1,
-            TableEntry::Vacant(vacant) => {
-                vacant.insert(Writing { hash, writers: 1, newest: Stamp::ZERO });
-            }
-        }
-        WriteTicket { flights: self, hash }
-    }
-
-    /// Takes the right to be kept from whatever is under way for a key, and changes the memory tier in the
-    /// same breath: on behalf of a change with this stamp, unless a newer one came before it.
-    pub(crate) fn supersede<R>(
-        &self,
-        namespace: u32,
-        key: &str,
-        stamp: Stamp,
-        change: impl FnOnce() -> R,
-    ) -> Option<R> {
-        let hash = self.hash(namespace, key);
-        let mut shard = self.shard(hash);
-        if let Some(writing) = shard.writing.find_mut(hash, |writing| writing.hash == hash) {
-            if writing.newest > stamp {
-                return None;
-            }
-            writing.newest = stamp;
-        }
-        if let Ok(slot) = shard.slots.find_entry(hash, |slot| slot.is_for(namespace, key)) {
-            slot.remove();
-        }
-        Some(change())
-    }
-
-    /// As [`Flights::supersede`] where there is no store to overtake one another in, if the change says that it
-    /// was one.
-    pub(crate) fn supersede_if<R>(&self, namespace: u32, key: &str, change: impl FnOnce() -> (bool, R)) -> R {
-        let hash = self.hash(namespace, key);
-        let mut shard = self.shard(hash);
-        let (changed, result) = change();
-        if changed && let Ok(slot) = shard.slots.find_entry(hash, |slot| slot.is_for(namespace, key)) {
-            slot.remove();
-        }
-        result
-    }
-
-    /// Takes the right to be kept from whatever is under way in some namespaces.
-    pub(crate) fn supersede_all(&self, is_meant: impl Fn(u32) -> bool) {
-        for shard in &self.shards {
-            shard.lock().slots.retain(|slot| !is_meant(slot.namespace()));
-        }
-    }
-
-    /// Runs something under a key's lock, leaving alone what is under way.
-    pub(crate) fn with_lock<R>(&self, namespace: u32, key: &str, run: impl FnOnce() -> R) -> R {
-        let _shard = self.shard(self.hash(namespace, key));
-        run()
-    }
-
-    /// Changes the memory tier on behalf of a flight, if it has not been superseded.
-    pub(crate) fn land<R>(&self, flight: &Arc<Flight>, change: impl FnOnce() -> R) -> Option<R> {
-        let hash = self.hash(flight.namespace, &flight.key);
-        let shard = self.shard(hash);
-        let is_current = shard
-            .slots
-            .find(hash, |slot| matches!(slot, Slot::Loading(current) if Arc::ptr_eq(current, flight)))
-            .is_some();
-        is_current.then(change)
-    }
-
-    /// Ends a flight: frees its key and hands the outcome to everyone who waits. A second call does nothing.
-    pub(crate) fn finish(&self, flight: &Arc<Flight>, outcome: Result<Landed>) {
-        let hash = self.hash(flight.namespace, &flight.key);
-        {
-            let mut shard = self.shard(hash);
-            let is_this =
-                |slot: &Slot| matches!(slot, Slot::Loading(current) if Arc::ptr_eq(current, flight));
-            if let Ok(slot) = shard.slots.find_entry(hash, is_this) {
-                slot.remove();
-            }
-        }
-        if flight.outcome.set(outcome).is_ok() {
-            flight.landed.notify_waiters();
-            if self.loading.fetch_sub(1, Ordering::AcqRel) == 1 {
-                self.idle.notify_waiters();
-            }
-        }
-    }
-
-    /// Whether the caller is the loader of one of these flights.
-    pub(crate) fn is_in_loader(&self) -> bool {
-        CURRENT.try_with(|flight| flight.home == self.id).unwrap_or(false)
-    }
-
-    /// How many keys are being loaded.
-    pub(crate) fn loading(&self) -> usize {
-        self.loading.load(Ordering::SeqCst)
-    }
-
-    /// Waits until nothing is being loaded.
-    pub(crate) async fn drained(&self) {
-        loop {
-            let idle = self.idle.notified();
-            if self.loading() == 0 {
-                return;
-            }
-            idle.await;
-        }
-    }
-
-    /// How many slots there are, reads and writes included.
-    #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn slots(&self) -> usize {
-        let count = |shard: &Mutex<Shard>| {
-            let shard = shard.lock();
-            shard.slots.len() + shard.writing.len()
-        };
-        self.shards.iter().map(count).sum()
-    }
-}
-
-/// The announcement of a read, withdrawn when dropped.
-#[derive(Debug)]
-pub(crate) struct ReadTicket<'a> {
-    flights: &'a Flights,
-    hash: u64,
-    namespace: u32,
-    key: &'a str,
-    ticket: u64,
-}
-
-impl ReadTicket<'_> {
-    /// Changes the memory tier, if no write came between.
-    pub(crate) fn land<R>(self, change: impl FnOnce() -> R) -> Option<R> {
-        let shard = self.flights.shard(self.hash);
-        let landed = shard.slots.find(self.hash, |slot| self.is_mine(slot)).is_some().then(change);
-        drop(shard);
-        landed
-    }
-
-    fn is_mine(&self, slot: &Slot) -> bool {
-        matches!(slot, Slot::Reading { ticket, .. } if *ticket == self.ticket)
-            && slot.is_for(self.namespace, self.key)
-    }
-}
-
-impl Drop for ReadTicket<'_> {
-    fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.hash);
-        if let Ok(slot) = shard.slots.find_entry(self.hash, |slot| self.is_mine(slot)) {
-            slot.remove();
-        }
-    }
-}
-
-/// The announcement of a change, withdrawn when dropped.
-#[derive(Debug)]
-pub(crate) struct WriteTicket<'a> {
-    flights: &'a Flights,
-    hash: u64,
-}
-
-impl Drop for WriteTicket<'_> {
-    fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.hash);
-        if let Ok(mut writing) = shard.writing.find_entry(self.hash, |writing| writing.hash == self.hash) {
-            writing.get_mut().writers -= 1;
-            if writing.get().writers == 0 {
-                writing.remove();
-            }
-        }
     }
 }

@@ -1,21 +1,24 @@
 //! The engine: what a lookup, a load and a write do to the tiers, in which order. Not generic: it moves
 //! values as `Arc<dyn Any>`, and is compiled once.
 //!
-//! - `read` looks values up, `fill` loads what is missing, `write` stores and deletes, `tags` clears and
+//! - `read` looks values up, `join` asks for what is missing and `fill` loads it, `write` stores and deletes, `tags` clears and
 //!   invalidates, `update` rewrites atomically (counters, add, pull, touch);
 //! - `verdict` decides what may be done with what was found, and is pure;
-//! - `flight` is single-flight and the right to be kept; `space` is namespaces and their clears;
+//! - `flight` is one load and who waits for it, `flights` all of them and the right to be kept; `space` is namespaces and their clears;
 //! - `l2` is the only caller of a driver, `breaker` keeps it from calling one that is down, `recovery` tells it
 //!   later what it did not take, and `retry` keeps the books of that. Only this room emits events; `span` is what
 //!   `tracing` sees besides.
 //!
 //! Knows nothing of value types, of configuration and of HTTP.
 
+mod ahead;
 mod answer;
 mod breaker;
 mod builder;
 mod fill;
 mod flight;
+mod flights;
+mod join;
 mod l2;
 mod read;
 mod recovery;
@@ -32,7 +35,7 @@ mod write;
 
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -48,19 +51,23 @@ use crate::options::EntryOptions;
 use crate::stats::{Snapshot, Stats};
 use crate::time::{HybridClock, Timestamp};
 
+pub use ahead::AHEAD_MAX;
 pub use breaker::BreakerOptions;
 #[cfg(feature = "config")]
 pub(crate) use builder::LOAD_MAX_DEFAULT;
 pub use builder::StackBuilder;
-pub use flight::{FLIGHTS_MAX, WAITERS_MAX};
+pub use flight::WAITERS_MAX;
+pub use flights::{FLIGHTS_MAX, REPLACEMENTS_MAX};
 pub use l2::DEADLINE_DEFAULT;
 pub use retry::RecoveryOptions;
 pub use space::NAMESPACES_MAX;
 
+pub(crate) use ahead::Again;
+use ahead::Aheads;
 pub(crate) use answer::{Answer, Asked, BoxLoad, Loads};
 pub(crate) use fill::Request;
-use flight::Flights;
 pub(crate) use flight::{Landed, Tagging};
+use flights::Flights;
 use l2::{L2, OnFailure};
 pub(crate) use read::Accept;
 pub(crate) use renewal::is_due;
@@ -103,6 +110,9 @@ pub(crate) struct Core {
     pub(crate) flights: Flights,
     pub(crate) spaces: Spaces,
     pub(crate) rests: Rests,
+    pub(crate) aheads: Aheads,
+    /// Counts the throws of dice.
+    throws: AtomicU64,
     pub(crate) clock: HybridClock,
     pub(crate) stats: Stats,
     pub(crate) options: EntryOptions,
@@ -276,6 +286,11 @@ impl Stack {
         self.core.prune().await
     }
 
+    /// How many keys are refreshed ahead: see [`GetOrSet::refresh_ahead`](crate::GetOrSet::refresh_ahead).
+    pub fn refreshed_ahead(&self) -> usize {
+        self.core.aheads.len()
+    }
+
     /// How many writes that the store did not take are remembered, to be tried again.
     pub fn pending_writes(&self) -> usize {
         self.core.retry.as_ref().map_or(0, Retry::len)
@@ -413,6 +428,12 @@ impl Core {
         if let Some(space) = self.spaces.by_id(namespace) {
             self.emit(&Event::Evicted { namespace: space.keys.path(), key, cause });
         }
+    }
+
+    /// A number of which the next one tells nothing.
+    pub(crate) fn chance(&self) -> u64 {
+        let throw = self.throws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        xxhash_rust::xxh3::xxh3_64(&throw.to_le_bytes())
     }
 
     /// One at a time among the rewrites of a key in this process, so that they do not fight over the store.

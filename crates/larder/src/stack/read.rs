@@ -10,7 +10,8 @@ use crate::entry::{AnyValue, Entry, Freshness};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EvictionCause, Tier};
 use crate::memory::Evicted;
-use crate::stack::flight::ReadTicket;
+use crate::options::EntryOptions;
+use crate::stack::flights::ReadTicket;
 use crate::stack::l2::OnFailure;
 use crate::stack::stored::{Stored, is_alive};
 use crate::stack::verdict::standing;
@@ -30,13 +31,32 @@ impl Core {
     /// What memory has for a key and what may be done with it. No allocation, no lock that a reader waits on.
     #[inline]
     pub(crate) fn probe(&self, space: &Space, key: &str, now: Timestamp) -> Option<(Entry, Freshness)> {
-        let entry = self.memory.as_ref()?.get(space.id, key)?;
+        let (entry, until) = self.memory.as_ref()?.get_until(space.id, key)?;
         match standing(&entry.meta, self.spaces.mark(space, entry.meta.born, entry.meta.tags()), now) {
             Freshness::Expired => {
                 self.drop_expired(space, key, now);
                 None
             }
+            // The store may know better by now.
+            Freshness::Fresh if now >= until && until != Timestamp::FOREVER => {
+                Some((entry, Freshness::Stale))
+            }
             freshness => Some((entry, freshness)),
+        }
+    }
+
+    /// What memory has for a key and is fresh by its TTL, though the store was to be asked: for when that failed.
+    pub(crate) fn probe_unasked(&self, space: &Space, key: &str, now: Timestamp) -> Option<Entry> {
+        let (entry, _) = self.probe(space, key, now)?;
+        let mark = self.spaces.mark(space, entry.meta.born, entry.meta.tags());
+        (standing(&entry.meta, mark, now) == Freshness::Fresh).then_some(entry)
+    }
+
+    /// Until when memory may serve what it takes in now without asking the store again.
+    pub(crate) fn memory_until(&self, options: &EntryOptions, now: Timestamp) -> Timestamp {
+        match (&self.l2, options.memory_ttl) {
+            (Some(_), Some(ttl)) => now + ttl,
+            _ => Timestamp::FOREVER,
         }
     }
 
@@ -80,7 +100,7 @@ impl Core {
     /// A lookup that memory could not answer with something fresh.
     pub(crate) async fn get(
         &self,
-        door: &Door,
+        door: &Arc<Door>,
         key: &str,
         accept: Accept,
         now: Timestamp,
@@ -105,7 +125,7 @@ impl Core {
     /// An entry from the store; a fresh one is brought into memory if nothing came between.
     async fn find_in_store(
         &self,
-        door: &Door,
+        door: &Arc<Door>,
         key: &str,
         accept: Accept,
         now: Timestamp,
@@ -118,19 +138,22 @@ impl Core {
                 Ok(self.decode(door, key, entry).map(|entry| (entry, Freshness::Stale, Tier::L2)))
             }
             Ok(stored) => Ok(self
-                .take_fresh(door, key, stored, ticket)
+                .take_fresh(door, key, stored, ticket, now)
                 .map(|entry| (entry, Freshness::Fresh, Tier::L2))),
-            Err(_) if on_failure == OnFailure::Suppress => Ok(None),
+            Err(_) if on_failure == OnFailure::Suppress => {
+                Ok(self.probe_unasked(&door.space, key, now).map(|entry| (entry, Freshness::Fresh, Tier::L1)))
+            }
             Err(error) => Err(error),
         }
     }
 
     fn take_fresh(
         &self,
-        door: &Door,
+        door: &Arc<Door>,
         key: &str,
         stored: Stored,
         ticket: Option<ReadTicket<'_>>,
+        now: Timestamp,
     ) -> Option<Entry> {
         let Stored::Entry { entry, freshness: Freshness::Fresh } = stored else { return None };
         let payload_bytes = entry.payload.len();
@@ -138,25 +161,28 @@ impl Core {
         if let Some(ticket) = ticket {
             let value_bytes = door.weigh_encoded(&entry.value, payload_bytes);
             let mut evicted = Vec::new();
-            drop(ticket.land(|| self.insert_in_memory(&door.space, key, &entry, value_bytes, &mut evicted)));
+            let held = (&entry, self.memory_until(&door.options, now));
+            drop(ticket.land(|| self.insert_in_memory(&door.space, key, held, value_bytes, &mut evicted)));
             self.report_evicted(evicted);
         }
+        self.slide(door, key, &entry.meta, &door.options, now);
         Some(entry)
     }
 
-    /// Puts an entry into memory. The caller holds the key's lock, and drops what comes back (the entry that
+    /// Puts an entry into memory, to be served until then without asking the store. The caller holds the key's lock, and drops what comes back (the entry that
     /// was there) after it, because a value's own `drop` may use the cache.
     #[must_use]
     pub(crate) fn insert_in_memory(
         &self,
         space: &Space,
         key: &str,
-        entry: &Entry,
+        (entry, until): (&Entry, Timestamp),
         value_bytes: usize,
         evicted: &mut Vec<Evicted>,
     ) -> Option<Entry> {
         // Refusals are reported through `evicted` (too large) or mean that a newer one is there.
-        let (_, replaced) = self.memory.as_ref()?.replace(space.id, key, entry.clone(), value_bytes, evicted);
+        let held = (entry.clone(), until);
+        let (_, replaced) = self.memory.as_ref()?.replace(space.id, key, held, value_bytes, evicted);
         replaced
     }
 
@@ -174,7 +200,7 @@ impl Core {
     /// Several lookups: one pass over memory, one batch to the store.
     pub(crate) async fn get_many(
         &self,
-        door: &Door,
+        door: &Arc<Door>,
         keys: &[&str],
         now: Timestamp,
     ) -> Result<Vec<Option<AnyValue>>> {
@@ -185,6 +211,7 @@ impl Core {
             match self.probe(space, key, now) {
                 Some((entry, Freshness::Fresh)) => {
                     self.emit_fresh_l1_hit(space, key);
+                    self.slide(door, key, &entry.meta, &door.options, now);
                     found.push(Some(entry.value));
                 }
                 _ => {
@@ -201,7 +228,7 @@ impl Core {
 
     async fn find_many_in_store(
         &self,
-        door: &Door,
+        door: &Arc<Door>,
         missing: &[(usize, &str)],
         found: &mut [Option<AnyValue>],
         now: Timestamp,
@@ -224,13 +251,21 @@ impl Core {
         };
         let mut stored = stored.into_iter();
         for ((index, key), ticket) in missing.iter().zip(tickets) {
-            let entry = stored.next().and_then(|stored| self.take_fresh(door, key, stored, ticket));
+            let entry = match stored.next() {
+                Some(stored) => {
+                    self.take_fresh(door, key, stored, ticket, now).map(|entry| (entry, Tier::L2))
+                }
+                None if failure.is_none() => {
+                    self.probe_unasked(space, key, now).map(|entry| (entry, Tier::L1))
+                }
+                None => None,
+            };
             match &entry {
-                Some(_) => self.emit_hit(space, key, Tier::L2, false),
+                Some((_, tier)) => self.emit_hit(space, key, *tier, false),
                 None => self.emit_miss(space, key),
             }
             if let Some(slot) = found.get_mut(*index) {
-                *slot = entry.map(|entry| entry.value);
+                *slot = entry.map(|(entry, _)| entry.value);
             }
         }
         failure.map_or(Ok(()), Err)
@@ -244,11 +279,18 @@ impl Core {
         key: &str,
         now: Timestamp,
     ) -> Result<Option<(Entry, Freshness, Tier)>> {
-        if let Some((entry, freshness)) = self.probe(&door.space, key, now) {
-            return Ok(Some((entry, freshness, Tier::L1)));
+        let in_memory =
+            self.probe(&door.space, key, now).map(|(entry, freshness)| (entry, freshness, Tier::L1));
+        let Some(l2) = &self.l2 else { return Ok(in_memory) };
+        if matches!(in_memory, Some((_, Freshness::Fresh, _))) {
+            return Ok(in_memory);
         }
-        let Some(l2) = &self.l2 else { return Ok(None) };
         match l2.read_one(self, &door.space, key, now, OnFailure::Return).await? {
+            // Nothing that is newer than what memory has left, which may have gone meanwhile.
+            Stored::Nothing { stamp } if stamp <= in_memory.map(|(entry, ..)| entry.meta.stamp) => {
+                let left = self.probe(&door.space, key, now);
+                Ok(left.map(|(entry, freshness)| (entry, freshness, Tier::L1)))
+            }
             Stored::Nothing { .. } => Ok(None),
             Stored::Entry { entry, freshness } => {
                 Ok(self.decode(door, key, entry).map(|entry| (entry, freshness, Tier::L2)))

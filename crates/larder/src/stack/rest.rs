@@ -8,32 +8,41 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::error::Error;
 use crate::time::Timestamp;
 
 /// How many keys may rest at once. Beyond it, those whose rest is over go, and if there are none, the new one
 /// does not rest: its source is asked again sooner.
 const RESTS_MAX: usize = 65_536;
 
+/// Until when a key rests, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Rest {
+    pub(crate) until: Timestamp,
+    /// What its last load failed with.
+    pub(crate) why: Error,
+}
+
 /// The resting keys of a stack.
 #[derive(Debug, Default)]
 pub(crate) struct Rests {
-    until: Mutex<HashMap<(u32, Box<str>), Timestamp>>,
+    resting: Mutex<HashMap<(u32, Box<str>), Rest>>,
     /// Whether there may be any: in good times a look costs one load.
     any: AtomicBool,
 }
 
 impl Rests {
     /// Lets a key rest.
-    pub(crate) fn rest(&self, namespace: u32, key: &str, until: Timestamp, now: Timestamp) {
-        if until <= now {
+    pub(crate) fn rest(&self, namespace: u32, key: &str, rest: Rest, now: Timestamp) {
+        if rest.until <= now {
             return;
         }
-        let mut resting = self.until.lock();
+        let mut resting = self.resting.lock();
         if resting.len() >= RESTS_MAX {
-            resting.retain(|_, until| *until > now);
+            resting.retain(|_, rest| rest.until > now);
         }
         if resting.len() < RESTS_MAX {
-            resting.insert((namespace, key.into()), until);
+            resting.insert((namespace, key.into()), rest);
             self.any.store(true, Ordering::Release);
         }
     }
@@ -41,36 +50,42 @@ impl Rests {
     /// Ends a key's rest: its source answers again.
     pub(crate) fn wake(&self, namespace: u32, key: &str) {
         if self.any.load(Ordering::Acquire) {
-            let mut resting = self.until.lock();
+            let mut resting = self.resting.lock();
             resting.remove(&(namespace, key.into()));
             self.any.store(!resting.is_empty(), Ordering::Release);
         }
     }
 
-    /// Whether a key rests.
-    pub(crate) fn is_resting(&self, namespace: u32, key: &str, now: Timestamp) -> bool {
+    /// Why and until when a key rests, if it does.
+    pub(crate) fn find(&self, namespace: u32, key: &str, now: Timestamp) -> Option<Rest> {
         if !self.any.load(Ordering::Acquire) {
-            return false;
+            return None;
         }
-        self.until.lock().get(&(namespace, key.into())).is_some_and(|until| now < *until)
+        self.resting.lock().get(&(namespace, key.into())).filter(|rest| now < rest.until).cloned()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
+
+    fn until(millis: u64) -> Rest {
+        Rest { until: Timestamp::from_millis(millis), why: Error::new(ErrorKind::Load, "down") }
+    }
 
     #[test]
     fn a_rest_ends_by_itself_or_when_woken_and_belongs_to_one_key() {
         let rests = Rests::default();
         let at = Timestamp::from_millis;
-        rests.rest(1, "a", at(10), at(0));
-        assert!(rests.is_resting(1, "a", at(9)) && !rests.is_resting(1, "a", at(10)));
-        assert!(!rests.is_resting(2, "a", at(0)) && !rests.is_resting(1, "b", at(0)));
+        let is_resting = |namespace, key, now| rests.find(namespace, key, at(now)).is_some();
+        rests.rest(1, "a", until(10), at(0));
+        assert!(is_resting(1, "a", 9) && !is_resting(1, "a", 10));
+        assert!(!is_resting(2, "a", 0) && !is_resting(1, "b", 0));
         rests.wake(1, "a");
-        assert!(!rests.is_resting(1, "a", at(0)));
-        rests.rest(1, "a", at(5), at(5));
-        assert!(!rests.is_resting(1, "a", at(4)), "a rest of no length is none");
+        assert!(!is_resting(1, "a", 0));
+        rests.rest(1, "a", until(5), at(5));
+        assert!(!is_resting(1, "a", 4), "a rest of no length is none");
     }
 
     #[test]
@@ -78,10 +93,10 @@ mod tests {
         let rests = Rests::default();
         let at = Timestamp::from_millis;
         for n in 0..RESTS_MAX + 10 {
-            rests.rest(0, &n.to_string(), at(10), at(0));
+            rests.rest(0, &n.to_string(), until(10), at(0));
         }
-        assert_eq!(rests.until.lock().len(), RESTS_MAX);
-        rests.rest(0, "late", at(20), at(10));
-        assert_eq!(rests.until.lock().len(), 1);
+        assert_eq!(rests.resting.lock().len(), RESTS_MAX);
+        rests.rest(0, "late", until(20), at(10));
+        assert_eq!(rests.resting.lock().len(), 1);
     }
 }

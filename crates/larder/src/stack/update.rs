@@ -13,12 +13,14 @@ use crate::entry::wire::{self, StoredEntry};
 use crate::entry::{AnyValue, Entry, Freshness, Meta};
 use crate::error::Result;
 use crate::event::{Event, Tier};
+use crate::memory::Prolonged;
+use crate::options::EntryOptions;
 use crate::stack::l2::{L2, OnFailure, contended};
 use crate::stack::read::try_decode;
 use crate::stack::stored::Stored;
 use crate::stack::verdict::standing;
 use crate::stack::write::{Abandoned, NewValue};
-use crate::stack::{Core, Door};
+use crate::stack::{Core, Door, renewal};
 use crate::time::{Stamp, Timestamp, Ttl};
 
 /// How often a rewrite is tried against others before it gives up.
@@ -140,7 +142,7 @@ impl Core {
             };
             self.stamp(&mut put.meta, now);
             let value_bytes = (door.weigh)(&put.value);
-            dead = self.insert_in_memory(space, key, &put, value_bytes, &mut evicted);
+            dead = self.insert_in_memory(space, key, (&put, Timestamp::FOREVER), value_bytes, &mut evicted);
             (true, Ok(true))
         });
         drop((replaced, dead));
@@ -168,7 +170,7 @@ impl Core {
             {
                 Written::Stored { .. } => {
                     self.overtake(&full, stamp);
-                    self.follow(door, key, swap.then);
+                    self.follow(door, key, swap.then, now);
                     abandoned.disarm();
                     return Ok(true);
                 }
@@ -226,10 +228,11 @@ impl Core {
     }
 
     /// Brings memory in line with a change that the store has made.
-    fn follow(&self, door: &Door, key: &str, then: Then) {
+    fn follow(&self, door: &Door, key: &str, then: Then, now: Timestamp) {
         let space = &*door.space;
+        let until = self.memory_until(&door.options, now);
         match then {
-            Then::Remember(entry, value_bytes) => self.remember(space, key, &entry, value_bytes),
+            Then::Remember(entry, value_bytes) => self.remember(space, key, (&entry, until), value_bytes),
             Then::Forget(stamp) => drop(self.forget(space, key, stamp)),
             Then::Rewrite { was, meta, payload_bytes } => {
                 // Weighed before the lock is taken, because weighing runs code of the user's.
@@ -243,7 +246,7 @@ impl Core {
                     let before = self.memory.as_ref()?.remove(space.id, key)?;
                     if before.meta.stamp == was {
                         let entry = Entry { value: Arc::clone(&before.value), meta };
-                        drop(self.insert_in_memory(space, key, &entry, value_bytes, &mut evicted));
+                        drop(self.insert_in_memory(space, key, (&entry, until), value_bytes, &mut evicted));
                     }
                     Some(before)
                 });
@@ -311,15 +314,55 @@ impl Core {
         }
         let decide = &mut |found: Option<Found<'_>>| match found {
             Some(Found { meta, freshness: Freshness::Fresh, .. }) => {
-                let mut meta = meta.clone();
-                let grace = grace_of(door, &meta);
-                meta.fresh_until = ttl.ends_at(now);
-                meta.stale_until = meta.fresh_until + grace;
-                Ok(Change::Rewrite(meta))
+                Ok(Change::Rewrite(ending(door, meta, ttl.ends_at(now))))
             }
             _ => Ok(Change::Keep),
         };
         self.update_and_tell(door, key, now, decide).await
+    }
+
+    /// Gives a sliding entry that was read a later end: in memory at once, in the store in the background.
+    #[inline]
+    pub(crate) fn slide(
+        &self,
+        door: &Arc<Door>,
+        key: &str,
+        meta: &Meta,
+        options: &EntryOptions,
+        now: Timestamp,
+    ) {
+        if let Some(until) = renewal::slides_to(meta, options, now) {
+            self.slide_to(door, key, meta, until, now);
+        }
+    }
+
+    #[cold]
+    fn slide_to(&self, door: &Arc<Door>, key: &str, meta: &Meta, until: Timestamp, now: Timestamp) {
+        let space = &*door.space;
+        let mut evicted = Vec::new();
+        let held = self.flights.with_lock(space.id, key, || {
+            Some(self.memory.as_ref()?.prolong(space.id, key, ending(door, meta, until), &mut evicted))
+        });
+        self.report_evicted(evicted);
+        if held == Some(Prolonged::Already) {
+            return;
+        }
+        let runtime = tokio::runtime::Handle::try_current();
+        let (Some(_), Some(core), Ok(runtime)) = (&self.l2, self.this.upgrade(), runtime) else { return };
+        let (door, key) = (Arc::clone(door), key.to_owned());
+        runtime.spawn(async move {
+            if core.check_open().is_err() {
+                return;
+            }
+            let decide = &mut |found: Option<Found<'_>>| match found {
+                Some(Found { meta, freshness: Freshness::Fresh, .. }) if meta.fresh_until < until => {
+                    Ok(Change::Rewrite(ending(&door, meta, until)))
+                }
+                _ => Ok(Change::Keep),
+            };
+            // A failure is reported where the store is called; the entry ends earlier there.
+            let _ = core.update_and_tell(&door, &key, now, decide).await;
+        });
     }
 
     /// As [`Core::update`]; a change is told as a write.
@@ -363,6 +406,11 @@ impl Core {
         self.emit(&Event::Expired { namespace: door.space.keys.path(), key });
         Ok(existed)
     }
+}
+
+/// What is known about an entry that is fresh until then; its grace stays.
+fn ending(door: &Door, meta: &Meta, fresh_until: Timestamp) -> Meta {
+    Meta { fresh_until, stale_until: fresh_until + grace_of(door, meta), ..meta.clone() }
 }
 
 /// An entry's grace. One that is fresh forever does not say; its cache's options do.

@@ -17,7 +17,7 @@ use crate::entry::{AnyValue, Entry, Extras, Meta};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::options::EntryOptions;
-use crate::stack::flight::WriteTicket;
+use crate::stack::flights::WriteTicket;
 use crate::stack::l2::{Insist, OnFailure};
 use crate::stack::recovery::Lost;
 use crate::stack::retry::What;
@@ -82,10 +82,10 @@ impl Core {
     }
 
     /// Puts a key into memory and takes the right to be kept from whatever is under way for it.
-    pub(crate) fn remember(&self, space: &Space, key: &str, entry: &Entry, value_bytes: usize) {
+    pub(crate) fn remember(&self, space: &Space, key: &str, held: (&Entry, Timestamp), value_bytes: usize) {
         let mut evicted = Vec::new();
-        let replaced = self.flights.supersede(space.id, key, entry.meta.stamp, || {
-            self.insert_in_memory(space, key, entry, value_bytes, &mut evicted)
+        let replaced = self.flights.supersede(space.id, key, held.0.meta.stamp, || {
+            self.insert_in_memory(space, key, held, value_bytes, &mut evicted)
         });
         drop(replaced);
         self.report_evicted(evicted);
@@ -104,7 +104,8 @@ impl Core {
         let mut evicted = Vec::new();
         let replaced = self.flights.with_lock(space.id, key, || {
             let has_one = self.memory.as_ref().is_some_and(|memory| memory.get(space.id, key).is_some());
-            (!has_one).then(|| self.insert_in_memory(space, key, &entry, value_bytes, &mut evicted))
+            let held = (&entry, Timestamp::FOREVER);
+            (!has_one).then(|| self.insert_in_memory(space, key, held, value_bytes, &mut evicted))
         });
         drop(replaced);
         self.report_evicted(evicted);
@@ -151,7 +152,7 @@ impl Core {
                 }
             }
         }
-        self.remember(space, key, &entry, value_bytes);
+        self.remember(space, key, (&entry, self.memory_until(&new.options, now)), value_bytes);
         abandoned.into_iter().for_each(Abandoned::disarm);
         if outcome.is_ok() {
             self.emit(&Event::Written { namespace: space.keys.path(), key });
@@ -198,14 +199,14 @@ impl Core {
             }
         }
         let mut refused = Vec::new();
-        for (index, ((key, _), (entry, value_bytes))) in values.iter().zip(&entries).enumerate() {
+        for (index, ((key, new), (entry, value_bytes))) in values.iter().zip(&entries).enumerate() {
             let was_refused =
                 matches!(&written, Ok(all) if matches!(all.get(index), Some(Written::Refused { .. })));
             if was_refused {
                 refused.push(index);
                 continue;
             }
-            self.remember(space, key, entry, *value_bytes);
+            self.remember(space, key, (entry, self.memory_until(&new.options, now)), *value_bytes);
             if failure.is_none() {
                 self.emit(&Event::Written { namespace: space.keys.path(), key });
             }

@@ -48,6 +48,10 @@ pub struct Snapshot {
     pub loads_failed: u64,
     /// Loaded values that were not kept, because something newer came meanwhile.
     pub loads_superseded: u64,
+    /// Loads that were started beside one that had taken too long.
+    pub loads_replaced: u64,
+    /// Keys that were to be refreshed ahead when there was no room: counted once until there is.
+    pub ahead_full: u64,
     /// Values stored, counted up, or given a new TTL.
     pub writes: u64,
     /// Keys deleted or pulled.
@@ -183,6 +187,8 @@ struct Stripe {
     loads: AtomicU64,
     loads_failed: AtomicU64,
     loads_superseded: AtomicU64,
+    loads_replaced: AtomicU64,
+    ahead_full: AtomicU64,
     writes: AtomicU64,
     deletes: AtomicU64,
     expires: AtomicU64,
@@ -277,6 +283,8 @@ impl Stats {
             Event::Loaded { .. } => bump(&stripe.loads),
             Event::LoadFailed { .. } => bump(&stripe.loads_failed),
             Event::LoadSuperseded { .. } => bump(&stripe.loads_superseded),
+            Event::LoadReplaced { .. } => bump(&stripe.loads_replaced),
+            Event::AheadFull { .. } => bump(&stripe.ahead_full),
             Event::Written { .. } => bump(&stripe.writes),
             Event::Deleted { .. } => bump(&stripe.deletes),
             Event::Expired { .. } => bump(&stripe.expires),
@@ -312,6 +320,8 @@ impl Stats {
             loads: sum(|s| &s.loads),
             loads_failed: sum(|s| &s.loads_failed),
             loads_superseded: sum(|s| &s.loads_superseded),
+            loads_replaced: sum(|s| &s.loads_replaced),
+            ahead_full: sum(|s| &s.ahead_full),
             writes: sum(|s| &s.writes),
             deletes: sum(|s| &s.deletes),
             expires: sum(|s| &s.expires),

@@ -74,6 +74,8 @@ impl Observer for Recorder {
             }
             Event::Loaded { namespace, key, .. } => format!("loaded {}", name(namespace, key)),
             Event::LoadFailed { namespace, key, .. } => format!("load failed {}", name(namespace, key)),
+            Event::LoadReplaced { namespace, key, .. } => format!("load replaced {}", name(namespace, key)),
+            Event::AheadFull { namespace, key } => format!("ahead full {}", name(namespace, key)),
             Event::LoadSuperseded { namespace, key } => format!("load superseded {}", name(namespace, key)),
             Event::Written { namespace, key } => format!("written {}", name(namespace, key)),
             Event::Deleted { namespace, key } => format!("deleted {}", name(namespace, key)),

@@ -3,6 +3,7 @@
 //! `fuzz/` runs them for as long as one likes, `tests/wire.rs` over a few thousand inputs in every test run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use larder::Tag;
@@ -110,14 +111,14 @@ impl Source<'_> {
         tags.sort_unstable();
         tags.dedup();
         let (etag, last_modified) = (self.validator(), self.validator());
-        let is_plain = tags.is_empty() && etag.is_none() && last_modified.is_none();
-        let extras = Extras { tags: tags.into(), etag, last_modified };
+        let load_time = (self.byte() % 2 == 1).then(|| Duration::from_millis(self.number() >> 33));
+        let extras = Extras { tags: tags.into(), etag, last_modified, load_time };
         Meta {
             stamp,
             born,
             fresh_until: Timestamp::from_millis(a.min(b)),
             stale_until: Timestamp::from_millis(a.max(b)),
-            extras: (!is_plain).then(|| Arc::new(extras)),
+            extras: (extras != Extras::default()).then(|| Arc::new(extras)),
         }
     }
 }

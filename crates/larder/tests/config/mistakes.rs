@@ -7,7 +7,7 @@ use super::{FORMATS, error_of};
 /// One mistake in YAML, TOML and JSON: the text, and the place at which it is found.
 type Mistake = (&'static str, [(&'static str, &'static str); 3]);
 
-pub(crate) const KNOWN: &str = "(known: backoff, breaker, codec, compress, deadline, encrypt, grace, groups, hard_timeout, jitter, l1, l2, prefix, recover_writes, refresh, soft_timeout, suppress_l2_errors, ttl)";
+pub(crate) const KNOWN: &str = "(known: backoff, breaker, codec, compress, deadline, encrypt, grace, groups, hard_timeout, jitter, l1, l2, memory_ttl, prefix, recover_writes, refresh, replace_after, soft_timeout, suppress_l2_errors, ttl)";
 
 const MISTAKES: &[Mistake] = &[
     (
@@ -64,7 +64,7 @@ const MISTAKES: &[Mistake] = &[
         ],
     ),
     (
-        "stacks.users.refresh: expected one of on_demand, found \"on-demand\", did you mean \"on_demand\"?",
+        "stacks.users.refresh: expected one of on_demand, probabilistic, found \"on-demand\", did you mean \"on_demand\"?",
         [
             ("stacks:\n  users:\n    refresh: on-demand", "3:14"),
             ("[stacks.users]\nrefresh = 'on-demand'", "2:11"),

@@ -20,7 +20,9 @@ fn down() -> Down {
 }
 
 /// A loader that fails and counts how often it was asked.
-fn failing(runs: &Arc<AtomicU64>) -> impl FnOnce() -> std::future::Ready<Result<u32, Down>> + Send + 'static {
+pub(crate) fn failing(
+    runs: &Arc<AtomicU64>,
+) -> impl FnOnce() -> std::future::Ready<Result<u32, Down>> + Send + 'static {
     let runs = Arc::clone(runs);
     move || {
         runs.fetch_add(1, Ordering::Relaxed);
@@ -28,12 +30,12 @@ fn failing(runs: &Arc<AtomicU64>) -> impl FnOnce() -> std::future::Ready<Result<
     }
 }
 
-fn count(runs: &AtomicU64) -> u64 {
+pub(crate) fn count(runs: &AtomicU64) -> u64 {
     runs.load(Ordering::Relaxed)
 }
 
 /// Lets what runs in the background do so.
-async fn settle() {
+pub(crate) async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
@@ -41,12 +43,12 @@ async fn settle() {
 
 /// What tokio's timers take for now, which is paused in these tests.
 #[expect(clippy::disallowed_methods, reason = "the timers are what is tested")]
-fn timers_now() -> tokio::time::Instant {
+pub(crate) fn timers_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
 /// A stack with a stale 1 under `a`, with an hour of grace: in memory, in the store, or in both.
-async fn with_stale(tiers: Tiers) -> Harness {
+pub(crate) async fn with_stale(tiers: Tiers) -> Harness {
     let harness = Harness::new(tiers);
     cache::<u32>(&harness).set("a", 1).ttl(seconds(1)).grace(hours(1)).await.unwrap();
     harness.clock.advance(seconds(2));

@@ -1,0 +1,215 @@
+//! Who asks for what is missing: joins a load or leads one, waits for it, starts another one beside a slow one, and has
+//! renewed what is due.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use crate::entry::{Entry, Freshness};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Tier};
+use crate::options::EntryOptions;
+use crate::stack::fill::{Fill, Occasion, Request};
+use crate::stack::flight::{Flight, Landed, Patience, Source};
+use crate::stack::flights::Joined;
+use crate::stack::verdict::standing;
+use crate::stack::{Core, Door, Space, span};
+use crate::stats::Timed;
+use crate::time::{Stamp, Timestamp};
+
+impl Core {
+    /// Finds or loads several keys: those that nobody is loading in one task, the others by waiting for whoever
+    /// is. The outcomes stand in the order of the keys, and each has been reported as a hit or a miss.
+    pub(crate) async fn get_or_load(
+        self: &Arc<Self>,
+        door: &Arc<Door>,
+        keys: &[&str],
+        request: Request,
+    ) -> Vec<Result<Landed>> {
+        let mut joined: Vec<Result<Arc<Flight>>> = Vec::with_capacity(keys.len());
+        let mut led = Vec::new();
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
+            Error::from_source(ErrorKind::Unsupported, "loading needs a tokio runtime", error)
+        });
+        for key in keys {
+            joined.push(
+                match runtime.as_ref().map_err(Clone::clone).and_then(|_| {
+                    let born = || self.clock.tick(self.clock.now());
+                    self.flights.join(
+                        &self.spaces,
+                        &door.space,
+                        key,
+                        request.extras.as_ref(),
+                        request.tagging,
+                        born,
+                    )
+                }) {
+                    Ok(Joined::Leader(flight)) => {
+                        led.push(Arc::clone(&flight));
+                        Ok(flight)
+                    }
+                    Ok(Joined::Waiter(flight)) => Ok(flight),
+                    Err(error) => Err(error),
+                },
+            );
+        }
+        if let Err(error) = self.check_open_to_loads() {
+            // It was closed since the caller entered. Closing waits for these flights, so the store is not used.
+            led.drain(..).for_each(|flight| self.flights.finish(&flight, Err(error.clone())));
+        }
+        let options = request.options;
+        let fresh_only = options.fresh_only == Some(true);
+        let patience =
+            Patience { soft: options.soft_timeout.filter(|_| !fresh_only), hard: options.hard_timeout };
+        let mut request = Some(request);
+        if runtime.is_ok() && !led.is_empty() {
+            self.start(door, led, Occasion::Miss, request.take());
+        }
+        let started = self.clock.monotonic();
+        let mut outcomes = Vec::with_capacity(keys.len());
+        for (key, flight) in keys.iter().zip(joined) {
+            let outcome = match flight {
+                Ok(flight) => {
+                    if patience.soft.is_some() {
+                        self.offer_memory(&door.space, &flight);
+                    }
+                    let spare = if keys.len() == 1 { request.take() } else { None };
+                    self.wait(door, &flight, patience, options, spare).await
+                }
+                Err(error) => Err(error),
+            };
+            let outcome = match outcome {
+                Ok(Landed { source: Source::Fallback(_), why: Some(error), .. }) if fresh_only => Err(error),
+                outcome => outcome,
+            };
+            self.stats.time(Timed::Wait, self.clock.monotonic().saturating_sub(started));
+            match &outcome {
+                Ok(Landed { source: Source::Fresh(tier), .. }) => {
+                    self.emit_hit(&door.space, key, *tier, false)
+                }
+                Ok(Landed { source: Source::Fallback(tier), .. }) => {
+                    self.emit_hit(&door.space, key, *tier, true)
+                }
+                Ok(Landed { source: Source::Loader, .. }) | Err(_) => self.emit_miss(&door.space, key),
+            }
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    /// Starts the task that fills some keys, which the caller leads.
+    fn start(
+        self: &Arc<Self>,
+        door: &Arc<Door>,
+        flights: Vec<Arc<Flight>>,
+        occasion: Occasion,
+        request: Option<Request>,
+    ) {
+        let Some(request) = request else { return };
+        let (core, door) = (Arc::clone(self), Arc::clone(door));
+        let fill = Fill { core, door, flights, occasion, options: request.options };
+        tokio::spawn(span::of_caller(fill.run(request)));
+    }
+
+    /// Waits for a load. One that takes too long gets another one beside it, if the caller's options say so and its
+    /// request is still to be had: what comes first is the outcome.
+    async fn wait(
+        self: &Arc<Self>,
+        door: &Arc<Door>,
+        flight: &Arc<Flight>,
+        patience: Patience,
+        options: EntryOptions,
+        spare: Option<Request>,
+    ) -> Result<Landed> {
+        let may_serve = |stale: &Entry| {
+            options.fresh_only != Some(true) && self.may_serve(&door.space, stale, self.clock.now())
+        };
+        let (Some(after), Some(request)) = (options.replace_after, spare) else {
+            return flight.wait(patience, may_serve).await;
+        };
+        let mut slow = pin!(flight.wait(patience, may_serve));
+        let nap = after.saturating_sub(flight.age());
+        tokio::select! {
+            outcome = &mut slow => return outcome,
+            () = tokio::time::sleep(nap) => {}
+        }
+        let born = || self.clock.tick(self.clock.now());
+        let Some(joined) = self.flights.replace(flight, request.extras.as_ref(), request.tagging, born)
+        else {
+            return slow.await;
+        };
+        let (beside, spare) = match joined {
+            Joined::Waiter(beside) => (beside, Some(request)),
+            Joined::Leader(beside) => {
+                if let Err(error) = self.check_open_to_loads() {
+                    self.flights.finish(&beside, Err(error));
+                } else {
+                    self.emit(&Event::LoadReplaced {
+                        namespace: door.space.keys.path(),
+                        key: flight.key(),
+                        after: flight.age(),
+                    });
+                    self.start(door, vec![Arc::clone(&beside)], Occasion::Miss, Some(request));
+                }
+                (beside, None)
+            }
+        };
+        // The timeouts of the first wait go on, and end the second one too. That may need another one in turn.
+        let mut second = Box::pin(self.wait(door, &beside, Patience::default(), options, spare));
+        tokio::select! {
+            first = &mut slow => match first {
+                Err(error) if error.kind() == ErrorKind::Load => second.await,
+                outcome => outcome,
+            },
+            second = &mut second => match second {
+                Err(error) if error.kind() == ErrorKind::Load => slow.await,
+                outcome => outcome,
+            },
+        }
+    }
+
+    /// Whether an entry may be served at `now`, be it stale.
+    pub(super) fn may_serve(&self, space: &Space, entry: &Entry, now: Timestamp) -> bool {
+        let meta = &entry.meta;
+        standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now) != Freshness::Expired
+    }
+
+    /// Offers what memory has left of a key to those who will not wait for its load.
+    fn offer_memory(&self, space: &Space, flight: &Flight) {
+        if let Some((entry, _)) = self.probe(space, flight.key(), self.clock.now()) {
+            flight.offer(Landed::new(entry, Source::Fallback(Tier::L1)));
+        }
+    }
+
+    /// Loads keys that are due, their entries with these stamps, in the background, but for those that are being loaded or whose source is left alone.
+    /// Returns the loads that were begun.
+    pub(crate) fn renew(
+        self: &Arc<Self>,
+        door: &Arc<Door>,
+        keys: &[(&str, Stamp)],
+        now: Timestamp,
+        request: Request,
+    ) -> Vec<Arc<Flight>> {
+        let (mut led, mut due) = (Vec::new(), Vec::new());
+        if tokio::runtime::Handle::try_current().is_err() {
+            return led;
+        }
+        for (key, stamp) in keys.iter().filter(|(key, _)| self.rests.find(door.space.id, key, now).is_none())
+        {
+            let (extras, born) = (request.extras.as_ref(), || self.clock.tick(now));
+            // Too many loads at once are a reason not to add one that nobody waits for.
+            if let Ok(Joined::Leader(flight)) =
+                self.flights.join(&self.spaces, &door.space, key, extras, request.tagging, born)
+            {
+                led.push(flight);
+                due.push(*stamp);
+            }
+        }
+        if let Err(error) = self.check_open_to_loads() {
+            led.drain(..).for_each(|flight| self.flights.finish(&flight, Err(error.clone())));
+        }
+        if !led.is_empty() {
+            self.start(door, led.clone(), Occasion::Renewal(due), Some(request));
+        }
+        led
+    }
+}
