@@ -241,8 +241,7 @@ async fn what_lands_after_a_timeout_is_in_both_tiers() {
         let gate = Gate::default();
         let slow = gate.clone();
         let request = numbers.get_or_set("a", move || slow.load(2));
-        let request =
-            if soft { request.soft_timeout(seconds(1)) } else { request.hard_timeout(seconds(1)) };
+        let request = if soft { request.soft_timeout(seconds(1)) } else { request.hard_timeout(seconds(1)) };
         assert_eq!(request.await.is_ok(), soft);
         gate.open.notify_one();
         settle().await;
@@ -456,7 +455,11 @@ async fn memory_hears_of_what_another_process_did_when_it_reads_the_store() {
         assert_eq!(found().await, (change != "clear").then_some(1), "{change}: any read brings a clear");
         mine.get("old").await.unwrap();
         let is_heard = ["clear", "invalidate"].contains(&change);
-        assert_eq!(found().await, (!is_heard).then_some(1), "{change}: a tag's mark comes with what it marks");
+        assert_eq!(
+            found().await,
+            (!is_heard).then_some(1),
+            "{change}: a tag's mark comes with what it marks"
+        );
         here.clock.advance(seconds(60));
         assert_eq!(found().await, (change == "set").then_some(2), "{change}: its own copy's time is over");
         here.finish(6).await;
