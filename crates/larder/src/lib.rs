@@ -110,6 +110,16 @@ mod pages {
     mod freshness {}
     #[doc = include_str!("../../../docs/loaders.md")]
     mod loaders {}
+    #[doc = include_str!("../../../docs/coherence.md")]
+    mod coherence {}
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("../../../docs/failing-stores.md")]
+    mod failing_stores {}
+    #[doc = include_str!("../../../docs/advisor.md")]
+    mod advisor {}
+    #[cfg(feature = "macros")]
+    #[doc = include_str!("../../../docs/cached.md")]
+    mod cached {}
     #[cfg(all(feature = "metrics", feature = "tracing"))]
     #[doc = include_str!("../../../docs/observability.md")]
     mod observability {}

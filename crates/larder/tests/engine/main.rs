@@ -9,6 +9,7 @@
 )]
 
 mod breaker;
+mod cases;
 mod cost;
 mod flow;
 mod freshness;
