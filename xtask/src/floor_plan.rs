@@ -32,6 +32,7 @@ const ROOMS: &[Room] = &[
     room("advisor", &["time"]),
     room("event", &["error", "entry", "advisor"]),
     room("stats", &["error", "event"]),
+    room("explain", &["entry", "event"]),
     room("trace", &["event"]),
     room("counter", &[]),
     room("memory", &["time", "entry", "event"]),
@@ -39,8 +40,8 @@ const ROOMS: &[Room] = &[
     room(
         "stack",
         &[
-            "error", "time", "key", "tag", "entry", "codec", "options", "advisor", "event", "stats", "trace",
-            "memory", "driver",
+            "error", "time", "key", "tag", "entry", "codec", "options", "advisor", "event", "stats",
+            "explain", "trace", "memory", "driver",
         ],
     ),
     room("loaded", &["time"]),

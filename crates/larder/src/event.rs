@@ -9,6 +9,7 @@ use crate::error::Error;
 
 /// Where something was found or lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "json", derive(serde::Serialize))]
 pub enum Tier {
     /// The memory of this process.
     L1,

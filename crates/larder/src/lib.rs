@@ -35,7 +35,7 @@
 //! - [`memory::MemoryCache`] is a synchronous in-process cache on the same engine, without serde or tokio.
 //! - [`driver::Driver`] is what a store of one's own implements; `docs/write-a-driver.md` shows one whole.
 //! - [`event::Observer`] hears what happens, [`Stack::stats`] counts and times it, [`stats::prometheus_text`]
-//!   exports it, and [`Stack::advice`] says which options contradict each other; `docs/observability.md` shows
+//!   exports it, [`explain`](mod@explain) accounts for one operation, and [`Stack::advice`] says which options contradict each other; `docs/observability.md` shows
 //!   how.
 //! - [`testing`](https://docs.rs/larder/latest/larder/testing/) (feature `testing`) has the compliance suite,
 //!   a clock moved by hand and a store that fails on command.
@@ -66,6 +66,7 @@ mod loaded;
 pub mod advisor;
 pub mod event;
 pub mod stats;
+pub mod explain;
 #[cfg(feature = "tracing")]
 pub mod trace;
 pub mod counter;
@@ -85,6 +86,7 @@ pub mod testing;
 
 pub use cache::{Add, Cache, CachedEntry, Clear, Increment, Invalidate, Set, SetMany};
 pub use error::{BoxError, Error, ErrorKind, Result};
+pub use explain::{Account, explain};
 pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Load, Plain, Speaking, Suppress};
 pub use larder::Larder;
 #[cfg(feature = "macros")]

@@ -113,6 +113,11 @@ impl Meta {
         now.since(self.born.timestamp())
     }
 
+    /// How much longer it is fresh, zero if it is not; `None` is forever.
+    pub fn ttl_left(&self, now: Timestamp) -> Option<Duration> {
+        (self.fresh_until != Timestamp::FOREVER).then(|| self.fresh_until.since(now))
+    }
+
     /// How much longer a store has to keep it; `None` is forever.
     pub fn life_left(&self, now: Timestamp) -> Option<Duration> {
         (self.stale_until != Timestamp::FOREVER).then(|| self.stale_until.since(now))

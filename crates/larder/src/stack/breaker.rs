@@ -128,6 +128,14 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
+    /// For how much longer, if that is known.
+    pub(crate) fn left(self) -> Option<Duration> {
+        match self {
+            Self::For(left) => Some(left),
+            Self::UntilProbed => None,
+        }
+    }
+
     pub(crate) fn error(self) -> Error {
         let message = match self {
             Self::For(left) => format!("the store's breaker is open for another {}", rounded(left)),

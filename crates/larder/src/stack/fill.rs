@@ -18,6 +18,7 @@ use crate::entry::wire;
 use crate::entry::{AnyValue, Entry, Extras, Freshness, Meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Tier};
+use crate::explain::{Fact, Load, NotKept};
 use crate::options::EntryOptions;
 use crate::stack::answer::{Asked, BoxLoad, Loads};
 use crate::stack::flight::{Flight, Landed, Source, Tagging};
@@ -72,6 +73,11 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Whether a loaded entry has the value that was there before.
+    fn is_unchanged(&self, loaded: &Entry) -> bool {
+        self.previous().is_some_and(|previous| Arc::ptr_eq(&previous.value, &loaded.value))
+    }
+
     fn previous(&self) -> Option<&Entry> {
         self.fallback.as_ref().map(|fallback| &fallback.entry)
     }
@@ -204,10 +210,12 @@ impl Fill {
 
     /// Lands what memory was to ask the store about and is fresh by its TTL.
     fn do_without_store(&self, mut missing: Vec<Wanted>, now: Timestamp) -> Vec<Wanted> {
-        if self.occasion == Occasion::Miss && self.options.memory_ttl.is_some() {
+        if self.occasion == Occasion::Miss {
             missing.retain(|wanted| {
                 let key = wanted.flight.key();
-                let Some(entry) = self.core.probe_unasked(&self.door.space, key, now) else { return true };
+                let Some(entry) = self.core.probe_unasked(&self.door.space, key, &self.options, now) else {
+                    return true;
+                };
                 self.core.flights.finish(&wanted.flight, Ok(Landed::new(entry, Source::Fresh(Tier::L1))));
                 false
             });
@@ -221,6 +229,11 @@ impl Fill {
         let Some(fallback) = &wanted.fallback else { return false };
         match self.core.rests.find(self.door.space.id, wanted.flight.key(), now) {
             Some(rest) => {
+                let (space, key) = (&*self.door.space, wanted.flight.key());
+                self.core.note(space, key, || Fact::LeftAlone {
+                    left: rest.until.since(now),
+                    error: rest.why.to_string(),
+                });
                 self.core.flights.finish(&wanted.flight, Ok(fallback.landed(Some(rest.why))));
                 true
             }
@@ -247,6 +260,9 @@ impl Fill {
             core.insert_in_memory(&door.space, flight.key(), held, value_bytes, &mut evicted)
         });
         core.report_evicted(evicted);
+        if landed.is_some() && core.memory.is_some() {
+            core.note(&door.space, flight.key(), || Fact::Kept { tier: Tier::L1 });
+        }
         landed.is_some()
     }
 
@@ -269,7 +285,7 @@ impl Fill {
             Ok(loads) => loads.into_iter().collect::<HashMap<_, _>>(),
             Err(error) => {
                 for wanted in &wanted {
-                    self.fail(wanted, &error, now);
+                    self.fail(wanted, &error, took, now);
                 }
                 return;
             }
@@ -282,6 +298,13 @@ impl Fill {
                     core.emit(&Event::Loaded { namespace: door.space.keys.path(), key, took });
                     match answer.entry(wanted.previous(), options, extras.as_ref(), stamp, now) {
                         Some(mut entry) => {
+                            core.note(&door.space, key, || Fact::Loaded {
+                                took,
+                                outcome: Load::Value {
+                                    ttl: entry.meta.ttl_left(now),
+                                    unchanged: wanted.is_unchanged(&entry),
+                                },
+                            });
                             renewal::note_load_time(&mut entry.meta, options, took);
                             core.rests.wake(door.space.id, key);
                             keeping.push(Keeping { flight: wanted.flight, entry, value_bytes: 0 });
@@ -290,21 +313,24 @@ impl Fill {
                             let message = format!(
                                 "the loader of key {key:?} says \"unchanged\", and there was nothing before"
                             );
-                            self.fail(&wanted, &Error::new(ErrorKind::Load, message), now);
+                            self.fail(&wanted, &Error::new(ErrorKind::Load, message), took, now);
                         }
                     }
                 }
-                Some(Err(error)) => self.fail(&wanted, &error, now),
+                Some(Err(error)) => self.fail(&wanted, &error, took, now),
                 None => {
                     let message = format!("the loader returned nothing for key {key:?}");
-                    self.fail(&wanted, &Error::new(ErrorKind::Load, message), now);
+                    self.fail(&wanted, &Error::new(ErrorKind::Load, message), took, now);
                 }
             }
         }
         // What is over as soon as it is there is given to those who waited, and not kept.
         let (passing, keeping): (Vec<_>, Vec<_>) =
             keeping.into_iter().partition(|kept| kept.entry.meta.fresh_until <= now);
-        passing.iter().for_each(|kept| self.land_loaded(kept));
+        for kept in &passing {
+            core.note(&door.space, kept.flight.key(), || Fact::NotKept { why: NotKept::Asked });
+            self.land_loaded(kept);
+        }
         self.keep(keeping, took, now, on_failure).await;
     }
 
@@ -313,8 +339,9 @@ impl Fill {
         self.core.flights.finish(&kept.flight, Ok(landed));
     }
 
-    fn supersede(&self, kept: &Keeping) {
+    fn supersede(&self, kept: &Keeping, why: NotKept) {
         let namespace = self.door.space.keys.path();
+        self.core.note(&self.door.space, kept.flight.key(), || Fact::NotKept { why });
         self.core.emit(&Event::LoadSuperseded { namespace, key: kept.flight.key() });
         self.land_loaded(kept);
     }
@@ -327,7 +354,9 @@ impl Fill {
         let is_late = took > core.load_max;
         let (mut keeping, superseded): (Vec<_>, Vec<_>) =
             loaded.into_iter().partition(|kept| !is_late && core.flights.land(&kept.flight, || ()).is_some());
-        superseded.iter().for_each(|kept| self.supersede(kept));
+        for kept in &superseded {
+            self.supersede(kept, if is_late { NotKept::TooLate } else { NotKept::Superseded });
+        }
 
         let refused = match self.write(&mut keeping, took, now, on_failure).await {
             Ok(refused) => refused,
@@ -339,9 +368,8 @@ impl Fill {
             }
         };
         for (kept, refused) in keeping.into_iter().zip(refused) {
-            let is_kept = !refused && self.insert(&kept.flight, &kept.entry, kept.value_bytes);
-            if !is_kept {
-                self.supersede(&kept);
+            if refused || !self.insert(&kept.flight, &kept.entry, kept.value_bytes) {
+                self.supersede(&kept, if refused { NotKept::NewerInStore } else { NotKept::Superseded });
                 continue;
             }
             core.emit(&Event::Written { namespace: door.space.keys.path(), key: kept.flight.key() });
@@ -428,10 +456,12 @@ impl Fill {
     }
 
     /// Ends a load that failed: with what was there before, if that is still within its grace.
-    fn fail(&self, wanted: &Wanted, error: &Error, now: Timestamp) {
+    fn fail(&self, wanted: &Wanted, error: &Error, took: Duration, now: Timestamp) {
         let Self { core, door, .. } = self;
         let key = wanted.flight.key();
         core.emit(&Event::LoadFailed { namespace: door.space.keys.path(), key, error });
+        let outcome = || Load::Failed { error: error.to_string() };
+        core.note(&door.space, key, || Fact::Loaded { took, outcome: outcome() });
         let outcome = self.fallback(wanted, error, now).ok_or_else(|| error.clone());
         if let Ok(Landed { entry, .. }) = &outcome {
             // From now on, and no longer than there is something to serve.

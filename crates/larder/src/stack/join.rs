@@ -3,10 +3,12 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Tier};
+use crate::explain::{self, Fact, WaitEnd};
 use crate::options::EntryOptions;
 use crate::stack::fill::{Fill, Occasion, Request};
 use crate::stack::flight::{Flight, Landed, Patience, Source};
@@ -44,10 +46,14 @@ impl Core {
                     )
                 }) {
                     Ok(Joined::Leader(flight)) => {
+                        self.note(&door.space, key, || Fact::Leads);
                         led.push(Arc::clone(&flight));
                         Ok(flight)
                     }
-                    Ok(Joined::Waiter(flight)) => Ok(flight),
+                    Ok(Joined::Waiter(flight)) => {
+                        self.note(&door.space, key, || Fact::Joins { age: flight.age() });
+                        Ok(flight)
+                    }
                     Err(error) => Err(error),
                 },
             );
@@ -81,7 +87,9 @@ impl Core {
                 Ok(Landed { source: Source::Fallback(_), why: Some(error), .. }) if fresh_only => Err(error),
                 outcome => outcome,
             };
-            self.stats.time(Timed::Wait, self.clock.monotonic().saturating_sub(started));
+            let took = self.clock.monotonic().saturating_sub(started);
+            self.stats.time(Timed::Wait, took);
+            self.note(&door.space, key, || Fact::Waited { took, end: end_of(&outcome, patience, took) });
             match &outcome {
                 Ok(Landed { source: Source::Fresh(tier), .. }) => {
                     self.emit_hit(&door.space, key, *tier, false)
@@ -107,7 +115,7 @@ impl Core {
         let Some(request) = request else { return };
         let (core, door) = (Arc::clone(self), Arc::clone(door));
         let fill = Fill { core, door, flights, occasion, options: request.options };
-        tokio::spawn(span::of_caller(fill.run(request)));
+        tokio::spawn(explain::of_caller(span::of_caller(fill.run(request))));
     }
 
     /// Waits for a load. One that takes too long gets another one beside it, if the caller's options say so and its
@@ -143,11 +151,9 @@ impl Core {
                 if let Err(error) = self.check_open_to_loads() {
                     self.flights.finish(&beside, Err(error));
                 } else {
-                    self.emit(&Event::LoadReplaced {
-                        namespace: door.space.keys.path(),
-                        key: flight.key(),
-                        after: flight.age(),
-                    });
+                    let (namespace, key, after) = (door.space.keys.path(), flight.key(), flight.age());
+                    self.emit(&Event::LoadReplaced { namespace, key, after });
+                    self.note(&door.space, key, || Fact::Replaces { age: after });
                     self.start(door, vec![Arc::clone(&beside)], Occasion::Miss, Some(request));
                 }
                 (beside, None)
@@ -200,6 +206,7 @@ impl Core {
             if let Ok(Joined::Leader(flight)) =
                 self.flights.join(&self.spaces, &door.space, key, extras, request.tagging, born)
             {
+                self.note(&door.space, key, || Fact::Renews);
                 led.push(flight);
                 due.push(*stamp);
             }
@@ -211,5 +218,23 @@ impl Core {
             self.start(door, led.clone(), Occasion::Renewal(due), Some(request));
         }
         led
+    }
+}
+
+/// Fact ended a wait.
+fn end_of(outcome: &Result<Landed>, patience: Patience, took: Duration) -> WaitEnd {
+    match outcome {
+        Ok(Landed { source: Source::Fresh(tier), .. }) => WaitEnd::Found { tier: *tier },
+        Ok(Landed { source: Source::Loader, .. }) => WaitEnd::Loaded,
+        Ok(Landed { source: Source::Fallback(tier), why: Some(error), .. }) => {
+            WaitEnd::StaleForFailure { tier: *tier, error: error.to_string() }
+        }
+        Ok(Landed { source: Source::Fallback(tier), why: None, .. }) => {
+            let is_hard = patience.hard.is_some_and(|hard| took >= hard)
+                && patience.soft.is_none_or(|soft| took < soft);
+            let option = if is_hard { "hard_timeout" } else { "soft_timeout" };
+            WaitEnd::StaleForTime { tier: *tier, option: option.to_owned() }
+        }
+        Err(error) => WaitEnd::Failed { error: error.to_string() },
     }
 }

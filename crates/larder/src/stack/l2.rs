@@ -12,6 +12,7 @@ use crate::driver::{Driver, Scanned, When, Write, Written};
 use crate::entry::wire::{self, Damage, Record};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::explain::Fact;
 use crate::stack::breaker::{Breaker, Health, Turned};
 use crate::stack::space::Space;
 use crate::stack::stored::{Stored, Understood, is_timely};
@@ -85,6 +86,11 @@ impl L2 {
                 Err(refused) => {
                     let suppressed = on_failure == OnFailure::Suppress;
                     core.emit(&Event::L2Refused { operation, suppressed });
+                    core.note_all(|| Fact::Refused {
+                        driver: self.driver.name().to_owned(),
+                        operation: operation.to_owned(),
+                        left: refused.left(),
+                    });
                     return Err(refused.error());
                 }
             },
@@ -104,6 +110,12 @@ impl L2 {
         };
         let took = core.clock.monotonic().saturating_sub(started);
         core.stats.time(Timed::of_store(operation), took);
+        core.note_all(|| Fact::Called {
+            driver: self.driver.name().to_owned(),
+            operation: operation.to_owned(),
+            took,
+            error: outcome.as_ref().err().map(ToString::to_string),
+        });
         let outcome = outcome.inspect_err(|error| core.l2_failed(operation, error, on_failure));
         match pass.and_then(|pass| pass.settle(health(&outcome), core.clock.monotonic())) {
             Some(Turned::Opened(pause)) => core.emit(&Event::BreakerOpened { pause }),
@@ -151,9 +163,11 @@ impl L2 {
         };
         let expected: Vec<_> = found.iter().map(Understood::stamp).collect();
         let mut is_heeded = false;
-        for (((found, expected), pending), full) in found.iter_mut().zip(&expected).zip(pending).zip(&full) {
+        let known = found.iter_mut().zip(&expected).zip(pending).zip(&full);
+        for ((((found, expected), pending), full), key) in known.zip(keys) {
             if let Some((stamp, what)) = pending.filter(|(stamp, _)| Some(*stamp) > *expected) {
                 *found = Understood::pending(full, stamp, &what);
+                core.note(space, key, || Fact::Heeded);
                 is_heeded = true;
             }
         }
@@ -164,7 +178,8 @@ impl L2 {
                 OnFailure::Return => Err(error),
             })?;
         }
-        Ok(found.into_iter().map(|found| found.judge(core, space, now)).zip(expected).collect())
+        let judged = found.into_iter().zip(keys).map(|(found, key)| found.judge(core, space, key, now));
+        Ok(judged.zip(expected).collect())
     }
 
     /// What the store has under some keys, before clears and tags are asked, all of which have been heard of.

@@ -11,6 +11,7 @@
 //!
 //! Knows nothing of value types, of configuration and of HTTP.
 
+mod account;
 mod ahead;
 mod answer;
 mod breaker;
@@ -45,7 +46,8 @@ use crate::codec::{AnyCodec, Codec, CodecName, Opaque, OpaqueCodec, erase};
 use crate::driver::Driver;
 use crate::entry::AnyValue;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EvictionCause, Observer};
+use crate::event::{Event, EvictionCause, Observer, Tier};
+use crate::explain::{self, Fact};
 use crate::memory::{Evicted, Memory};
 use crate::options::EntryOptions;
 use crate::stats::{Snapshot, Stats};
@@ -98,7 +100,7 @@ pub struct Stack {
     pub(crate) core: Arc<Core>,
 }
 
-/// What the handles of a stack share.
+/// Fact the handles of a stack share.
 pub(crate) struct Core {
     /// Itself, for tasks that outlive an operation.
     this: Weak<Core>,
@@ -129,7 +131,7 @@ pub(crate) struct Core {
     /// Whether the memory tier needs to know how large values are.
     pub(crate) weighs: bool,
     observers: Box<[Arc<dyn Observer>]>,
-    /// What the advisor looks at, and what it says about it.
+    /// Fact the advisor looks at, and what it says about it.
     facts: Facts,
     advice: Box<[Advice]>,
     updates: Box<[tokio::sync::Mutex<()>]>,
@@ -138,7 +140,7 @@ pub(crate) struct Core {
     closing: tokio::sync::Mutex<bool>,
 }
 
-/// What a handle brings to every operation.
+/// Fact a handle brings to every operation.
 pub(crate) struct Door {
     pub(crate) space: Arc<Space>,
     /// Absent on a handle for values that never leave memory.
@@ -234,7 +236,7 @@ impl Stack {
         self.core.stats.snapshot()
     }
 
-    /// What the options of this stack should rather not say: which contradict each other, and which have no
+    /// Fact the options of this stack should rather not say: which contradict each other, and which have no
     /// effect. Observers hear the same, as [`Event::Advised`], when the stack is built.
     ///
     /// ```
@@ -251,7 +253,7 @@ impl Stack {
         &self.core.advice
     }
 
-    /// What [`Stack::advice`] is about.
+    /// Fact [`Stack::advice`] is about.
     pub fn facts(&self) -> &Facts {
         &self.core.facts
     }
@@ -358,7 +360,7 @@ impl fmt::Debug for Stack {
 pub struct MemoryUsage {
     /// Entries, expired ones that were not reclaimed yet included.
     pub items: u64,
-    /// What they weigh: keys, values and a fixed overhead each, in bytes.
+    /// Fact they weigh: keys, values and a fixed overhead each, in bytes.
     pub bytes: u64,
 }
 
@@ -385,6 +387,9 @@ impl Core {
 
     pub(crate) fn emit(&self, event: &Event<'_>) {
         self.stats.count(event);
+        if explain::is_on() {
+            self.note_event(event);
+        }
         for observer in &self.observers {
             observer.on_event(&self.name, event);
         }
@@ -394,12 +399,13 @@ impl Core {
     #[inline]
     pub(crate) fn emit_fresh_l1_hit(&self, space: &Space, key: &str) {
         self.stats.count_fresh_l1_hit();
+        self.note(space, key, || Fact::Hit { tier: Tier::L1, stale: false });
         if let Some(groups) = self.stats.groups() {
             groups.count_fresh_l1_hit(space.keys.path(), key);
         }
         if !self.observers.is_empty() {
             let namespace = space.keys.path();
-            let event = Event::Hit { namespace, key, tier: crate::event::Tier::L1, stale: false };
+            let event = Event::Hit { namespace, key, tier: Tier::L1, stale: false };
             self.observers.iter().for_each(|observer| observer.on_event(&self.name, &event));
         }
     }

@@ -9,6 +9,7 @@ use crate::entry::wire::{Head, StoredEntry};
 use crate::entry::{AnyValue, Entry, Freshness};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EvictionCause, Tier};
+use crate::explain::{Fact, Finding};
 use crate::memory::Evicted;
 use crate::options::EntryOptions;
 use crate::stack::flights::ReadTicket;
@@ -18,7 +19,7 @@ use crate::stack::verdict::standing;
 use crate::stack::{Core, Door, Space};
 use crate::time::{Stamp, Timestamp};
 
-/// What a lookup takes.
+/// Fact a lookup takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accept {
     /// Fresh entries.
@@ -28,10 +29,17 @@ pub(crate) enum Accept {
 }
 
 impl Core {
-    /// What memory has for a key and what may be done with it. No allocation, no lock that a reader waits on.
+    /// Fact memory has for a key and what may be done with it. No allocation, no lock that a reader waits on.
     #[inline]
     pub(crate) fn probe(&self, space: &Space, key: &str, now: Timestamp) -> Option<(Entry, Freshness)> {
-        let (entry, until) = self.memory.as_ref()?.get_until(space.id, key)?;
+        let Some((entry, until)) = self.memory.as_ref()?.get_until(space.id, key) else {
+            self.note(space, key, || Fact::Looked { tier: Tier::L1, found: Finding::Nothing });
+            return None;
+        };
+        self.note(space, key, || Fact::Looked {
+            tier: Tier::L1,
+            found: self.finding(space, &entry.meta, until, now),
+        });
         match standing(&entry.meta, self.spaces.mark(space, entry.meta.born, entry.meta.tags()), now) {
             Freshness::Expired => {
                 self.drop_expired(space, key, now);
@@ -45,8 +53,15 @@ impl Core {
         }
     }
 
-    /// What memory has for a key and is fresh by its TTL, though the store was to be asked: for when that failed.
-    pub(crate) fn probe_unasked(&self, space: &Space, key: &str, now: Timestamp) -> Option<Entry> {
+    /// Fact memory has for a key and is fresh by its TTL, though the store was to be asked: for when that failed.
+    pub(crate) fn probe_unasked(
+        &self,
+        space: &Space,
+        key: &str,
+        options: &EntryOptions,
+        now: Timestamp,
+    ) -> Option<Entry> {
+        options.memory_ttl?;
         let (entry, _) = self.probe(space, key, now)?;
         let mark = self.spaces.mark(space, entry.meta.born, entry.meta.tags());
         (standing(&entry.meta, mark, now) == Freshness::Fresh).then_some(entry)
@@ -70,7 +85,7 @@ impl Core {
             let is_dead = standing(&entry.meta, mark, now) == Freshness::Expired;
             Some((is_dead.then(|| memory.remove(space.id, key)).flatten(), entry))
         });
-        // What was looked at may be the last of its kind by now, and is dropped after the lock is gone.
+        // Fact was looked at may be the last of its kind by now, and is dropped after the lock is gone.
         if let Some((Some(_), _)) = looked_at {
             self.emit(&Event::Evicted { namespace: space.keys.path(), key, cause: EvictionCause::Expired });
         }
@@ -140,9 +155,9 @@ impl Core {
             Ok(stored) => Ok(self
                 .take_fresh(door, key, stored, ticket, now)
                 .map(|entry| (entry, Freshness::Fresh, Tier::L2))),
-            Err(_) if on_failure == OnFailure::Suppress => {
-                Ok(self.probe_unasked(&door.space, key, now).map(|entry| (entry, Freshness::Fresh, Tier::L1)))
-            }
+            Err(_) if on_failure == OnFailure::Suppress => Ok(self
+                .probe_unasked(&door.space, key, &door.options, now)
+                .map(|entry| (entry, Freshness::Fresh, Tier::L1))),
             Err(error) => Err(error),
         }
     }
@@ -256,7 +271,7 @@ impl Core {
                     self.take_fresh(door, key, stored, ticket, now).map(|entry| (entry, Tier::L2))
                 }
                 None if failure.is_none() => {
-                    self.probe_unasked(space, key, now).map(|entry| (entry, Tier::L1))
+                    self.probe_unasked(space, key, &door.options, now).map(|entry| (entry, Tier::L1))
                 }
                 None => None,
             };

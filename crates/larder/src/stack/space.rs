@@ -65,6 +65,17 @@ impl Space {
         mark
     }
 
+    /// The stamps of its own last clears.
+    pub(crate) fn cleared(&self) -> Mark {
+        *self.cleared.read()
+    }
+
+    /// Those of some tags that were invalidated in this namespace, and when.
+    pub(crate) fn marks_of<'t>(&self, tags: &'t [Tag]) -> Vec<(&'t Tag, Mark)> {
+        let known = self.tags.read();
+        tags.iter().filter_map(|tag| known.get(tag).map(|mark| (tag, *mark))).collect()
+    }
+
     /// What the clears, and the tags whichever it carries, say of an entry of this namespace.
     pub(crate) fn mark_of_any(&self) -> Mark {
         self.chain()

@@ -4,6 +4,8 @@ use bytes::Bytes;
 
 use crate::entry::wire::{self, Head, Kind, Record, StoredEntry};
 use crate::entry::{Freshness, Meta};
+use crate::event::Tier;
+use crate::explain::{Fact, Finding};
 use crate::stack::Core;
 use crate::stack::retry::What;
 use crate::stack::space::Space;
@@ -43,6 +45,14 @@ impl Understood {
         Self::Nothing { stamp: Some(stamp) }
     }
 
+    fn finding(&self, core: &Core, space: &Space, now: Timestamp) -> Finding {
+        match self {
+            Self::Nothing { stamp: None | Some(Stamp::ZERO) } => Finding::Nothing,
+            Self::Nothing { stamp: Some(stamp) } => Finding::Deleted { ago: now.since(stamp.timestamp()) },
+            Self::Entry(entry) => core.finding(space, &entry.meta, Timestamp::FOREVER, now),
+        }
+    }
+
     pub(crate) fn entry(&self) -> Option<&StoredEntry> {
         match self {
             Self::Nothing { .. } => None,
@@ -50,7 +60,8 @@ impl Understood {
         }
     }
 
-    pub(crate) fn judge(self, core: &Core, space: &Space, now: Timestamp) -> Stored {
+    pub(crate) fn judge(self, core: &Core, space: &Space, key: &str, now: Timestamp) -> Stored {
+        core.note(space, key, || Fact::Looked { tier: Tier::L2, found: self.finding(core, space, now) });
         match self {
             Self::Nothing { stamp } => Stored::Nothing { stamp },
             Self::Entry(entry) => {

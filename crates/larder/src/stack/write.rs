@@ -15,7 +15,8 @@ use crate::driver::{When, Write, Written};
 use crate::entry::wire;
 use crate::entry::{AnyValue, Entry, Extras, Meta};
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, Tier};
+use crate::explain::Fact;
 use crate::options::EntryOptions;
 use crate::stack::flights::WriteTicket;
 use crate::stack::l2::{Insist, OnFailure};
@@ -87,6 +88,9 @@ impl Core {
         let replaced = self.flights.supersede(space.id, key, held.0.meta.stamp, || {
             self.insert_in_memory(space, key, held, value_bytes, &mut evicted)
         });
+        if self.memory.is_some() && replaced.is_some() {
+            self.note(space, key, || Fact::Kept { tier: Tier::L1 });
+        }
         drop(replaced);
         self.report_evicted(evicted);
     }

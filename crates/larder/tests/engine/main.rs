@@ -11,6 +11,7 @@
 mod breaker;
 mod cases;
 mod cost;
+mod explain;
 mod flow;
 mod freshness;
 mod hostile;
