@@ -22,7 +22,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Tier;
 use crate::get_or_set::{GetOrSet, GetOrSetMany, Plain, Speaking};
 use crate::loaded::{Loaded, Previous};
-use crate::options::EntryOptions;
+use crate::memory::Serving;
+use crate::options::{EntryOptions, Refresh};
 use crate::stack::{Accept, Core, Door};
 use crate::tag::Tag;
 use crate::time::{Stamp, Timestamp, Ttl};
@@ -185,7 +186,22 @@ impl<V: Any + Send + Sync> Cache<V> {
     /// A fresh value in memory, counted as a hit if it has the right type.
     #[inline]
     pub(crate) fn look(&self, key: &str, now: Timestamp) -> Option<Result<Arc<V>>> {
-        self.find(key, &self.door.options, now).map(|(value, _)| value)
+        let Door { space, options, .. } = &*self.door;
+        if !self.core.is_listened_to() && !matches!(options.refresh, Some(Refresh::Sliding { .. })) {
+            match self.core.serve(space, key, now) {
+                Serving::Value(value) => {
+                    let value = typed(value);
+                    match &value {
+                        Ok(_) => self.core.count_fresh_l1_hit(),
+                        Err(_) => self.core.emit_miss(space, key),
+                    }
+                    return Some(value);
+                }
+                Serving::Nothing => return None,
+                Serving::Unfit => {}
+            }
+        }
+        self.find(key, options, now).map(|(value, _)| value)
     }
 
     /// As [`Cache::look`], with what is known about it. One that slides by these options is renewed.

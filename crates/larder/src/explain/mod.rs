@@ -1,4 +1,4 @@
-//! Fact an operation did and why: an [`Account`], on request.
+//! What an operation did and why: an [`Account`], on request.
 //!
 //! [`explain`] runs any operations and returns what they came to with an account of each step: which tier was asked and
 //! what it had, which tag, clear, option or breaker decided, who loaded, how long it waited, what was kept.
@@ -39,12 +39,12 @@ pub(crate) use record::{is_on, of_caller, record};
 /// How many steps an account has at most; what comes after is counted.
 pub const STEPS_MAX: usize = 1_000;
 
-/// Fact some operations did, step by step. [`Display`](std::fmt::Display) writes a line for each step, for people.
+/// What some operations did, step by step. [`Display`](std::fmt::Display) writes a line for each step, for people.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Account {
-    /// Fact happened, in the order in which it did. Steps of a load stand among those of the callers who wait for it.
+    /// What happened, in the order in which it did. Steps of a load stand among those of the callers who wait for it.
     pub steps: Vec<Step>,
     /// How many steps there were beyond [`STEPS_MAX`].
     pub omitted: u64,
@@ -64,12 +64,12 @@ pub struct Step {
     pub namespace: String,
     /// The user's key; absent where it is about several or none.
     pub key: Option<String>,
-    /// Fact happened.
+    /// What happened.
     #[cfg_attr(feature = "json", serde(flatten))]
     pub what: Fact,
 }
 
-/// Fact happened in one step.
+/// What happened in one step.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[cfg_attr(feature = "json", serde(tag = "what", rename_all = "snake_case"))]
@@ -79,7 +79,7 @@ pub enum Fact {
     Looked {
         /// Which.
         tier: Tier,
-        /// Fact it had.
+        /// What it had.
         found: Finding,
     },
     /// The store was called.
@@ -127,7 +127,7 @@ pub enum Fact {
         /// For how much longer.
         #[cfg_attr(feature = "json", serde(rename = "left_us", serialize_with = "words::micros"))]
         left: Duration,
-        /// Fact the last load failed with.
+        /// What the last load failed with.
         error: String,
     },
     /// The loader ran.
@@ -135,15 +135,15 @@ pub enum Fact {
         /// How long it took.
         #[cfg_attr(feature = "json", serde(rename = "took_us", serialize_with = "words::micros"))]
         took: Duration,
-        /// Fact it said.
+        /// What it said.
         outcome: Load,
     },
-    /// Fact was loaded or written is in a tier.
+    /// What was loaded or written is in a tier.
     Kept {
         /// Which.
         tier: Tier,
     },
-    /// Fact was loaded is not kept.
+    /// What was loaded is not kept.
     NotKept {
         /// Why not.
         why: NotKept,
@@ -153,7 +153,7 @@ pub enum Fact {
         /// How long it was.
         #[cfg_attr(feature = "json", serde(rename = "took_us", serialize_with = "words::micros"))]
         took: Duration,
-        /// Fact ended it.
+        /// What ended it.
         end: WaitEnd,
     },
     /// The operation's answer was there.
@@ -167,7 +167,7 @@ pub enum Fact {
     Miss,
     /// Stored bytes were not this key's entry; they count as nothing and are removed.
     Damaged {
-        /// Fact is wrong with them.
+        /// What is wrong with them.
         #[cfg_attr(feature = "json", serde(serialize_with = "words::text"))]
         damage: Damage,
     },
@@ -180,7 +180,7 @@ pub enum Fact {
     },
 }
 
-/// Fact a tier had for a key.
+/// What a tier had for a key.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[cfg_attr(feature = "json", serde(tag = "found", rename_all = "snake_case"))]
@@ -188,7 +188,7 @@ pub enum Fact {
 pub enum Finding {
     /// Nothing.
     Nothing,
-    /// Fact a delete left behind.
+    /// What a delete left behind.
     Deleted {
         /// How long ago it was.
         #[cfg_attr(feature = "json", serde(rename = "ago_us", serialize_with = "words::micros"))]
@@ -196,10 +196,10 @@ pub enum Finding {
     },
     /// An entry.
     Entry {
-        /// Fact may be done with it.
+        /// What may be done with it.
         #[cfg_attr(feature = "json", serde(serialize_with = "words::debug"))]
         freshness: Freshness,
-        /// Fact decided that.
+        /// What decided that.
         because: Because,
         /// How long ago its load began, or it was set.
         #[cfg_attr(feature = "json", serde(rename = "age_us", serialize_with = "words::micros"))]
@@ -210,12 +210,12 @@ pub enum Finding {
         /// How much longer it may be served at all; `None` is forever.
         #[cfg_attr(feature = "json", serde(rename = "life_left_us", serialize_with = "words::maybe_micros"))]
         life_left: Option<Duration>,
-        /// Fact orders it among writes.
+        /// What orders it among writes.
         stamp: u64,
     },
 }
 
-/// Fact decided whether an entry may be served.
+/// What decided whether an entry may be served.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[cfg_attr(feature = "json", serde(tag = "because", rename_all = "snake_case"))]
@@ -247,7 +247,7 @@ pub enum Because {
     },
 }
 
-/// Fact a loader said.
+/// What a loader said.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[cfg_attr(feature = "json", serde(tag = "loader", rename_all = "snake_case"))]
@@ -285,7 +285,7 @@ pub enum NotKept {
     TooLate,
 }
 
-/// Fact ended the wait for a load.
+/// What ended the wait for a load.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
 #[cfg_attr(feature = "json", serde(tag = "end", rename_all = "snake_case"))]
@@ -302,7 +302,7 @@ pub enum WaitEnd {
     StaleForFailure {
         /// Where the entry was.
         tier: Tier,
-        /// Fact the load failed with.
+        /// What the load failed with.
         error: String,
     },
     /// A stale entry was taken, because the load took longer than this caller waits.

@@ -114,8 +114,15 @@ impl<K: Eq + Hash, V> Engine<K, V> {
     where
         V: Clone,
     {
+        self.with(lookup, V::clone)
+    }
+
+    /// What `look` makes of the value of a key, under the lock that readers share: it has to be quick, and may not run
+    /// code of a user.
+    #[inline]
+    pub(crate) fn with<L: Lookup<K>, R>(&self, lookup: &L, look: impl FnOnce(&V) -> R) -> Option<R> {
         let hash = self.hash(lookup);
-        self.shard(hash).read().get(&Probe { hash, lookup }).cloned()
+        self.shard(hash).read().get(&Probe { hash, lookup }).map(look)
     }
 
     /// Stores a value of `bytes` (key and value; the overhead is added here) if `allow` agrees to replace

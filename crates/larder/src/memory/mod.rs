@@ -11,7 +11,7 @@ mod shard;
 use std::fmt;
 use std::hash::Hash;
 
-use crate::entry::{Entry, Meta};
+use crate::entry::{AnyValue, Entry, Meta};
 use crate::event::EvictionCause;
 use crate::time::{Stamp, Timestamp};
 
@@ -75,6 +75,16 @@ pub(crate) struct Evicted {
     _entry: Entry,
 }
 
+/// What may be served of a key.
+pub(crate) enum Serving {
+    /// This.
+    Value(AnyValue),
+    /// Nothing of what is there.
+    Unfit,
+    /// Nothing is there.
+    Nothing,
+}
+
 /// What became of a later end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prolonged {
@@ -106,6 +116,25 @@ impl Memory {
     #[inline]
     pub(crate) fn get(&self, namespace: u32, key: &str) -> Option<Entry> {
         self.engine.get(&NameRef { namespace, key }).map(|held| held.entry)
+    }
+
+    /// What may be served of a key: its value alone, if `may_serve` agrees to what is known of it. `may_serve` is also given
+    /// the time from which on the store is to be asked first; it runs under a lock that readers share.
+    #[inline]
+    pub(crate) fn serve(
+        &self,
+        namespace: u32,
+        key: &str,
+        may_serve: impl FnOnce(&Meta, Timestamp) -> bool,
+    ) -> Serving {
+        let served = self.engine.with(&NameRef { namespace, key }, |held| {
+            may_serve(&held.entry.meta, held.until).then(|| AnyValue::clone(&held.entry.value))
+        });
+        match served {
+            Some(Some(value)) => Serving::Value(value),
+            Some(None) => Serving::Unfit,
+            None => Serving::Nothing,
+        }
     }
 
     /// As [`Memory::get`], with the time from which on the store is to be asked before the entry is served.

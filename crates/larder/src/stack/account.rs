@@ -1,4 +1,4 @@
-//! Fact the engine tells of itself to whoever has an operation explained.
+//! What the engine tells of itself to whoever has an operation explained.
 
 use std::time::Duration;
 
@@ -15,8 +15,15 @@ impl Core {
     #[inline]
     pub(crate) fn note(&self, space: &Space, key: &str, what: impl FnOnce() -> Fact) {
         if explain::is_on() {
-            self.tell(space.keys.path(), Some(key), what());
+            self.tell_of(space, key, what);
         }
+    }
+
+    /// Out of the way of what nobody has explained.
+    #[cold]
+    #[inline(never)]
+    fn tell_of(&self, space: &Space, key: &str, what: impl FnOnce() -> Fact) {
+        self.tell(space.keys.path(), Some(key), what());
     }
 
     /// As [`Core::note`], of a step that is about several keys or none.
@@ -38,7 +45,7 @@ impl Core {
         explain::record(self.clock.monotonic(), step);
     }
 
-    /// Fact an entry is at `now`, and what decided that. Memory may serve one until `until` without asking the store.
+    /// What an entry is at `now`, and what decided that. Memory may serve one until `until` without asking the store.
     pub(crate) fn finding(&self, space: &Space, meta: &Meta, until: Timestamp, now: Timestamp) -> Finding {
         let freshness = standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now);
         let has_to_ask = freshness == Freshness::Fresh && now >= until && until != Timestamp::FOREVER;
@@ -77,7 +84,7 @@ impl Core {
     }
 }
 
-/// Fact an event says besides its name and key.
+/// What an event says besides its name and key.
 fn detail_of(event: &Event<'_>) -> String {
     match event {
         Event::TagInvalidated { tag, soft, .. } => {

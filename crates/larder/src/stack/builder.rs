@@ -295,6 +295,7 @@ impl StackBuilder {
             load_max: self.load_max,
             tombstone_ttl: self.load_max.saturating_add(self.deadline.unwrap_or(DEADLINE_DEFAULT)),
             weighs,
+            is_observed: !self.observers.is_empty() || !self.groups.is_empty(),
             observers: self.observers.into(),
             facts,
             advice,

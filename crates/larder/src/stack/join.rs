@@ -221,7 +221,7 @@ impl Core {
     }
 }
 
-/// Fact ended a wait.
+/// What ended a wait.
 fn end_of(outcome: &Result<Landed>, patience: Patience, took: Duration) -> WaitEnd {
     match outcome {
         Ok(Landed { source: Source::Fresh(tier), .. }) => WaitEnd::Found { tier: *tier },

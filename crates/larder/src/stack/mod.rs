@@ -100,7 +100,7 @@ pub struct Stack {
     pub(crate) core: Arc<Core>,
 }
 
-/// Fact the handles of a stack share.
+/// What the handles of a stack share.
 pub(crate) struct Core {
     /// Itself, for tasks that outlive an operation.
     this: Weak<Core>,
@@ -131,7 +131,9 @@ pub(crate) struct Core {
     /// Whether the memory tier needs to know how large values are.
     pub(crate) weighs: bool,
     observers: Box<[Arc<dyn Observer>]>,
-    /// Fact the advisor looks at, and what it says about it.
+    /// Whether there are any, or groups of keys.
+    is_observed: bool,
+    /// What the advisor looks at, and what it says about it.
     facts: Facts,
     advice: Box<[Advice]>,
     updates: Box<[tokio::sync::Mutex<()>]>,
@@ -140,7 +142,7 @@ pub(crate) struct Core {
     closing: tokio::sync::Mutex<bool>,
 }
 
-/// Fact a handle brings to every operation.
+/// What a handle brings to every operation.
 pub(crate) struct Door {
     pub(crate) space: Arc<Space>,
     /// Absent on a handle for values that never leave memory.
@@ -236,7 +238,7 @@ impl Stack {
         self.core.stats.snapshot()
     }
 
-    /// Fact the options of this stack should rather not say: which contradict each other, and which have no
+    /// What the options of this stack should rather not say: which contradict each other, and which have no
     /// effect. Observers hear the same, as [`Event::Advised`], when the stack is built.
     ///
     /// ```
@@ -253,7 +255,7 @@ impl Stack {
         &self.core.advice
     }
 
-    /// Fact [`Stack::advice`] is about.
+    /// What [`Stack::advice`] is about.
     pub fn facts(&self) -> &Facts {
         &self.core.facts
     }
@@ -360,7 +362,7 @@ impl fmt::Debug for Stack {
 pub struct MemoryUsage {
     /// Entries, expired ones that were not reclaimed yet included.
     pub items: u64,
-    /// Fact they weigh: keys, values and a fixed overhead each, in bytes.
+    /// What they weigh: keys, values and a fixed overhead each, in bytes.
     pub bytes: u64,
 }
 
@@ -393,6 +395,18 @@ impl Core {
         for observer in &self.observers {
             observer.on_event(&self.name, event);
         }
+    }
+
+    /// Whether anybody wants to hear of single hits.
+    #[inline]
+    pub(crate) fn is_listened_to(&self) -> bool {
+        self.is_observed || explain::is_on()
+    }
+
+    /// As [`Core::emit_fresh_l1_hit`], where nobody listens.
+    #[inline]
+    pub(crate) fn count_fresh_l1_hit(&self) {
+        self.stats.count_fresh_l1_hit();
     }
 
     /// A fresh hit in memory: the one event on the hottest way.

@@ -50,6 +50,12 @@ fn a_hit_in_memory_allocates_nothing_and_does_not_yield() {
             cache.get_or_set("key", || ok(8_u64)).ttl(minutes(1)).grace(minutes(1)).tags(["a", "b", "c"]);
         assert_eq!(*at_once(request.into_future()).unwrap(), 7);
     });
+    at_once(cache.set("plain", 7).into_future()).unwrap();
+    hit("get without tags", &mut || assert_eq!(at_once(cache.get("plain")).unwrap().as_deref(), Some(&7)));
+    at_once(cache.invalidate(["other"]).into_future()).unwrap();
+    hit("get after some tag was invalidated", &mut || {
+        assert_eq!(at_once(cache.get("key")).unwrap().as_deref(), Some(&7));
+    });
     hit("has", &mut || assert!(at_once(cache.has("key")).unwrap()));
     assert_eq!(stack.stats().misses, 0);
 }
