@@ -22,9 +22,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Tier;
 use crate::get_or_set::{GetOrSet, GetOrSetMany, Plain, Speaking};
 use crate::loaded::{Loaded, Previous};
-use crate::memory::Serving;
 use crate::options::{EntryOptions, Refresh};
-use crate::stack::{Accept, Core, Door};
+use crate::stack::{Accept, Core, Door, Serving};
 use crate::tag::Tag;
 use crate::time::{Stamp, Timestamp, Ttl};
 

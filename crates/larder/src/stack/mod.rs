@@ -48,6 +48,7 @@ use crate::entry::AnyValue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EvictionCause, Observer, Tier};
 use crate::explain::{self, Fact};
+pub(crate) use crate::memory::Serving;
 use crate::memory::{Evicted, Memory};
 use crate::options::EntryOptions;
 use crate::stats::{Snapshot, Stats};
