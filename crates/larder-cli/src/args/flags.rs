@@ -81,6 +81,14 @@ pub(super) fn prefix() -> Arg {
         .help("What all keys in the store begin with [default: larder, or the configuration's]")
 }
 
+/// `--explain`.
+pub(super) fn explain() -> Arg {
+    Arg::new("explain")
+        .long("explain")
+        .help("Say on standard error what the store had, what decided, and how long it took")
+        .action(ArgAction::SetTrue)
+}
+
 /// `--json`.
 pub(super) fn json() -> Arg {
     Arg::new("json").long("json").help("Print JSON").action(ArgAction::SetTrue)

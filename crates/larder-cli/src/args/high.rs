@@ -86,6 +86,8 @@ pub(crate) struct HiRun {
     /// The file whose time says when the store was last pruned.
     pub(crate) pruned: Option<PathBuf>,
     pub(crate) verbose: bool,
+    /// Whether to tell what the store did as well.
+    pub(crate) explain: bool,
 }
 
 /// Which cache, and how to print.
@@ -97,6 +99,8 @@ pub(crate) struct Target {
     pub(crate) prefix: Option<String>,
     /// The file whose time says when the store was last pruned.
     pub(crate) pruned: Option<PathBuf>,
+    /// Whether to tell on standard error what the store did.
+    pub(crate) explain: bool,
     pub(crate) json: bool,
 }
 
@@ -210,7 +214,8 @@ impl HiRun {
             tags: low.tags,
             place,
             locks: folder.map(|folder| folder.join("locks")),
-            verbose: low.verbose,
+            verbose: low.verbose || low.explain,
+            explain: low.explain,
         })
     }
 }
@@ -277,7 +282,8 @@ impl Target {
             let place = run_place(low.store, folder.as_deref())?;
             let pruned = folder.as_deref().and_then(|folder| pruned(folder, &place));
             let namespace = vec![RUN_NAMESPACE.to_owned()];
-            return Ok(Self { place, namespace, prefix: None, pruned, json: low.json });
+            let LowTarget { explain, json, .. } = low;
+            return Ok(Self { place, namespace, prefix: None, pruned, explain, json });
         }
         let cache = match low.cache {
             Some(cache) => Some(cache),
@@ -312,7 +318,8 @@ impl Target {
             return Err(Failure::usage("a namespace has an empty name; it looks like app or app/users"));
         }
         let pruned = cache_folder().and_then(|folder| pruned(&folder, &place));
-        Ok(Self { place, namespace, prefix: low.prefix, pruned, json: low.json })
+        let LowTarget { prefix, explain, json, .. } = low;
+        Ok(Self { place, namespace, prefix, pruned, explain, json })
     }
 }
 

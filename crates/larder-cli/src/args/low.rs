@@ -51,6 +51,7 @@ pub(crate) struct LowRun {
     pub(crate) tags: Vec<String>,
     pub(crate) store: Option<String>,
     pub(crate) verbose: bool,
+    pub(crate) explain: bool,
 }
 
 /// The flags that say which cache is meant, and how to print.
@@ -63,6 +64,7 @@ pub(crate) struct LowTarget {
     pub(crate) prefix: Option<String>,
     /// Whether the cache of `larder run` is meant.
     pub(crate) run: bool,
+    pub(crate) explain: bool,
     pub(crate) json: bool,
 }
 
@@ -186,6 +188,7 @@ impl LowRun {
             tags: many(matches, "tag"),
             store: matches.remove_one("store"),
             verbose: matches.get_flag("verbose"),
+            explain: matches.get_flag("explain"),
         }
     }
 }
@@ -200,6 +203,7 @@ impl LowTarget {
             prefix: matches.remove_one("prefix"),
             // Not every command has it.
             run: matches.try_get_one("run").is_ok_and(|run| run == Some(&true)),
+            explain: matches.get_flag("explain"),
             json: matches.get_flag("json"),
         }
     }

@@ -11,7 +11,7 @@ pub(crate) mod units;
 
 use clap::{Arg, ArgAction, Command, value_parser};
 
-use flags::{config, json, key, namespace, of_run, prefix, store_flags, ttl};
+use flags::{config, explain, json, key, namespace, of_run, prefix, store_flags, ttl};
 
 /// The whole table.
 pub(crate) fn command() -> Command {
@@ -194,6 +194,7 @@ fn run(command: Command) -> Command {
         .args(survival())
         .arg(flags::store())
         .arg(switch("verbose", Some('v'), "Say on standard error whether it was a hit, and how old"))
+        .arg(explain())
 }
 
 /// The flags that say what happens when the output is old, late or cannot be had.
@@ -484,7 +485,7 @@ fn man(command: Command) -> Command {
 
 /// A command over a store: it takes the flags that name one, and `--json`.
 fn with_store(command: Command) -> Command {
-    command.args(store_flags()).arg(namespace()).arg(prefix()).arg(json())
+    command.args(store_flags()).arg(namespace()).arg(prefix()).arg(explain()).arg(json())
 }
 
 fn switch(name: &'static str, short: Option<char>, help: &'static str) -> Arg {

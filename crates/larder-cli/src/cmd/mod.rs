@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use crate::args::high::Target;
 use crate::args::low::Operation;
 use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
-use crate::output::{escape, note, print_line};
+use crate::output::{escape, note, print_line, write_all};
 use crate::store::{Access, Store};
 use crate::upkeep;
 
@@ -51,7 +51,14 @@ pub(crate) async fn on_store(target: Target, operation: Operation) -> Outcome {
         }
         _ => None,
     };
-    let outcome = perform(&store, beside.as_ref(), operation, value, target.json).await;
+    let performing = perform(&store, beside.as_ref(), operation, value, target.json);
+    let outcome = if target.explain {
+        let (outcome, account) = larder::explain(performing).await;
+        print_account(&account, target.json);
+        outcome
+    } else {
+        performing.await
+    };
     if access == Access::Create && outcome.is_ok() {
         upkeep::keep_up(&store, target.pruned.as_deref()).await;
     }
@@ -95,6 +102,17 @@ async fn perform(
         Operation::Tags { prefix } => tags::tags(&both, &prefix, json).await,
         Operation::Stats { .. } => stats::stats(store, json).await,
         Operation::Prune => prune::prune(store, json).await,
+    }
+}
+
+/// Says on standard error what the store did: in words, or as one line of JSON.
+fn print_account(account: &larder::Account, json: bool) {
+    if json {
+        // It is made of numbers and text, so this cannot fail.
+        let account = serde_json::to_string(account).unwrap_or_default();
+        let _ = write_all(rustix::stdio::stderr(), format!("{account}\n").as_bytes());
+    } else {
+        account.to_string().lines().for_each(|line| note(escape(line)));
     }
 }
 

@@ -74,6 +74,7 @@ fn each_cache(target: Target) -> Result<Vec<(String, Target)>, Failure> {
     let config = Config::load(file)?;
     let stored = config.stacks.iter().filter(|(_, stack)| stack.l2.is_some());
     let of = |name: &String| Target {
+        explain: false,
         place: Place::Config { file: file.clone(), cache: Some(name.clone()) },
         namespace: target.namespace.clone(),
         prefix: target.prefix.clone(),

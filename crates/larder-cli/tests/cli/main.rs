@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
 mod config;
+mod explain;
 mod harness;
 mod help;
 mod run_at_once;

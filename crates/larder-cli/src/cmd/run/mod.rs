@@ -17,6 +17,7 @@ mod witness;
 use std::cell::Cell;
 use std::env;
 use std::ffi::OsString;
+use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::process::Command;
@@ -31,7 +32,7 @@ use crate::args::units::words;
 use crate::capture::{Ending, Recording, Stream, Tape};
 use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
 use crate::lock::{self, Guard, Joined};
-use crate::output::{note, write_all};
+use crate::output::{escape, note, write_all};
 use crate::store::{Found, Store, Writing};
 use crate::upkeep;
 use witness::Witness;
@@ -82,6 +83,9 @@ impl<'r> Runner<'r> {
     }
 
     fn run(&self) -> Outcome {
+        if self.args.explain {
+            note(format_args!("its key is {}", escape(self.args.identity.key())));
+        }
         if self.args.dry_run {
             return self.dry_run();
         }
@@ -137,7 +141,7 @@ impl<'r> Runner<'r> {
     /// What is kept for this very identity, and is fresh or, if that is good enough, within its grace.
     fn look(&self) -> Option<Kept> {
         let store = self.store.as_ref()?;
-        let found = match self.runtime.block_on(store.entry(self.args.identity.key())) {
+        let found = match self.block_on(store.entry(self.args.identity.key())) {
             Ok(found) => found?,
             Err(error) => {
                 if !self.warned.replace(true) {
@@ -236,7 +240,7 @@ impl<'r> Runner<'r> {
         let (ttl, grace, tags) = (Some(self.args.ttl), self.args.grace, self.args.tags.clone());
         let writing = Writing { ttl, grace, tags };
         let keep = witness::keep(store, self.args.identity.key(), outcome, &writing, witness);
-        match self.runtime.block_on(keep) {
+        match self.block_on(keep) {
             Ok(true) => {}
             Ok(false) => self.say(format_args!("not kept: a tag of it was invalidated meanwhile")),
             Err(error) => warn(format_args!("cannot keep the output: {error}")),
@@ -298,6 +302,19 @@ impl<'r> Runner<'r> {
         };
         let key = self.args.identity.key();
         format!("{:032x}", xxh3_128(&[place, b"\0", key.as_bytes()].concat()))
+    }
+
+    /// Does something with the store, and says what that did if it is asked for.
+    fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        if !self.args.explain {
+            return self.runtime.block_on(work);
+        }
+        let (outcome, account) = self.runtime.block_on(larder::explain(work));
+        // Of this key alone: a witness is nobody's business.
+        let key = self.args.identity.key();
+        let steps = account.steps.iter().filter(|step| step.key.as_deref().is_none_or(|of| of == key));
+        steps.for_each(|step| note(escape(&step.what.to_string())));
+        outcome
     }
 
     fn say(&self, text: std::fmt::Arguments<'_>) {
