@@ -280,6 +280,7 @@ impl StackBuilder {
             flights: Flights::new(self.loads_max),
             spaces,
             rests: Rests::default(),
+            writers: super::writers::Writers::default(),
             clock: HybridClock::new(self.clock),
             stats,
             options: self.options,
