@@ -135,23 +135,32 @@ struct State {
 struct Filter {
     options: KnownKeysOptions,
     bloom: AtomicBloomFilter,
-    /// Keys that set a bit which was not set: different ones, but for a few.
-    keys: AtomicU64,
 }
 
 impl Filter {
     fn new(options: KnownKeysOptions) -> Result<Self> {
         options.bytes()?;
         let expected = usize::try_from(options.expected_keys).unwrap_or(usize::MAX);
-        // Its hash is seeded at random, so nobody outside can choose keys that pass.
+        // Its hash is seeded anew for each filter, so what passes one does not pass another.
         let bloom = AtomicBloomFilter::with_false_pos(options.false_positive_rate).expected_items(expected);
-        Ok(Self { options, bloom, keys: AtomicU64::new(0) })
+        Ok(Self { options, bloom })
     }
 
-    fn add(&self, key: &str) {
-        if !self.bloom.insert(key) {
-            self.keys.fetch_add(1, Ordering::Relaxed);
-        }
+    fn bytes(&self) -> u64 {
+        self.bloom.num_bits() as u64 / 8
+    }
+
+    /// The share of its bits that are set. What was added tells less: a key that passes already may be a new one.
+    fn density(&self) -> f64 {
+        let set: u64 = self.bloom.iter().map(|word| u64::from(word.count_ones())).sum();
+        set as f64 / self.bloom.num_bits() as f64
+    }
+
+    /// How many different keys make it as dense as that: Swamidass and Baldi, *Mathematical Correction for
+    /// Fingerprint Similarity Measures*, 2007.
+    fn keys(&self, density: f64) -> u64 {
+        let (bits, hashes) = (self.bloom.num_bits() as f64, f64::from(self.bloom.num_hashes()));
+        (-bits / hashes * (1.0 - density).ln()).round() as u64
     }
 }
 
@@ -186,7 +195,7 @@ impl KnownKeys {
         let filling = self.begin()?;
         let mut count = 0;
         for key in keys {
-            filling.next.add(key.as_ref());
+            filling.next.bloom.insert(key.as_ref());
             count += 1;
         }
         filling.finish();
@@ -225,7 +234,7 @@ impl KnownKeys {
                     format!("listing the keys of the source failed after {count}; the filter is as it was");
                 Error::from_source(ErrorKind::Load, message, error)
             })?;
-            filling.next.add(key.as_ref());
+            filling.next.bloom.insert(key.as_ref());
             count += 1;
         }
         filling.finish();
@@ -242,12 +251,13 @@ impl KnownKeys {
         Ok(())
     }
 
-    /// Adds a key: before the source has it, so that nobody is told that it has not.
+    /// Adds a key: before the source has it, so that nobody is told that it has not, and once more after that if
+    /// the filter may be being filled again meanwhile. The handles that write the source do both.
     pub fn add(&self, key: &str) {
         // Held while both are told, so that a filling does not end between them.
         let state = self.0.state.read();
         for filter in state.current.iter().chain(&state.next) {
-            filter.add(key);
+            filter.bloom.insert(key);
         }
     }
 
@@ -256,21 +266,23 @@ impl KnownKeys {
         self.0.state.read().current.as_ref().is_none_or(|filter| filter.bloom.contains(key))
     }
 
-    /// What it holds, what it takes, and what it has been good for.
+    /// What it holds, what it takes, and what it has been good for. It counts its bits, which takes a moment if it is
+    /// large: not something to do for each request.
     pub fn stats(&self) -> KnownKeysStats {
-        let state = self.0.state.read();
-        let current = state.current.as_deref();
-        let keys = current.map_or(0, |filter| filter.keys.load(Ordering::Relaxed));
-        let options = current.map_or(state.options, |filter| filter.options);
-        let bytes = [current, state.next.as_deref()].into_iter().flatten();
+        let (current, next, options) = {
+            let state = self.0.state.read();
+            (state.current.clone(), state.next.clone(), state.options)
+        };
+        let density = current.as_ref().map_or(0.0, |filter| filter.density());
+        let options = current.as_ref().map_or(options, |filter| filter.options);
         KnownKeysStats {
             is_filled: current.is_some(),
-            keys,
+            keys: current.as_ref().map_or(0, |filter| filter.keys(density)),
             expected_keys: options.expected_keys,
-            bytes: bytes.map(|filter| filter.bloom.num_bits() as u64 / 8).sum(),
-            false_positive_rate: current.map_or(1.0, |filter| {
-                filter.bloom.expected_false_pos(usize::try_from(keys).unwrap_or(usize::MAX))
-            }),
+            bytes: current.iter().chain(&next).map(|filter| filter.bytes()).sum(),
+            false_positive_rate: current
+                .as_ref()
+                .map_or(1.0, |filter| fastbloom::expected_false_pos(filter.bloom.num_hashes(), density)),
             false_positive_rate_wanted: options.false_positive_rate,
             loads_avoided: self.0.loads_avoided.load(Ordering::Relaxed),
             loads_in_vain: self.0.loads_in_vain.load(Ordering::Relaxed),
@@ -301,7 +313,11 @@ impl KnownKeys {
 
 impl fmt::Debug for KnownKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KnownKeys").field(&self.stats()).finish()
+        let state = self.0.state.read();
+        f.debug_struct("KnownKeys")
+            .field("options", &state.options)
+            .field("is_filled", &state.current.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -339,13 +355,14 @@ impl Drop for Filling<'_> {
 pub struct KnownKeysStats {
     /// Whether it has been filled: before, it rules nothing out.
     pub is_filled: bool,
-    /// How many different keys it holds, to within its rate of false positives.
+    /// How many different keys it holds, as estimated from its bits: to within a percent or so, unless it is far too
+    /// full.
     pub keys: u64,
     /// How many it was made for.
     pub expected_keys: u64,
     /// How much memory it takes, in bytes: twice as much while it is being filled again.
     pub bytes: u64,
-    /// The share of unknown keys that pass it now, as estimated from what it holds; 1 before it was filled.
+    /// The share of unknown keys that pass it now, as it follows from its bits; 1 before it was filled.
     pub false_positive_rate: f64,
     /// The share that it was made for.
     pub false_positive_rate_wanted: f64,

@@ -165,3 +165,37 @@ impl Drop for Writing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::memory::MemoryOptions;
+    use crate::stack::Stack;
+    use crate::time::seconds;
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_limit_the_source_is_not_written() {
+        let stack = Stack::builder("test").memory(MemoryOptions::new(10)).build().unwrap();
+        let numbers = stack.memory_cache::<u32>().unwrap();
+        let written = numbers
+            .read_through(|_| async { Ok::<_, io::Error>(None::<u32>) })
+            .write_invalidate(|_, _: Arc<u32>| async { Ok::<_, io::Error>(()) })
+            .delete_again_after(seconds(1));
+        // One seat for the write and one for the delete that is to follow.
+        let mut seats: Vec<_> =
+            (1..SOURCE_WRITES_MAX).map(|_| WriteSeat::take(&stack.core).unwrap()).collect();
+        let error =
+            written.change("a", || async { Err::<(), _>(io::Error::other("it ran")) }).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Overloaded);
+        assert!(error.message().contains("nothing was written"), "{error}");
+        assert_eq!((written.pending_deletes(), stack.core.writers.keys()), (0, 0));
+        seats.pop();
+        written.set("a", 1).await.unwrap();
+        written.flush().await.unwrap();
+        drop(seats);
+        assert_eq!(stack.core.writers.state.lock().seats, 0);
+        stack.close().await.unwrap();
+    }
+}
