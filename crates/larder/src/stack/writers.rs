@@ -175,6 +175,21 @@ mod tests {
     use crate::stack::Stack;
     use crate::time::seconds;
 
+    #[tokio::test]
+    async fn no_seat_is_taken_once_the_stack_is_being_closed() {
+        let stack = Stack::builder("test").memory(MemoryOptions::new(10)).build().unwrap();
+        let seat = WriteSeat::take(&stack.core).unwrap();
+        let closing = stack.close();
+        assert!(
+            futures_util::FutureExt::now_or_never(closing).is_none(),
+            "it waits for the one that is taken"
+        );
+        assert_eq!(WriteSeat::take(&stack.core).err().map(|error| error.kind()), Some(ErrorKind::Closed));
+        seat.closing().await;
+        drop(seat);
+        stack.close().await.unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn beyond_the_limit_the_source_is_not_written() {
         let stack = Stack::builder("test").memory(MemoryOptions::new(10)).build().unwrap();

@@ -20,5 +20,6 @@ mod resilience;
 mod recovery;
 mod review;
 mod rewrites;
+mod source_ends;
 mod sources;
 mod tags;
