@@ -1,6 +1,6 @@
 //! Sources: a cache together with the place where its values really live, which is read and written through it.
 //!
-//! - [`ReadThrough`] loads what is missing with one function for all keys ([`Cache::read_through`]);
+//! - [`ReadThrough`] loads what is missing with one function for all keys ([`Cache::read_through`](crate::Cache::read_through));
 //! - [`WriteThrough`] also writes: the source first, then the cache;
 //! - [`WriteInvalidate`] writes the source and then deletes from the cache, a second time after a while if asked to;
 //! - `KnownKeys` (feature `bloom`) spares the source the keys that it does not have.

@@ -349,19 +349,21 @@ impl Job {
         // Before the source has it, so that no reader is told that it has not.
         known.iter().for_each(|known| known.add(&entry.key));
         entry.is_in_doubt = true;
-        let guarded = AssertUnwindSafe(async move { change().await }).catch_unwind();
+        // What is the user's may panic, his judgement of an error included.
+        let change = async move { change().await.map_err(|error| (doubt.is_about(&error), error)) };
+        let guarded = AssertUnwindSafe(change).catch_unwind();
         let outcome = core.writers.run(guarded).await;
         // And after, for a filter whose filling began meanwhile and may have passed by this key.
         known.iter().for_each(|known| known.add(&entry.key));
         let key = &entry.key;
         let written = match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) if !doubt.is_about(&error) => {
+            Ok(Err((false, error))) => {
                 let message = format!("write of key {key:?} in its source");
                 entry.is_in_doubt = false;
                 return Err(Error::from_source(ErrorKind::Write, message, error));
             }
-            Ok(Err(error)) => {
+            Ok(Err((true, error))) => {
                 let message = format!("the source may or may not have taken the write of key {key:?}");
                 Err(Error::from_source(ErrorKind::InDoubt, message, error))
             }
