@@ -21,6 +21,7 @@ const FEATURES: &[&str] = &[
     "encrypt",
     "config",
     "macros",
+    "bloom",
     "metrics",
     "tracing",
     "testing",

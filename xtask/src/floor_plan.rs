@@ -62,6 +62,7 @@ const ROOMS: &[Room] = &[
             "get_or_set",
         ],
     ),
+    room("source", &["error", "time", "entry", "stack", "loaded", "get_or_set", "cache"]),
     room("larder", &["error", "advisor", "stack", "cache"]),
     room("expansion", &["error", "cache"]),
     room(

@@ -39,6 +39,11 @@ pub enum ErrorKind {
     TypeMismatch,
     /// The loader failed or panicked. [`Error::load_error`] gives its own error back.
     Load,
+    /// The source did not take a write, and the cache is as it was. [`Error::write_error`] gives its own error back.
+    Write,
+    /// Whether the source took a write is not known: it timed out, broke off or panicked. What the cache had for the
+    /// key was deleted. [`Error::write_error`] gives its own error back.
+    InDoubt,
     /// A loader asked for the key that it is itself loading, directly or through other loaders.
     Recursion,
     /// A limit on concurrent work (flights, waiters) was reached.
@@ -68,6 +73,8 @@ impl ErrorKind {
             Self::Decode => "cannot decode",
             Self::TypeMismatch => "type mismatch",
             Self::Load => "load failed",
+            Self::Write => "write failed",
+            Self::InDoubt => "write in doubt",
             Self::Recursion => "recursive load",
             Self::Overloaded => "overloaded",
             Self::Counter => "counter",
@@ -158,6 +165,24 @@ impl Error {
         if self.0.kind != ErrorKind::Load {
             return None;
         }
+        self.cause()
+    }
+
+    /// The error of the function that wrote the source, if this is the failure of a write and its error type was `E`.
+    ///
+    /// ```
+    /// use larder::{Error, ErrorKind};
+    /// let error = Error::from_source(ErrorKind::Write, "write of key \"a\" in its source", std::fmt::Error);
+    /// assert!(error.write_error::<std::fmt::Error>().is_some());
+    /// ```
+    pub fn write_error<E: StdError + 'static>(&self) -> Option<&E> {
+        if !matches!(self.0.kind, ErrorKind::Write | ErrorKind::InDoubt) {
+            return None;
+        }
+        self.cause()
+    }
+
+    fn cause<E: StdError + 'static>(&self) -> Option<&E> {
         let source: &(dyn StdError + 'static) = self.0.source.as_deref()?;
         source.downcast_ref()
     }

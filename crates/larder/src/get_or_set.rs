@@ -438,8 +438,8 @@ pub trait Load<V>: Send + 'static {
 /// A loader without its types; nothing that can be used outside.
 #[doc(hidden)]
 pub struct Boxed {
-    load: BoxLoad,
-    tagging: Tagging,
+    pub(crate) load: BoxLoad,
+    pub(crate) tagging: Tagging,
 }
 
 impl fmt::Debug for Boxed {
@@ -515,7 +515,7 @@ fn previous_of<V: Any + Send + Sync>(entry: Entry, now: Timestamp) -> Option<Pre
 
 /// # Errors
 /// [`ErrorKind::InvalidKey`] or [`ErrorKind::TooLarge`] for tags that are unusable or too many.
-fn answer_of<V: Any + Send + Sync>(loaded: Loaded<V>) -> Result<Answer> {
+pub(crate) fn answer_of<V: Any + Send + Sync>(loaded: Loaded<V>) -> Result<Answer> {
     let Loaded { value, ttl, grace, tags, etag, last_modified } = loaded;
     Ok(Answer {
         value: value.map(|value| Arc::new(value) as AnyValue),
@@ -571,6 +571,6 @@ fn untyped<V: Any + Send + Sync, E: Into<BoxError>>(
     }
 }
 
-fn failed<E: Into<BoxError>>(key: &str, error: E) -> Error {
+pub(crate) fn failed<E: Into<BoxError>>(key: &str, error: E) -> Error {
     Error::from_source(ErrorKind::Load, format!("loader of key {key:?}"), error)
 }

@@ -34,9 +34,11 @@
 //!   from code or (feature `config`) from a file.
 //! - [`memory::MemoryCache`] is a synchronous in-process cache on the same engine, without serde or tokio.
 //! - [`driver::Driver`] is what a store of one's own implements; `docs/write-a-driver.md` shows one whole.
+//! - [`source`] writes the place where values really live together with the cache: write-through, write-invalidate,
+//!   read-through with one loader for all keys; `docs/sources.md`.
 //! - [`event::Observer`] hears what happens, [`Stack::stats`] counts and times it, [`stats::prometheus_text`]
-//!   exports it, [`explain`](mod@explain) accounts for one operation, and [`Stack::advice`] says which options contradict each other; `docs/observability.md` shows
-//!   how.
+//!   exports it, [`explain`](mod@explain) accounts for one operation, and [`Stack::advice`] says which options contradict
+//!   each other; `docs/observability.md` shows how.
 //! - [`testing`](https://docs.rs/larder/latest/larder/testing/) (feature `testing`) has the compliance suite,
 //!   a clock moved by hand and a store that fails on command.
 //!
@@ -44,7 +46,8 @@
 //!
 //! `json` (default) and `messagepack` are codecs; `file` and `sqlite` are stores, beside the memory one that is
 //! always there; `compress` and `encrypt` go around any store; `config` reads configurations; `macros` is
-//! [`#[cached]`](https://docs.rs/larder/latest/larder/attr.cached.html) for async functions; `metrics` and `tracing`
+//! [`#[cached]`](https://docs.rs/larder/latest/larder/attr.cached.html) for async functions; `bloom` is a filter of the
+//! keys that a source has (`source::KnownKeys`); `metrics` and `tracing`
 //! export to the facades of those names; `full` is all of these; `testing` is for tests. All are additive.
 //!
 //! # Runtime
@@ -75,6 +78,7 @@ pub mod driver;
 mod stack;
 mod get_or_set;
 mod cache;
+pub mod source;
 mod larder;
 #[cfg(feature = "config")]
 pub mod config;
@@ -95,7 +99,7 @@ pub use loaded::{Loaded, Previous};
 pub use options::{EntryOptions, Refresh};
 pub use stack::{
     AHEAD_MAX, BreakerOptions, DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, REPLACEMENTS_MAX,
-    RecoveryOptions, Stack, StackBuilder, WAITERS_MAX,
+    RecoveryOptions, SOURCE_WRITES_MAX, Stack, StackBuilder, WAITERS_MAX,
 };
 pub use tag::Tag;
 
@@ -122,6 +126,9 @@ mod pages {
     #[cfg(feature = "macros")]
     #[doc = include_str!("../../../docs/cached.md")]
     mod cached {}
+    #[cfg(feature = "bloom")]
+    #[doc = include_str!("../../../docs/sources.md")]
+    mod sources {}
     #[cfg(all(feature = "metrics", feature = "tracing"))]
     #[doc = include_str!("../../../docs/observability.md")]
     mod observability {}

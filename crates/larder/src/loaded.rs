@@ -1,5 +1,6 @@
 //! What a loader may say beside a value: see [`Cache::get_or_set_with`](crate::Cache::get_or_set_with).
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +85,26 @@ impl<T> Loaded<Option<T>> {
     /// The source says that there is nothing, which is cached as such. Give it a TTL of its own.
     pub fn absent() -> Self {
         Self::new(None)
+    }
+}
+
+/// What a loader that may find nothing lands with when it does: in place of a value, and never kept. Who waits for
+/// the load without expecting it gets it as an error.
+#[derive(Debug)]
+pub(crate) struct Nothing;
+
+impl fmt::Display for Nothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the source has nothing under this key")
+    }
+}
+
+impl std::error::Error for Nothing {}
+
+impl<V> From<V> for Loaded<V> {
+    /// The value, of which nothing more is said.
+    fn from(value: V) -> Self {
+        Self::new(value)
     }
 }
 

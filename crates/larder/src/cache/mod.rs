@@ -16,12 +16,10 @@ use futures_util::stream::BoxStream;
 use crate::codec::{AnyCodec, type_mismatch};
 use crate::counter::Counter;
 use crate::entry::{AnyValue, Entry, Freshness, Meta};
-use crate::error::{BoxError, Result};
-#[cfg(doc)]
-use crate::error::{Error, ErrorKind};
+use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::event::Tier;
 use crate::get_or_set::{GetOrSet, GetOrSetMany, Plain, Speaking};
-use crate::loaded::{Loaded, Previous};
+use crate::loaded::{Loaded, Nothing, Previous};
 use crate::options::{EntryOptions, Refresh};
 use crate::stack::{Accept, Core, Door, Serving};
 use crate::tag::Tag;
@@ -576,7 +574,12 @@ impl<V: Counter> Cache<V> {
 /// The value as what its handle says it is.
 #[inline]
 pub(crate) fn typed<V: Any + Send + Sync>(value: AnyValue) -> Result<Arc<V>> {
-    value.downcast::<V>().map_err(|_| type_mismatch::<V>())
+    value.downcast::<V>().map_err(|value| {
+        if value.is::<Nothing>() {
+            return Error::from_source(ErrorKind::Load, "the load found nothing to return", Nothing);
+        }
+        type_mismatch::<V>()
+    })
 }
 
 fn default_weigh<V: Any + Send + Sync>(

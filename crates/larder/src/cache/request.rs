@@ -106,6 +106,14 @@ impl<'a, V> Set<'a, V> {
     }
 }
 
+impl<'a, V: Any + Send + Sync> Set<'a, V> {
+    /// Checks it, without storing anything: its key, its value, and what is to be stored.
+    pub(crate) fn prepare(self) -> Result<(&'a str, Arc<V>, NewValue)> {
+        let value = Arc::clone(&self.value);
+        Ok((self.key, value, self.write.new_value(self.value)?))
+    }
+}
+
 impl<'a, V: Any + Send + Sync> IntoFuture for Set<'a, V> {
     type Output = Result<()>;
     type IntoFuture = BoxFuture<'a, Result<()>>;

@@ -287,6 +287,7 @@ impl StackBuilder {
             aheads: Aheads::default(),
             // Processes that started together throw apart.
             throws: AtomicU64::new(RandomState::default().hash_one(std::process::id())),
+            writers: super::writers::Writers::default(),
             clock: HybridClock::new(self.clock),
             stats,
             options: self.options,

@@ -533,7 +533,7 @@ async fn run_loader(wanted: &[Wanted], load: BoxLoad, now: Timestamp) -> Result<
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

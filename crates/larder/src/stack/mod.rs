@@ -1,10 +1,11 @@
 //! The engine: what a lookup, a load and a write do to the tiers, in which order. Not generic: it moves
 //! values as `Arc<dyn Any>`, and is compiled once.
 //!
-//! - `read` looks values up, `join` asks for what is missing and `fill` loads it, `write` stores and deletes, `tags` clears and
-//!   invalidates, `update` rewrites atomically (counters, add, pull, touch);
+//! - `read` looks values up, `join` asks for what is missing and `fill` loads it, `write` stores and deletes, `tags`
+//!   clears and invalidates, `update` rewrites atomically (counters, add, pull, touch);
 //! - `verdict` decides what may be done with what was found, and is pure;
-//! - `flight` is one load and who waits for it, `flights` all of them and the right to be kept; `space` is namespaces and their clears;
+//! - `flight` is one load and who waits for it, `flights` all of them and the right to be kept, `writers` which keys are
+//!   being written in their source; `space` is namespaces and their clears;
 //! - `l2` is the only caller of a driver, `breaker` keeps it from calling one that is down, `recovery` tells it
 //!   later what it did not take, and `retry` keeps the books of that. Only this room emits events; `span` is what
 //!   `tracing` sees besides.
@@ -33,6 +34,7 @@ mod tags;
 mod update;
 mod verdict;
 mod write;
+mod writers;
 
 use std::any::Any;
 use std::fmt;
@@ -64,11 +66,12 @@ pub use flights::{FLIGHTS_MAX, REPLACEMENTS_MAX};
 pub use l2::DEADLINE_DEFAULT;
 pub use retry::RecoveryOptions;
 pub use space::NAMESPACES_MAX;
+pub use writers::SOURCE_WRITES_MAX;
 
 pub(crate) use ahead::Again;
 use ahead::Aheads;
 pub(crate) use answer::{Answer, Asked, BoxLoad, Loads};
-pub(crate) use fill::Request;
+pub(crate) use fill::{Request, panic_text};
 pub(crate) use flight::{Landed, Tagging};
 use flights::Flights;
 use l2::{L2, OnFailure};
@@ -78,9 +81,12 @@ use rest::Rests;
 use retry::Retry;
 pub(crate) use space::Space;
 use space::Spaces;
+pub(crate) use span::of_caller;
 pub(crate) use tags::Hardness;
 pub(crate) use update::{Change, Found};
 pub(crate) use write::NewValue;
+use writers::Writers;
+pub(crate) use writers::{WriteSeat, Writing};
 
 /// A memory tier, a store, or both, under one name: what cache handles point at. Cheap to clone.
 ///
@@ -111,6 +117,7 @@ pub(crate) struct Core {
     /// Writes that the store did not take; absent where none are remembered.
     pub(crate) retry: Option<Retry>,
     pub(crate) flights: Flights,
+    pub(crate) writers: Writers,
     pub(crate) spaces: Spaces,
     pub(crate) rests: Rests,
     pub(crate) aheads: Aheads,
@@ -301,18 +308,26 @@ impl Stack {
         self.core.retry.as_ref().map_or(0, Retry::len)
     }
 
-    /// Refuses new operations, waits for the loads under way, tries once more, for one deadline, what the store
+    /// Refuses new operations, waits for the loads and the writes of sources under way, makes the deletes that were to
+    /// follow those at once, tries once more, for one deadline, what the store
     /// did not take (what is left then is reported as [`Event::FailedWrite`]), and closes the store, unless it was borrowed
     /// ([`StackBuilder::borrowed_store`]). Dropped half-way, it has refused new operations, and can be called
     /// again to do the rest.
     ///
     /// # Errors
-    /// The driver's; closing twice does nothing. [`ErrorKind::Recursion`] in one of this stack's own loaders,
-    /// which it would have to wait for; nothing has changed then.
+    /// The driver's; closing twice does nothing. [`ErrorKind::Recursion`] in one of this stack's own loaders
+    /// or writes of its source, which it would have to wait for; nothing has changed then.
     pub async fn close(&self) -> Result<()> {
         if self.core.flights.is_in_loader() {
             let message =
                 format!("a loader of stack {:?} closes that stack, which waits for it", self.name());
+            return Err(Error::new(ErrorKind::Recursion, message));
+        }
+        if self.core.writers.is_in_write() {
+            let message = format!(
+                "a write of the source of stack {:?} closes that stack, which waits for it",
+                self.name()
+            );
             return Err(Error::new(ErrorKind::Recursion, message));
         }
         self.core.closed.store(true, Ordering::SeqCst);
@@ -321,6 +336,7 @@ impl Stack {
             return Ok(());
         }
         self.core.flights.drained().await;
+        self.core.writers.drained().await;
         self.core.finish_retries().await;
         let outcome = match &self.core.l2 {
             Some(l2) => l2.close().await,
@@ -340,6 +356,9 @@ impl Stack {
         let slots = self.core.flights.slots();
         if slots != 0 || self.core.flights.loading() != 0 {
             return Err(format!("{slots} flights are left, {} of them loading", self.core.flights.loading()));
+        }
+        if self.core.writers.keys() != 0 {
+            return Err(format!("{} keys are still being written in the source", self.core.writers.keys()));
         }
         self.core.retry.as_ref().map_or(Ok(()), Retry::check)?;
         self.core.memory.as_ref().map_or(Ok(()), Memory::check_weights)
