@@ -26,11 +26,13 @@ struct Wish<'a, V> {
     cache: &'a Cache<V>,
     options: EntryOptions,
     tags: TagList<'a>,
+    /// Whether to load what is fresh as well.
+    force: bool,
 }
 
 impl<'a, V> Wish<'a, V> {
     fn new(cache: &'a Cache<V>) -> Self {
-        Self { cache, options: EntryOptions::default(), tags: TagList::default() }
+        Self { cache, options: EntryOptions::default(), tags: TagList::default(), force: false }
     }
 
     /// # Errors
@@ -38,7 +40,8 @@ impl<'a, V> Wish<'a, V> {
     fn request(&self, load: Boxed) -> Result<Request> {
         let Boxed { load, tagging } = load;
         let options = self.options.or(&self.cache.door.options);
-        Ok(Request { options, extras: self.tags.extras(None, None)?, tagging, load })
+        let (extras, force) = (self.tags.extras(None, None)?, self.force);
+        Ok(Request { options, extras, tagging, force, load })
     }
 
     /// Finds or loads keys that were missed in memory. Each is counted as a hit or a miss, whatever comes of it.
@@ -118,6 +121,13 @@ macro_rules! load_options {
         /// Nothing stale, whatever happens: see [`EntryOptions::fresh_only`].
         pub fn fresh_only(mut self) -> Self {
             self.wish.options.fresh_only = Some(true);
+            self
+        }
+
+        /// Loads it even if it is fresh, and not by way of a load that began before. What is there stays until the load
+        /// has succeeded; if the source is left alone after a failure, it is left alone.
+        pub fn force(mut self) -> Self {
+            self.wish.force = true;
             self
         }
 
@@ -273,6 +283,9 @@ fn look<V: Any + Send + Sync, L: Load<V>>(
     now: Timestamp,
 ) -> std::result::Result<L, Result<Arc<V>>> {
     let cache = wish.cache;
+    if wish.force {
+        return Ok(load);
+    }
     let refresh = wish.options.refresh.or(cache.door.options.refresh);
     if matches!(refresh, None | Some(Refresh::OnDemand)) {
         return cache.look(key, now).map_or(Ok(load), Err);
@@ -304,7 +317,7 @@ fn keep_ahead<V: Any + Send + Sync, L: Load<V>>(
         let (copy, load) = (ahead.copy, (ahead.copy)(load));
         let again: Again = Box::new(move || {
             let Boxed { load, tagging } = copy(&load).boxed();
-            Request { options, extras: extras.clone(), tagging, load }
+            Request { options, extras: extras.clone(), tagging, force: false, load }
         });
         Some(again)
     });
@@ -395,6 +408,7 @@ async fn find_or_load<V: Any + Send + Sync, K: AsRef<str>>(
     for (index, key) in keys.iter().map(AsRef::as_ref).enumerate() {
         let checked: Result<Timestamp> = cache.door.space.keys.check(key).and(now.clone());
         found.push(match checked {
+            Ok(_) if wish.force => None,
             Ok(now) => cache.find(key, &options, now).map(|(value, meta)| {
                 if is_due(&meta, options.refresh, now, || cache.core.chance()) {
                     due.push((key, meta.stamp));

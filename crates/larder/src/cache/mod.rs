@@ -1,6 +1,7 @@
 //! `Cache<V>`: the typed door to a stack. The only generic room on the way of a value.
 
 mod request;
+mod weigh;
 
 use std::any::Any;
 use std::fmt;
@@ -9,7 +10,6 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
@@ -24,6 +24,8 @@ use crate::options::{EntryOptions, Refresh};
 use crate::stack::{Accept, Core, Door, Serving};
 use crate::tag::Tag;
 use crate::time::{Stamp, Timestamp, Ttl};
+
+use weigh::default_weigh;
 
 pub use request::{Add, Clear, Increment, Invalidate, Set, SetMany};
 
@@ -579,24 +581,5 @@ pub(crate) fn typed<V: Any + Send + Sync>(value: AnyValue) -> Result<Arc<V>> {
             return Error::from_source(ErrorKind::Load, "the load found nothing to return", Nothing);
         }
         type_mismatch::<V>()
-    })
-}
-
-fn default_weigh<V: Any + Send + Sync>(
-    weighs: bool,
-    codec: Option<Arc<dyn AnyCodec>>,
-) -> Arc<dyn Fn(&AnyValue) -> usize + Send + Sync> {
-    Arc::new(move |value| {
-        if let Some(text) = value.downcast_ref::<String>() {
-            return text.len();
-        }
-        if let Some(bytes) = value.downcast_ref::<Bytes>() {
-            return bytes.len();
-        }
-        if let Some(bytes) = value.downcast_ref::<Vec<u8>>() {
-            return bytes.len();
-        }
-        let encoded = codec.as_ref().filter(|_| weighs).and_then(|codec| codec.encode(value, 0).ok());
-        encoded.map_or(size_of::<V>(), |encoded| encoded.payload.len())
     })
 }

@@ -39,6 +39,8 @@ pub(crate) struct Request {
     /// What the entries carry besides their values.
     pub(crate) extras: Option<Arc<Extras>>,
     pub(crate) tagging: Tagging,
+    /// Whether to load what is fresh as well, and to join no load that began before.
+    pub(crate) force: bool,
     pub(crate) load: BoxLoad,
 }
 
@@ -197,6 +199,10 @@ impl Fill {
                             self.land_found(&missing.flight, entry, value_bytes);
                         }
                         Some(entry) => {
+                            if freshness == Freshness::Fresh {
+                                let fresh = Landed::new(entry.clone(), Source::Fresh(Tier::L2));
+                                missing.flight.offer(fresh);
+                            }
                             missing.fallback = Some(Fallback { entry, tier: Tier::L2 });
                             wanted.push(missing);
                         }

@@ -64,6 +64,8 @@ pub(crate) struct Patience {
     pub(crate) soft: Option<Duration>,
     /// Until it gives up.
     pub(crate) hard: Option<Duration>,
+    /// Whether it takes at once what is fresh, though it is being loaded again.
+    pub(crate) takes_fresh: bool,
 }
 
 /// Ends after a while; `None` never does.
@@ -168,7 +170,7 @@ impl Flight {
         WaitEdge { from: Arc::clone(self), to: Arc::clone(leader) }
     }
 
-    /// Offers a stale entry to those whose patience ends before the load does.
+    /// Offers a stale entry to those whose patience ends before the load does, or a fresh one to all who take it.
     pub(crate) fn offer(&self, stale: Landed) {
         if self.stale.set(stale).is_ok() {
             self.landed.notify_waiters();
@@ -202,8 +204,11 @@ impl Flight {
             if let Some(outcome) = self.outcome.get() {
                 return outcome.clone();
             }
-            if is_soft_over && let Some(stale) = servable() {
-                return Ok(stale);
+            let is_fresh = |offered: &Landed| matches!(offered.source, Source::Fresh(_));
+            if let Some(offered) = servable()
+                && (is_soft_over || patience.takes_fresh && is_fresh(&offered))
+            {
+                return Ok(offered);
             }
             tokio::select! {
                 () = notified => {}

@@ -132,17 +132,16 @@ impl Flights {
     /// Joins the load of a key, or starts one, which will carry these extras.
     ///
     /// A load that began before the last clear or invalidation that reaches it is not joined: whoever asks
-    /// after that may not be given what it lands with.
+    /// after that may not be given what it lands with. Nor is any load by who wants to begin one anew.
     ///
     /// # Errors
     /// [`ErrorKind::Overloaded`] if too many keys are loading already.
     pub(crate) fn join(
         &self,
         spaces: &Spaces,
-        space: &Space,
-        key: &str,
-        extras: Option<&Arc<Extras>>,
-        tagging: Tagging,
+        (space, key): (&Space, &str),
+        (extras, tagging): (Option<&Arc<Extras>>, Tagging),
+        anew: bool,
         born: impl FnOnce() -> Stamp,
     ) -> Result<Joined> {
         let namespace = space.id;
@@ -151,6 +150,7 @@ impl Flights {
         let found = shard.slots.entry(hash, |slot| slot.is_for(namespace, key), |slot| self.slot_hash(slot));
         if let TableEntry::Occupied(slot) = &found
             && let Slot::Loading(flight) = slot.get()
+            && !anew
             && !flight.is_outdated(spaces, space)
         {
             return Ok(Joined::Waiter(Arc::clone(flight)));

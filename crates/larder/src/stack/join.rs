@@ -36,14 +36,8 @@ impl Core {
             joined.push(
                 match runtime.as_ref().map_err(Clone::clone).and_then(|_| {
                     let born = || self.clock.tick(self.clock.now());
-                    self.flights.join(
-                        &self.spaces,
-                        &door.space,
-                        key,
-                        request.extras.as_ref(),
-                        request.tagging,
-                        born,
-                    )
+                    let (name, carried) = ((&*door.space, *key), (request.extras.as_ref(), request.tagging));
+                    self.flights.join(&self.spaces, name, carried, request.force, born)
                 }) {
                     Ok(Joined::Leader(flight)) => {
                         self.note(&door.space, key, || Fact::Leads);
@@ -64,11 +58,18 @@ impl Core {
         }
         let options = request.options;
         let fresh_only = options.fresh_only == Some(true);
-        let patience =
-            Patience { soft: options.soft_timeout.filter(|_| !fresh_only), hard: options.hard_timeout };
+        let patience = Patience {
+            soft: options.soft_timeout.filter(|_| !fresh_only),
+            hard: options.hard_timeout,
+            takes_fresh: !request.force,
+        };
         let mut request = Some(request);
         if runtime.is_ok() && !led.is_empty() {
-            self.start(door, led, Occasion::Miss, request.take());
+            let is_forced = request.as_ref().is_some_and(|request| request.force);
+            // Nothing is newer than that, so nothing is taken in place of the load.
+            let forced = || Occasion::Renewal(vec![Stamp::MAX; led.len()]);
+            let occasion = if is_forced { forced() } else { Occasion::Miss };
+            self.start(door, led, occasion, request.take());
         }
         let started = self.clock.monotonic();
         let mut outcomes = Vec::with_capacity(keys.len());
@@ -159,8 +160,9 @@ impl Core {
                 (beside, None)
             }
         };
+        let beside_patience = Patience { takes_fresh: patience.takes_fresh, ..Patience::default() };
         // The timeouts of the first wait go on, and end the second one too. That may need another one in turn.
-        let mut second = Box::pin(self.wait(door, &beside, Patience::default(), options, spare));
+        let mut second = Box::pin(self.wait(door, &beside, beside_patience, options, spare));
         tokio::select! {
             first = &mut slow => match first {
                 Err(error) if error.kind() == ErrorKind::Load => second.await,
@@ -201,11 +203,10 @@ impl Core {
         }
         for (key, stamp) in keys.iter().filter(|(key, _)| self.rests.find(door.space.id, key, now).is_none())
         {
-            let (extras, born) = (request.extras.as_ref(), || self.clock.tick(now));
+            let (name, carried) = ((&*door.space, *key), (request.extras.as_ref(), request.tagging));
+            let born = || self.clock.tick(now);
             // Too many loads at once are a reason not to add one that nobody waits for.
-            if let Ok(Joined::Leader(flight)) =
-                self.flights.join(&self.spaces, &door.space, key, extras, request.tagging, born)
-            {
+            if let Ok(Joined::Leader(flight)) = self.flights.join(&self.spaces, name, carried, false, born) {
                 self.note(&door.space, key, || Fact::Renews);
                 led.push(flight);
                 due.push(*stamp);

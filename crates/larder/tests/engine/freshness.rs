@@ -419,3 +419,41 @@ async fn loads_beside_a_slow_one_are_bounded_and_a_delete_ends_their_right_to_be
     assert_eq!(numbers.get("a").await.unwrap(), None);
     harness.finish(11).await;
 }
+
+#[tokio::test]
+async fn a_forced_load_is_a_new_one_and_leaves_what_is_there_until_it_has_succeeded() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        numbers.set("a", 1).grace(hours(1)).await.unwrap();
+        let before = Gate::default();
+        let early = {
+            let (numbers, load) = (numbers.clone(), before.clone());
+            tokio::spawn(async move { numbers.get_or_set("a", move || load.load(2)).force().await })
+        };
+        settle().await;
+        assert_eq!(
+            *numbers.get_or_set("a", || ok(9)).await.unwrap(),
+            1,
+            "{tiers:?}: others are served as before"
+        );
+        assert_eq!(
+            *numbers.get_or_set("a", || ok(3)).force().await.unwrap(),
+            3,
+            "not by way of the other load"
+        );
+        before.open.notify_one();
+        assert_eq!(*early.await.unwrap().unwrap(), 2);
+        assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&3), "{tiers:?}: the later load is kept");
+
+        let runs = Arc::new(AtomicU64::new(0));
+        assert_eq!(*numbers.get_or_set("a", failing(&runs)).force().await.unwrap(), 3, "what is there stays");
+        let strict = numbers.get_or_set("a", failing(&runs)).force().fresh_only().await;
+        assert_eq!((strict.unwrap_err().kind(), count(&runs)), (ErrorKind::Load, 1));
+        let many = numbers.get_or_set_many(&["b"], |keys: Vec<String>| async {
+            Ok::<_, std::io::Error>(keys.into_iter().map(|key| (key, Ok(5))))
+        });
+        assert_eq!(**many.force().await[0].as_ref().unwrap(), 5);
+        harness.finish(7).await;
+    }
+}
