@@ -11,6 +11,7 @@
 mod breaker;
 mod cost;
 mod flow;
+mod history;
 mod hostile;
 mod loads;
 mod model;
