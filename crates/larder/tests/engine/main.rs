@@ -15,6 +15,7 @@ mod history;
 mod hostile;
 mod loads;
 mod model;
+mod outage;
 mod overlap;
 mod resilience;
 mod recovery;
