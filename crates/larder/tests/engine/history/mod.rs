@@ -27,15 +27,24 @@ mod ledger;
 mod step;
 mod world;
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+
 use larder::testing::Tiers;
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use step::sequences;
 use world::{Kind, World};
 
-/// Runs sequences and, if one breaks a promise, prints the shortest that does.
+/// Runs sequences and, if one breaks a promise, prints the shortest that does, and the seed that finds it again.
 fn hold(kind: Kind, count: u32) {
-    let config = Config { cases: count, failure_persistence: None, ..Config::default() };
+    let mut config = Config { cases: count, failure_persistence: None, ..Config::default() };
+    // Of one's own choice if that was said; else another one each time.
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => RandomState::new().hash_one(count),
+    };
+    config.rng_seed = RngSeed::Fixed(seed);
     let outcome = TestRunner::new(config).run(&sequences(), |steps| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
@@ -50,7 +59,7 @@ fn hold(kind: Kind, count: u32) {
             .map_err(TestCaseError::fail)
     });
     if let Err(error) = outcome {
-        panic!("{error}");
+        panic!("PROPTEST_RNG_SEED={seed} finds this again: {error}");
     }
 }
 
