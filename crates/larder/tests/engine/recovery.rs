@@ -456,3 +456,21 @@ async fn a_load_that_the_store_did_not_take_is_not_remembered_past_a_change() {
     assert_eq!(numbers.get("a").await.unwrap(), None, "2 has lived its life, and 1 was older");
     harness.finish(2).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_elsewhere_does_not_carry_a_value_past_a_remembered_clear() {
+    let harness = without_breaker();
+    let (numbers, other) = (cache::<u32>(&harness), peer(&harness));
+    let theirs = cache::<u32>(&other);
+    numbers.set("a", 1).grace(seconds(900)).await.unwrap();
+    harness.clock.advance(seconds(1));
+    harness.chaos.fail_everything(ErrorKind::Unavailable);
+    assert!(numbers.clear().await.is_err());
+    harness.clock.advance(seconds(1));
+    assert!(theirs.touch("a", seconds(900)).await.unwrap(), "they have not heard of it");
+    harness.chaos.heal();
+    next_try(&harness).await;
+    // Its stamp is newer than the clear, and its birth is not. Nor does its grace count.
+    assert!(theirs.entry("a").await.unwrap().is_none());
+    harness.finish(0).await;
+}
