@@ -443,8 +443,8 @@ impl Fill {
         Ok(refused)
     }
 
-    /// Remembers what was loaded and the store did not take. It yields to anything newer, so it does not matter
-    /// what has come between.
+    /// Remembers what was loaded and the store did not take, unless its key was changed meanwhile: by the time
+    /// it is tried again, what would refuse it may have lived its life.
     fn retry_later<'a>(
         &self,
         lost: impl Iterator<Item = (&'a Keeping, Write)>,
@@ -455,6 +455,9 @@ impl Fill {
         // The call took no longer than its deadline.
         let age = took.saturating_add(self.core.l2.as_ref().map_or(Duration::ZERO, |l2| l2.deadline));
         for (kept, Write { key, value, .. }) in lost {
+            if self.core.flights.land(&kept.flight, || ()).is_none() {
+                continue;
+            }
             let (name, full, stamp) = (kept.flight.key(), key.as_str(), kept.entry.meta.stamp);
             let what = What::Entry { record: value };
             self.core.retry_later(Lost { space, name, full, stamp, age, is_load: true, what }, error);

@@ -161,7 +161,7 @@ impl Flight {
             }
             Tagging::ByLoader => space.mark_of_any(),
         };
-        self.born <= mark.hard
+        self.born <= mark.newest()
     }
 
     /// Notes that this flight lands when another one's loader does, for as long as the result lives.

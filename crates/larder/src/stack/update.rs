@@ -115,6 +115,7 @@ impl Core {
         let mut evicted = Vec::new();
         // Kept until the lock is gone, so that a value's own `drop` may use the cache.
         let (mut replaced, mut dead) = (None, None);
+        let mut is_new = false;
         let changed = self.flights.supersede_if(space.id, key, || {
             let found = memory.get(space.id, key).and_then(|entry| {
                 let freshness =
@@ -128,7 +129,10 @@ impl Core {
             }));
             replaced = found.map(|(entry, _)| entry);
             let mut put = match change {
-                Ok(Change::Put(entry)) => entry,
+                Ok(Change::Put(entry)) => {
+                    is_new = true;
+                    entry
+                }
                 Ok(Change::Rewrite(meta)) => match &replaced {
                     Some(entry) => Entry { value: Arc::clone(&entry.value), meta },
                     None => return (false, Ok(false)),
@@ -147,6 +151,9 @@ impl Core {
         });
         drop((replaced, dead));
         self.report_evicted(evicted);
+        if is_new {
+            self.rests.wake(space.id, key);
+        }
         changed
     }
 

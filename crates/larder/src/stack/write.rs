@@ -93,6 +93,8 @@ impl Core {
         }
         drop(replaced);
         self.report_evicted(evicted);
+        // What failed was the load of what this replaces.
+        self.rests.wake(space.id, key);
     }
 
     /// Keeps a value in memory for the back-off, if there is nothing else for its key: what a caller took in

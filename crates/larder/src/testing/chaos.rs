@@ -1,4 +1,4 @@
-//! A driver that fails, delays, stalls, loses and lies on command, and is transparent otherwise.
+//! A driver that fails, delays, stalls, holds, loses and lies on command, and is transparent otherwise.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -111,6 +111,8 @@ struct Script {
     faults: HashMap<Operation, Faults>,
     lies: HashMap<String, Option<Bytes>>,
     loses_writes: bool,
+    holds_writes: bool,
+    held: Vec<Write>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -199,15 +201,27 @@ impl ChaosHandle {
         self.0.script.lock().loses_writes = true;
     }
 
+    /// Lets no `set` and no batch of them answer from here on, and keeps what they would have written: a store
+    /// that has heard of a write and is slow. The caller gives up at its deadline; the write may still come.
+    pub fn hold_writes(&self) {
+        self.0.script.lock().holds_writes = true;
+    }
+
+    /// The writes that were held, in order, to be carried out by the store below in whatever order a test wants.
+    pub fn take_held_writes(&self) -> Vec<Write> {
+        std::mem::take(&mut self.0.script.lock().held)
+    }
+
     /// Answers every read of a key with these bytes, or with nothing, whatever is stored.
     pub fn lie(&self, key: impl Into<String>, answer: Option<Bytes>) {
         self.0.script.lock().lies.insert(key.into(), answer);
     }
 
-    /// Ends every fault and releases every stalled call. Counters stay.
+    /// Ends every fault and releases every stalled call. Counters stay, and so do writes that were held.
     pub fn heal(&self) {
         let mut script = self.0.script.lock();
-        *script = Script { calls: std::mem::take(&mut script.calls), ..Script::default() };
+        let Script { calls, held, .. } = std::mem::take(&mut *script);
+        *script = Script { calls, held, ..Script::default() };
         drop(script);
         self.0.released.notify_waiters();
     }
@@ -218,6 +232,18 @@ impl ChaosHandle {
 
     fn loses_writes(&self) -> bool {
         self.0.script.lock().loses_writes
+    }
+
+    /// Keeps some writes and never answers, if that is what was commanded.
+    async fn hold(&self, writes: &[Write]) {
+        {
+            let mut script = self.0.script.lock();
+            if !script.holds_writes {
+                return;
+            }
+            script.held.extend_from_slice(writes);
+        }
+        std::future::pending().await
     }
 
     fn lied(&self, key: &str) -> Option<Option<Bytes>> {
@@ -307,7 +333,9 @@ impl<D: Driver> Driver for Chaos<D> {
 
     async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>, when: When) -> Result<Written> {
         let failure = self.handle.enter(Operation::Set).await?;
-        leave(failure, self.set_inner(Write { key: key.to_owned(), value, ttl, when }).await)
+        let write = Write { key: key.to_owned(), value, ttl, when };
+        self.handle.hold(std::slice::from_ref(&write)).await;
+        leave(failure, self.set_inner(write).await)
     }
 
     async fn delete(&self, key: &str) -> Result<bool> {
@@ -335,6 +363,7 @@ impl<D: Driver> Driver for Chaos<D> {
 
     async fn set_many(&self, writes: Vec<Write>) -> Result<Vec<Written>> {
         let failure = self.handle.enter(Operation::SetMany).await?;
+        self.handle.hold(&writes).await;
         if !self.handle.loses_writes() {
             return leave(failure, self.driver.set_many(writes).await);
         }
@@ -469,6 +498,18 @@ mod tests {
         assert!(chaos.delete("k").await.unwrap());
         assert_eq!(chaos.delete_many(&["k", "k", "x"]).await.unwrap(), 1);
         assert_eq!(chaos.get("k").await.unwrap().as_deref(), Some(&b"v"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_held_write_never_answers_and_can_be_carried_out_later() {
+        let (chaos, handle) = chaos();
+        handle.hold_writes();
+        assert!(futures_util::poll!(std::pin::pin!(put(&chaos, "k", "v"))).is_pending());
+        assert_eq!(chaos.get("k").await.unwrap(), None);
+        handle.heal();
+        assert_eq!(chaos.set_many(handle.take_held_writes()).await.unwrap().len(), 1);
+        assert_eq!(chaos.get("k").await.unwrap().as_deref(), Some(&b"v"[..]));
+        assert!(handle.take_held_writes().is_empty());
     }
 
     #[tokio::test]

@@ -433,3 +433,44 @@ async fn a_read_that_began_before_a_remembered_delete_landed_does_not_bring_the_
     assert_eq!(reader.await.unwrap().unwrap(), None);
     harness.finish(1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_load_that_the_store_did_not_take_is_not_remembered_past_a_change() {
+    let harness = without_breaker();
+    let numbers = cache::<u32>(&harness);
+    harness.chaos.stall(Operation::SetMany);
+    let loading = tokio::spawn({
+        let numbers = numbers.clone();
+        async move { numbers.get_or_set("a", || ok(1)).await }
+    });
+    while harness.chaos.calls(Operation::SetMany) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // While the load waits for the store, which takes this.
+    numbers.set("a", 2).ttl(seconds(1)).await.unwrap();
+    assert_eq!(*loading.await.unwrap().unwrap(), 1);
+    assert_eq!(harness.stack.pending_writes(), 0);
+    harness.clock.advance(seconds(2));
+    harness.chaos.heal();
+    next_try(&harness).await;
+    assert_eq!(numbers.get("a").await.unwrap(), None, "2 has lived its life, and 1 was older");
+    harness.finish(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_elsewhere_does_not_carry_a_value_past_a_remembered_clear() {
+    let harness = without_breaker();
+    let (numbers, other) = (cache::<u32>(&harness), peer(&harness));
+    let theirs = cache::<u32>(&other);
+    numbers.set("a", 1).grace(seconds(900)).await.unwrap();
+    harness.clock.advance(seconds(1));
+    harness.chaos.fail_everything(ErrorKind::Unavailable);
+    assert!(numbers.clear().await.is_err());
+    harness.clock.advance(seconds(1));
+    assert!(theirs.touch("a", seconds(900)).await.unwrap(), "they have not heard of it");
+    harness.chaos.heal();
+    next_try(&harness).await;
+    // Its stamp is newer than the clear, and its birth is not. Nor does its grace count.
+    assert!(theirs.entry("a").await.unwrap().is_none());
+    harness.finish(0).await;
+}

@@ -193,6 +193,24 @@ async fn a_back_off_ends_with_the_grace_and_with_the_next_success() {
 }
 
 #[tokio::test]
+async fn a_back_off_ends_with_a_write() {
+    for tiers in Tiers::ALL {
+        let harness = with_stale(tiers).await;
+        let numbers = cache::<u32>(&harness);
+        let runs = Arc::new(AtomicU64::new(0));
+        let ask = || numbers.get_or_set("a", failing(&runs)).backoff(hours(1));
+        assert_eq!(*ask().await.unwrap(), 1);
+        numbers.set("a", 2).ttl(seconds(1)).grace(hours(1)).await.unwrap();
+        harness.clock.advance(seconds(2));
+        assert_eq!((*ask().await.unwrap(), count(&runs)), (2, 2), "{tiers:?}");
+        assert!(numbers.add("a", 3).ttl(seconds(1)).grace(hours(1)).await.unwrap());
+        harness.clock.advance(seconds(2));
+        assert_eq!((*ask().await.unwrap(), count(&runs)), (3, 3), "{tiers:?}");
+        harness.finish(3).await;
+    }
+}
+
+#[tokio::test]
 async fn a_fallback_stands_in_for_the_very_first_failure_and_for_the_back_off() {
     for tiers in Tiers::ALL {
         let harness = Harness::new(tiers);

@@ -304,3 +304,21 @@ async fn a_load_whose_own_tag_was_invalidated_is_not_handed_to_who_asks_afterwar
         harness.finish(2).await;
     }
 }
+
+#[tokio::test]
+async fn who_asks_after_a_soft_invalidation_does_not_join_a_load_that_began_before_it() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        let gate = Gate::default();
+        let first = spawn_load(&numbers, &gate, 1);
+        gate.started.notified().await;
+        numbers.clear().soft().await.unwrap();
+        let later = numbers.get_or_set("a", || ok(2)).await;
+        assert_eq!(*later.unwrap(), 2, "{tiers:?}: the source may have changed, that is why it was cleared");
+        gate.open.notify_one();
+        assert_eq!(*first.await.unwrap().unwrap(), 1);
+        assert_eq!(*numbers.get("a").await.unwrap().unwrap(), 2, "{tiers:?}");
+        harness.finish(3).await;
+    }
+}
