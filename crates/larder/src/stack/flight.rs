@@ -28,6 +28,7 @@ use crate::entry::{Entry, Extras};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Tier;
 use crate::stack::space::{Space, Spaces};
+use crate::stack::ticket::{ReadTicket, WriteTicket};
 use crate::time::Stamp;
 
 const SHARDS: usize = 64;
@@ -264,7 +265,7 @@ impl Drop for Seat<'_> {
 
 /// What is going on for a key.
 #[derive(Debug)]
-enum Slot {
+pub(super) enum Slot {
     /// A lookup is reading the store, and means to bring what it finds into memory.
     Reading { namespace: u32, key: Box<str>, ticket: u64 },
     /// It is being loaded.
@@ -279,7 +280,7 @@ impl Slot {
         }
     }
 
-    fn is_for(&self, namespace: u32, key: &str) -> bool {
+    pub(super) fn is_for(&self, namespace: u32, key: &str) -> bool {
         match self {
             Self::Reading { namespace: n, key: k, .. } => *n == namespace && **k == *key,
             Self::Loading(flight) => flight.namespace == namespace && *flight.key == *key,
@@ -298,18 +299,18 @@ pub(crate) enum Joined {
 
 /// The changes of one key that are on their way through the store.
 #[derive(Debug)]
-struct Writing {
+pub(super) struct Writing {
     /// Stands for the key. Two keys that share one cost each other a place in memory at worst.
-    hash: u64,
-    writers: usize,
+    pub(super) hash: u64,
+    pub(super) writers: usize,
     /// The newest change that has reached memory since the first of them began.
     newest: Stamp,
 }
 
 #[derive(Debug, Default)]
-struct Shard {
-    slots: HashTable<Slot>,
-    writing: HashTable<Writing>,
+pub(super) struct Shard {
+    pub(super) slots: HashTable<Slot>,
+    pub(super) writing: HashTable<Writing>,
 }
 
 /// All flights of a stack.
@@ -350,7 +351,7 @@ impl Flights {
     }
 
     #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is not zero")]
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+    pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         // The table uses the low bits; the shard takes some from the middle.
         self.shards[(hash >> 32) as usize % SHARDS].lock()
     }
@@ -542,58 +543,5 @@ impl Flights {
             shard.slots.len() + shard.writing.len()
         };
         self.shards.iter().map(count).sum()
-    }
-}
-
-/// The announcement of a read, withdrawn when dropped.
-#[derive(Debug)]
-pub(crate) struct ReadTicket<'a> {
-    flights: &'a Flights,
-    hash: u64,
-    namespace: u32,
-    key: &'a str,
-    ticket: u64,
-}
-
-impl ReadTicket<'_> {
-    /// Changes the memory tier, if no write came between.
-    pub(crate) fn land<R>(self, change: impl FnOnce() -> R) -> Option<R> {
-        let shard = self.flights.shard(self.hash);
-        let landed = shard.slots.find(self.hash, |slot| self.is_mine(slot)).is_some().then(change);
-        drop(shard);
-        landed
-    }
-
-    fn is_mine(&self, slot: &Slot) -> bool {
-        matches!(slot, Slot::Reading { ticket, .. } if *ticket == self.ticket)
-            && slot.is_for(self.namespace, self.key)
-    }
-}
-
-impl Drop for ReadTicket<'_> {
-    fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.hash);
-        if let Ok(slot) = shard.slots.find_entry(self.hash, |slot| self.is_mine(slot)) {
-            slot.remove();
-        }
-    }
-}
-
-/// The announcement of a change, withdrawn when dropped.
-#[derive(Debug)]
-pub(crate) struct WriteTicket<'a> {
-    flights: &'a Flights,
-    hash: u64,
-}
-
-impl Drop for WriteTicket<'_> {
-    fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.hash);
-        if let Ok(mut writing) = shard.writing.find_entry(self.hash, |writing| writing.hash == self.hash) {
-            writing.get_mut().writers -= 1;
-            if writing.get().writers == 0 {
-                writing.remove();
-            }
-        }
     }
 }

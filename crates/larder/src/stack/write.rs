@@ -17,11 +17,11 @@ use crate::entry::{AnyValue, Entry, Extras, Meta};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::options::EntryOptions;
-use crate::stack::flight::WriteTicket;
 use crate::stack::l2::{Insist, OnFailure};
 use crate::stack::recovery::Lost;
 use crate::stack::retry::What;
 use crate::stack::stored::was_alive;
+use crate::stack::ticket::WriteTicket;
 use crate::stack::{Core, Door, Space, renewal};
 use crate::time::{Stamp, Timestamp, Ttl};
 
