@@ -224,16 +224,15 @@ impl Fill {
     fn search_memory(&self, now: Timestamp) -> Vec<Wanted> {
         let mut missing = Vec::with_capacity(self.flights.len());
         for flight in &self.flights {
-            match self.core.probe(&self.door.space, flight.key(), now) {
-                Some((entry, Freshness::Fresh)) if self.occasion == Occasion::Miss => {
-                    let landed = Landed { entry, source: Source::Fresh(Tier::L1) };
-                    self.core.flights.finish(flight, Ok(landed));
-                }
-                found => {
-                    let fallback = found.map(|(entry, _)| Fallback { entry, tier: Tier::L1 });
-                    missing.push(Wanted { flight: Arc::clone(flight), fallback });
-                }
+            let found = self.core.probe(&self.door.space, flight.key(), now);
+            if let Some((entry, Freshness::Fresh)) = &found
+                && self.occasion == Occasion::Miss
+                && self.land_known(flight, Landed { entry: entry.clone(), source: Source::Fresh(Tier::L1) })
+            {
+                continue;
             }
+            let fallback = found.map(|(entry, _)| Fallback { entry, tier: Tier::L1 });
+            missing.push(Wanted { flight: Arc::clone(flight), fallback });
         }
         missing
     }
@@ -272,16 +271,14 @@ impl Fill {
                         continue;
                     }
                     let is_news = self.occasion == Occasion::Miss || known < Some(stored.meta.stamp);
-                    match core.decode(door, missing.flight.key(), stored) {
-                        Some(entry) if freshness == Freshness::Fresh && is_news => {
-                            self.land_found(&missing.flight, entry, value_bytes);
+                    if let Some(entry) = core.decode(door, missing.flight.key(), stored) {
+                        let is_fresh = freshness == Freshness::Fresh && is_news;
+                        if is_fresh && self.land_found(&missing.flight, &entry, value_bytes) {
+                            continue;
                         }
-                        Some(entry) => {
-                            missing.fallback = Some(Fallback { entry, tier: Tier::L2 });
-                            wanted.push(missing);
-                        }
-                        None => wanted.push(missing),
+                        missing.fallback = Some(Fallback { entry, tier: Tier::L2 });
                     }
+                    wanted.push(missing);
                 }
             }
         }
@@ -293,19 +290,25 @@ impl Fill {
     fn is_left_alone(&self, wanted: &Wanted, now: Timestamp) -> bool {
         let Some(fallback) = &wanted.fallback else { return false };
         let is_resting = self.core.rests.is_resting(self.door.space.id, wanted.flight.key(), now);
-        if is_resting {
-            self.core.flights.finish(&wanted.flight, Ok(fallback.landed()));
-        } else {
-            wanted.flight.offer(fallback.landed());
+        if is_resting && self.land_known(&wanted.flight, fallback.landed()) {
+            return true;
         }
-        is_resting
+        wanted.flight.offer(fallback.landed());
+        false
     }
 
-    fn land_found(&self, flight: &Arc<Flight>, entry: Entry, payload_bytes: usize) {
+    fn land_found(&self, flight: &Arc<Flight>, entry: &Entry, payload_bytes: usize) -> bool {
         let value_bytes = self.door.weigh_encoded(&entry.value, payload_bytes);
-        self.insert(flight, &entry, value_bytes);
-        let landed = Landed { entry, source: Source::Fresh(Tier::L2) };
-        self.core.flights.finish(flight, Ok(landed));
+        self.insert(flight, entry, value_bytes);
+        self.land_known(flight, Landed { entry: entry.clone(), source: Source::Fresh(Tier::L2) })
+    }
+
+    /// Lands what was there before the load, unless it has been invalidated since it was found.
+    fn land_known(&self, flight: &Arc<Flight>, landed: Landed) -> bool {
+        let Self { core, door, .. } = self;
+        let meta = landed.entry.meta.clone();
+        let hard = || core.spaces.mark(&door.space, meta.born, meta.tags()).hard;
+        core.flights.finish_if(flight, Ok(landed), || meta.born > hard())
     }
 
     /// Brings an entry into memory unless its flight was superseded; true if it was not.
@@ -319,11 +322,15 @@ impl Fill {
         landed.is_some()
     }
 
-    async fn load(&self, wanted: Vec<Wanted>, request: Request, on_failure: OnFailure) {
+    async fn load(&self, mut wanted: Vec<Wanted>, request: Request, on_failure: OnFailure) {
         let Self { core, door, .. } = self;
         let Request { options, extras, load, .. } = request;
         // Taken now, not when the value arrives: whatever is written or deleted from here on wins over it.
         let began = core.clock.now();
+        for wanted in &mut wanted {
+            // What was invalidated since it was found is no previous value either.
+            wanted.fallback.take_if(|known| !core.may_serve(&door.space, &known.entry, began));
+        }
         let stamp = core.clock.tick(began);
         let started = core.clock.monotonic();
         let first = wanted.first().map_or("", |wanted| wanted.flight.key());
@@ -499,13 +506,15 @@ impl Fill {
         let Self { core, door, .. } = self;
         let key = wanted.flight.key();
         core.emit(&Event::LoadFailed { namespace: door.space.keys.path(), key, error });
-        let outcome = self.fallback(wanted, now).ok_or_else(|| error.clone());
-        if let Ok(Landed { entry, .. }) = &outcome {
+        if let Some(landed) = self.fallback(wanted, now) {
             // From now on, and no longer than there is something to serve.
-            let until = (now + options.backoff_or_default()).min(entry.meta.stale_until);
+            let until = (now + options.backoff_or_default()).min(landed.entry.meta.stale_until);
             core.rests.rest(door.space.id, key, until, now);
+            if self.land_known(&wanted.flight, landed) {
+                return;
+            }
         }
-        core.flights.finish(&wanted.flight, outcome);
+        core.flights.finish(&wanted.flight, Err(error.clone()));
     }
 
     fn fallback(&self, wanted: &Wanted, now: Timestamp) -> Option<Landed> {

@@ -497,9 +497,24 @@ impl Flights {
 
     /// Ends a flight: frees its key and hands the outcome to everyone who waits. A second call does nothing.
     pub(crate) fn finish(&self, flight: &Arc<Flight>, outcome: Result<Landed>) {
+        self.finish_if(flight, outcome, || true);
+    }
+
+    /// As [`Flights::finish`], if `may_be_served` says so in the moment in which the last one can have joined;
+    /// otherwise the flight goes on, and this is false. For what was there before the flight began: it may have been
+    /// invalidated since it was found, and somebody may have joined after that.
+    pub(crate) fn finish_if(
+        &self,
+        flight: &Arc<Flight>,
+        outcome: Result<Landed>,
+        may_be_served: impl FnOnce() -> bool,
+    ) -> bool {
         let hash = self.hash(flight.namespace, &flight.key);
         {
             let mut shard = self.shard(hash);
+            if !may_be_served() {
+                return false;
+            }
             let is_this =
                 |slot: &Slot| matches!(slot, Slot::Loading(current) if Arc::ptr_eq(current, flight));
             if let Ok(slot) = shard.slots.find_entry(hash, is_this) {
@@ -512,6 +527,7 @@ impl Flights {
                 self.idle.notify_waiters();
             }
         }
+        true
     }
 
     /// Whether the caller is the loader of one of these flights.

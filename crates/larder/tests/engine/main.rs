@@ -15,6 +15,7 @@ mod hostile;
 mod loads;
 mod model;
 mod overlap;
+mod overtaken;
 mod resilience;
 mod recovery;
 mod review;
