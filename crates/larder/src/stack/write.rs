@@ -91,6 +91,19 @@ impl Core {
         self.report_evicted(evicted);
     }
 
+    /// As [`Core::remember`] where there is no store, which would have refused a stamp that a rewrite of the old
+    /// value has overtaken: the entry gets its stamp under the lock, so that none can.
+    fn set_in_memory(&self, space: &Space, key: &str, mut entry: Entry, value_bytes: usize, now: Timestamp) {
+        let mut evicted = Vec::new();
+        let replaced = self.flights.supersede_if(space.id, key, || {
+            let stamp = self.clock.tick(now);
+            (entry.meta.stamp, entry.meta.born) = (stamp, stamp);
+            (true, self.insert_in_memory(space, key, &entry, value_bytes, &mut evicted))
+        });
+        drop(replaced);
+        self.report_evicted(evicted);
+    }
+
     /// Keeps a value in memory for the back-off, if there is nothing else for its key: what a caller took in
     /// place of a value that could not be loaded.
     pub(crate) fn lend(&self, door: &Door, key: &str, value: AnyValue, options: &EntryOptions) {
@@ -151,7 +164,10 @@ impl Core {
                 }
             }
         }
-        self.remember(space, key, &entry, value_bytes);
+        match &self.l2 {
+            None => self.set_in_memory(space, key, entry, value_bytes, now),
+            Some(_) => self.remember(space, key, &entry, value_bytes),
+        }
         abandoned.into_iter().for_each(Abandoned::disarm);
         if outcome.is_ok() {
             self.emit(&Event::Written { namespace: space.keys.path(), key });

@@ -2,15 +2,18 @@
 //! order that went wrong.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use larder::Cache;
 use larder::driver::memory::MemoryDriver;
 use larder::driver::{Capabilities, Driver, When, Written};
 use larder::testing::{Harness, Tiers};
+use larder::time::hours;
 use tokio::sync::oneshot;
 
 use crate::flow::{cache, ok};
@@ -109,6 +112,33 @@ fn pair() -> (Harness, Harness, Holding) {
     let here =
         Harness::over(Tiers::Both, other.clock.clone(), other.store.clone(), |builder| builder.store(driver));
     (here, other, store)
+}
+
+async fn value(cache: &Cache<u32>) -> Option<u32> {
+    cache.entry("a").await.unwrap().map(|entry| *entry.value)
+}
+
+#[tokio::test]
+async fn a_set_in_memory_is_not_lost_to_a_rewrite_of_what_it_replaces() {
+    let harness = Harness::new(Tiers::L1);
+    let numbers = cache::<u32>(&harness);
+    let is_armed = Arc::new(AtomicBool::new(false));
+    let weighed = {
+        let (numbers, is_armed) = (numbers.clone(), Arc::clone(&is_armed));
+        numbers.clone().with_weigher(move |_| {
+            // A weigher runs in the middle of the set, which is all that this needs.
+            if is_armed.swap(false, Ordering::SeqCst) {
+                assert!(numbers.touch("a", hours(2)).now_or_never().unwrap().unwrap());
+            }
+            4
+        })
+    };
+    weighed.set("a", 1).await.unwrap();
+    is_armed.store(true, Ordering::SeqCst);
+    weighed.set("a", 2).await.unwrap();
+    assert!(!is_armed.load(Ordering::SeqCst));
+    assert_eq!(value(&numbers).await, Some(2));
+    harness.finish(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
