@@ -415,6 +415,10 @@ impl Fill {
         for (kept, refused) in keeping.into_iter().zip(refused) {
             let is_kept = !refused && self.insert(&kept.flight, &kept.entry, kept.value_bytes);
             if !is_kept {
+                if !refused && core.l2.is_some() {
+                    // What overtook it in memory may be the older one of the two in the store.
+                    core.hear_of_newer(&door.space, kept.flight.key(), kept.entry.meta.stamp);
+                }
                 self.supersede(&kept);
                 continue;
             }

@@ -447,14 +447,15 @@ impl Flights {
     ) -> Option<R> {
         let hash = self.hash(namespace, key);
         let mut shard = self.shard(hash);
+        // Whatever came before this change: what began before it may not be kept, and nobody may join it.
+        if let Ok(slot) = shard.slots.find_entry(hash, |slot| slot.is_for(namespace, key)) {
+            slot.remove();
+        }
         if let Some(writing) = shard.writing.find_mut(hash, |writing| writing.hash == hash) {
             if writing.newest > stamp {
                 return None;
             }
             writing.newest = stamp;
-        }
-        if let Ok(slot) = shard.slots.find_entry(hash, |slot| slot.is_for(namespace, key)) {
-            slot.remove();
         }
         Some(change())
     }
@@ -471,11 +472,26 @@ impl Flights {
         result
     }
 
-    /// Takes the right to be kept from whatever is under way in some namespaces.
+    /// Takes the right to be kept from whatever is under way in some namespaces, on behalf of an invalidation of
+    /// which nobody knows whether the store has it. Changes that are under way, in whichever namespace, keep out of
+    /// memory: it may have reached what they left in the store.
     pub(crate) fn supersede_all(&self, is_meant: impl Fn(u32) -> bool) {
         for shard in &self.shards {
-            shard.lock().slots.retain(|slot| !is_meant(slot.namespace()));
+            let mut shard = shard.lock();
+            shard.slots.retain(|slot| !is_meant(slot.namespace()));
+            shard.writing.iter_mut().for_each(|writing| writing.newest = Stamp::MAX);
         }
+    }
+
+    /// As [`Flights::with_lock`], because the store is known to have something with this stamp: a change that is
+    /// older, and has not reached memory yet, keeps out of it.
+    pub(crate) fn hear<R>(&self, namespace: u32, key: &str, stamp: Stamp, run: impl FnOnce() -> R) -> R {
+        let hash = self.hash(namespace, key);
+        let mut shard = self.shard(hash);
+        if let Some(writing) = shard.writing.find_mut(hash, |writing| writing.hash == hash) {
+            writing.newest = writing.newest.max(stamp);
+        }
+        run()
     }
 
     /// Runs something under a key's lock, leaving alone what is under way.

@@ -78,13 +78,29 @@ impl Core {
     /// Removes a key from memory on behalf of a change, and takes the right to be kept from whatever is under
     /// way for it.
     pub(crate) fn forget(&self, space: &Space, key: &str, stamp: Stamp) -> Option<Entry> {
-        self.flights.supersede(space.id, key, stamp, || self.memory.as_ref()?.remove(space.id, key)).flatten()
+        self.supersede(space, key, stamp, || self.memory.as_ref()?.remove(space.id, key)).flatten()
+    }
+
+    /// Changes memory on behalf of a change with this stamp, and takes the right to be kept from whatever is under
+    /// way for its key. If something newer came before, memory only loses what is older than the change.
+    pub(crate) fn supersede<R>(
+        &self,
+        space: &Space,
+        key: &str,
+        stamp: Stamp,
+        change: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let changed = self.flights.supersede(space.id, key, stamp, change);
+        if changed.is_none() {
+            self.hear_of_newer(space, key, stamp);
+        }
+        changed
     }
 
     /// Puts a key into memory and takes the right to be kept from whatever is under way for it.
     pub(crate) fn remember(&self, space: &Space, key: &str, entry: &Entry, value_bytes: usize) {
         let mut evicted = Vec::new();
-        let replaced = self.flights.supersede(space.id, key, entry.meta.stamp, || {
+        let replaced = self.supersede(space, key, entry.meta.stamp, || {
             self.insert_in_memory(space, key, entry, value_bytes, &mut evicted)
         });
         drop(replaced);

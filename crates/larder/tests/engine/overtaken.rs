@@ -119,6 +119,33 @@ async fn value(cache: &Cache<u32>) -> Option<u32> {
 }
 
 #[tokio::test]
+async fn a_set_that_a_load_overtook_in_the_store_does_not_stay_in_memory() {
+    let (here, other, store) = pair();
+    let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&other));
+    let mut looked = Holding::hold(&store.gets, false);
+    let load = tokio::spawn({
+        let mine = mine.clone();
+        async move { mine.get_or_set("a", || ok(2)).await }
+    });
+    looked.reached().await;
+    let mut set = Holding::hold(&store.sets, false);
+    let setting = tokio::spawn({
+        let mine = mine.clone();
+        async move { mine.set("a", 1).await }
+    });
+    set.reached().await;
+    let mut loaded = Holding::hold(&store.sets, false);
+    looked.release();
+    loaded.reached().await;
+    set.release();
+    setting.await.unwrap().unwrap();
+    loaded.release();
+    assert_eq!(*load.await.unwrap().unwrap(), 2);
+    assert_eq!((value(&mine).await, value(&theirs).await), (Some(2), Some(2)));
+    here.finish(1).await;
+}
+
+#[tokio::test]
 async fn a_set_in_memory_is_not_lost_to_a_rewrite_of_what_it_replaces() {
     let harness = Harness::new(Tiers::L1);
     let numbers = cache::<u32>(&harness);
@@ -182,5 +209,59 @@ async fn what_was_found_before_an_invalidation_is_not_handed_to_whoever_joins_af
         assert_ne!(tells.await.unwrap(), 1, "clears: {clears}");
         early.await.unwrap().unwrap();
         here.finish(2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_set_that_another_process_deleted_does_not_reach_memory_after_that_was_heard() {
+    let (here, other, store) = pair();
+    let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&other));
+    let mut set = Holding::hold(&store.sets, false);
+    let setting = tokio::spawn({
+        let mine = mine.clone();
+        async move { mine.set("a", 1).await }
+    });
+    set.reached().await;
+    assert!(theirs.delete("a").await.unwrap());
+    assert_eq!(mine.get("a").await.unwrap(), None);
+    set.release();
+    setting.await.unwrap().unwrap();
+    assert_eq!((value(&mine).await, value(&theirs).await), (None, None));
+    here.finish(1).await;
+}
+
+#[tokio::test]
+async fn a_set_does_not_survive_in_memory_a_clear_that_was_abandoned_after_the_store_had_it() {
+    for clears in [true, false] {
+        let (here, other, store) = pair();
+        let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&other));
+        let mut set = Holding::hold(&store.sets, false);
+        let setting = tokio::spawn({
+            let mine = mine.clone();
+            async move { mine.set("a", 1).tags(["t"]).await }
+        });
+        set.reached().await;
+        let invalidation = {
+            let mine = mine.clone();
+            async move {
+                if clears { mine.clear().await.map(drop) } else { mine.invalidate(["t"]).await }.unwrap();
+            }
+        };
+        // A tag's mark, and then the one that is newer than all tags.
+        let mut marks: Vec<_> = (0..2).map(|_| Holding::hold(&store.sets, false)).collect();
+        let mut invalidation = invalidation.boxed();
+        assert!(!poll(&mut invalidation, 1).await);
+        let mut last = marks.remove(0);
+        last.reached().await;
+        if !clears {
+            last.release();
+            assert!(!poll(&mut invalidation, 1).await);
+            marks[0].reached().await;
+        }
+        drop(invalidation);
+        set.release();
+        setting.await.unwrap().unwrap();
+        assert_eq!((value(&mine).await, value(&theirs).await), (None, None), "clears: {clears}");
+        here.finish(0).await;
     }
 }
