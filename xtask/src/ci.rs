@@ -53,6 +53,8 @@ pub(crate) fn run(root: &Path) -> ExitCode {
     }
     if has("fmt") {
         report.step(root, "fmt", &["fmt", "--all", "--check"], &[]);
+        let args = ["fmt", "--all", "--check", "--manifest-path", "races/Cargo.toml"];
+        report.step(root, "fmt of the races", &args, &[]);
     } else {
         report.skip("fmt", "rustfmt is not installed: rustup component add rustfmt");
     }
@@ -65,11 +67,15 @@ pub(crate) fn run(root: &Path) -> ExitCode {
         report.step(root, "tests", &args, &[]);
     }
     report.step(root, "doc tests", &[&["test", "--doc", "--no-fail-fast"][..], &all].concat(), &[]);
+    let races = ["--manifest-path", "races/Cargo.toml", "--target-dir", "target"];
+    report.step(root, "race tests", &[&["test", "--test", "race"][..], &races].concat(), &[]);
     report.step(root, "benches build", &["check", "--package", "larder", "--all-features", "--benches"], &[]);
     let has_clippy = has("clippy");
     if has_clippy {
         let args = ["clippy", "--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"];
         report.step(root, "clippy", &args, &[]);
+        let args = [&["clippy", "--workspace", "--tests"][..], &races, &["--", "-D", "warnings"]].concat();
+        report.step(root, "clippy of the races", &args, &[]);
     } else {
         report.skip("clippy", "it is not installed: rustup component add clippy");
     }

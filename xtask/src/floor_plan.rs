@@ -96,6 +96,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crates/larder-cli", &["larder"]),
     ("xtask", &[]),
     ("fuzz", &["larder"]),
+    // The library itself, on other locks and another runtime.
+    ("races", &[]),
+    ("races/locks", &[]),
+    ("races/runtime", &[]),
 ];
 
 const SOURCE: &str = "crates/larder/src/";

@@ -132,19 +132,19 @@ impl Fill {
     fn search_memory(&self, now: Timestamp) -> Vec<Wanted> {
         let mut missing = Vec::with_capacity(self.flights.len());
         for (index, flight) in self.flights.iter().enumerate() {
-            match self.core.probe(&self.door.space, flight.key(), now) {
-                Some((entry, Freshness::Fresh)) if self.occasion == Occasion::Miss => {
-                    self.core.flights.finish(flight, Ok(Landed::new(entry, Source::Fresh(Tier::L1))));
-                }
-                found => {
-                    let fallback = found.map(|(entry, _)| Fallback { entry, tier: Tier::L1 });
-                    let due = match &self.occasion {
-                        Occasion::Miss => None,
-                        Occasion::Renewal(stamps) => stamps.get(index).copied(),
-                    };
-                    missing.push(Wanted { flight: Arc::clone(flight), fallback, due });
-                }
+            let found = self.core.probe(&self.door.space, flight.key(), now);
+            let due = match &self.occasion {
+                Occasion::Miss => None,
+                Occasion::Renewal(stamps) => stamps.get(index).copied(),
+            };
+            if let Some((entry, Freshness::Fresh)) = &found
+                && due.is_none()
+                && self.land_known(flight, Landed::new(entry.clone(), Source::Fresh(Tier::L1)))
+            {
+                continue;
             }
+            let fallback = found.map(|(entry, _)| Fallback { entry, tier: Tier::L1 });
+            missing.push(Wanted { flight: Arc::clone(flight), fallback, due });
         }
         missing
     }
@@ -191,23 +191,20 @@ impl Fill {
                     }
                     let is_news =
                         self.occasion == Occasion::Miss || known.max(missing.due) < Some(stored.meta.stamp);
-                    match core.decode(door, missing.flight.key(), stored) {
-                        Some(entry) if freshness == Freshness::Fresh && is_news => {
+                    if let Some(entry) = core.decode(door, missing.flight.key(), stored) {
+                        let is_fresh = freshness == Freshness::Fresh;
+                        if is_fresh && is_news && self.land_found(&missing.flight, &entry, value_bytes) {
                             if renewal::is_due(&entry.meta, self.options.refresh, now, || core.chance()) {
                                 due.push((Arc::clone(&missing.flight), entry.meta.stamp));
                             }
-                            self.land_found(&missing.flight, entry, value_bytes);
+                            continue;
                         }
-                        Some(entry) => {
-                            if freshness == Freshness::Fresh {
-                                let fresh = Landed::new(entry.clone(), Source::Fresh(Tier::L2));
-                                missing.flight.offer(fresh);
-                            }
-                            missing.fallback = Some(Fallback { entry, tier: Tier::L2 });
-                            wanted.push(missing);
+                        if is_fresh && !is_news {
+                            missing.flight.offer(Landed::new(entry.clone(), Source::Fresh(Tier::L2)));
                         }
-                        None => wanted.push(missing),
+                        missing.fallback = Some(Fallback { entry, tier: Tier::L2 });
                     }
+                    wanted.push(missing);
                 }
             }
         }
@@ -222,8 +219,7 @@ impl Fill {
                 let Some(entry) = self.core.probe_unasked(&self.door.space, key, &self.options, now) else {
                     return true;
                 };
-                self.core.flights.finish(&wanted.flight, Ok(Landed::new(entry, Source::Fresh(Tier::L1))));
-                false
+                !self.land_known(&wanted.flight, Landed::new(entry, Source::Fresh(Tier::L1)))
             });
         }
         missing
@@ -233,28 +229,32 @@ impl Fill {
     /// not want to wait for the load of others.
     fn is_left_alone(&self, wanted: &Wanted, now: Timestamp) -> bool {
         let Some(fallback) = &wanted.fallback else { return false };
-        match self.core.rests.find(self.door.space.id, wanted.flight.key(), now) {
-            Some(rest) => {
-                let (space, key) = (&*self.door.space, wanted.flight.key());
-                self.core.note(space, key, || Fact::LeftAlone {
-                    left: rest.until.since(now),
-                    error: rest.why.to_string(),
-                });
-                self.core.flights.finish(&wanted.flight, Ok(fallback.landed(Some(rest.why))));
-                true
-            }
-            None => {
-                wanted.flight.offer(fallback.landed(None));
-                false
-            }
+        let rest = self.core.rests.find(self.door.space.id, wanted.flight.key(), now);
+        if let Some(Rest { until, why }) = &rest
+            && self.land_known(&wanted.flight, fallback.landed(Some(why.clone())))
+        {
+            let (space, key) = (&*self.door.space, wanted.flight.key());
+            let (left, error) = (until.since(now), || why.to_string());
+            self.core.note(space, key, || Fact::LeftAlone { left, error: error() });
+            return true;
         }
+        wanted.flight.offer(fallback.landed(None));
+        false
     }
 
-    fn land_found(&self, flight: &Arc<Flight>, entry: Entry, payload_bytes: usize) {
+    fn land_found(&self, flight: &Arc<Flight>, entry: &Entry, payload_bytes: usize) -> bool {
         let value_bytes = self.door.weigh_encoded(&entry.value, payload_bytes);
-        self.insert(flight, &entry, value_bytes);
+        self.insert(flight, entry, value_bytes);
         self.core.slide(&self.door, flight.key(), &entry.meta, &self.options, self.core.clock.now());
-        self.core.flights.finish(flight, Ok(Landed::new(entry, Source::Fresh(Tier::L2))));
+        self.land_known(flight, Landed::new(entry.clone(), Source::Fresh(Tier::L2)))
+    }
+
+    /// Lands what was there before the load, unless it has been invalidated since it was found.
+    fn land_known(&self, flight: &Arc<Flight>, landed: Landed) -> bool {
+        let Self { core, door, .. } = self;
+        let meta = landed.entry.meta.clone();
+        let hard = || core.spaces.mark(&door.space, meta.born, meta.tags()).hard;
+        core.flights.finish_if(flight, Ok(landed), || meta.born > hard())
     }
 
     /// Brings an entry into memory unless its flight was superseded; true if it was not.
@@ -272,12 +272,16 @@ impl Fill {
         landed.is_some()
     }
 
-    async fn load(&self, wanted: Vec<Wanted>, request: Request, on_failure: OnFailure) {
+    async fn load(&self, mut wanted: Vec<Wanted>, request: Request, on_failure: OnFailure) {
         let Self { core, door, .. } = self;
         let Request { extras, load, .. } = request;
         let options = &self.options;
         // Taken now, not when the value arrives: whatever is written or deleted from here on wins over it.
         let began = core.clock.now();
+        for wanted in &mut wanted {
+            // What was invalidated since it was found is no previous value either.
+            wanted.fallback.take_if(|known| !core.may_serve(&door.space, &known.entry, began));
+        }
         let stamp = core.clock.tick(began);
         let started = core.clock.monotonic();
         let first = wanted.first().map_or("", |wanted| wanted.flight.key());
@@ -375,6 +379,10 @@ impl Fill {
         };
         for (kept, refused) in keeping.into_iter().zip(refused) {
             if refused || !self.insert(&kept.flight, &kept.entry, kept.value_bytes) {
+                if !refused && core.l2.is_some() {
+                    // What overtook it in memory may be the older one of the two in the store.
+                    core.hear_of_newer(&door.space, kept.flight.key(), kept.entry.meta.stamp);
+                }
                 self.supersede(&kept, if refused { NotKept::NewerInStore } else { NotKept::Superseded });
                 continue;
             }
@@ -471,13 +479,15 @@ impl Fill {
         core.emit(&Event::LoadFailed { namespace: door.space.keys.path(), key, error });
         let outcome = || Load::Failed { error: error.to_string() };
         core.note(&door.space, key, || Fact::Loaded { took, outcome: outcome() });
-        let outcome = self.fallback(wanted, error, now).ok_or_else(|| error.clone());
-        if let Ok(Landed { entry, .. }) = &outcome {
+        if let Some(landed) = self.fallback(wanted, error, now) {
             // From now on, and no longer than there is something to serve.
-            let until = (now + self.options.backoff_or_default()).min(entry.meta.stale_until);
+            let until = (now + self.options.backoff_or_default()).min(landed.entry.meta.stale_until);
             core.rests.rest(door.space.id, key, Rest { until, why: error.clone() }, now);
+            if self.land_known(&wanted.flight, landed) {
+                return;
+            }
         }
-        core.flights.finish(&wanted.flight, outcome);
+        core.flights.finish(&wanted.flight, Err(error.clone()));
     }
 
     fn fallback(&self, wanted: &Wanted, error: &Error, now: Timestamp) -> Option<Landed> {

@@ -25,6 +25,7 @@ use crate::entry::Extras;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stack::flight::{Flight, Landed, Tagging};
 use crate::stack::space::{Space, Spaces};
+use crate::stack::ticket::{ReadTicket, WriteTicket};
 use crate::time::Stamp;
 
 const SHARDS: usize = 64;
@@ -38,7 +39,7 @@ static FLIGHTS_NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// What is going on for a key.
 #[derive(Debug)]
-enum Slot {
+pub(super) enum Slot {
     /// A lookup is reading the store, and means to bring what it finds into memory.
     Reading { namespace: u32, key: Box<str>, ticket: u64 },
     /// It is being loaded.
@@ -53,7 +54,7 @@ impl Slot {
         }
     }
 
-    fn is_for(&self, namespace: u32, key: &str) -> bool {
+    pub(super) fn is_for(&self, namespace: u32, key: &str) -> bool {
         match self {
             Self::Reading { namespace: n, key: k, .. } => *n == namespace && **k == *key,
             Self::Loading(flight) => flight.namespace == namespace && *flight.key == *key,
@@ -72,18 +73,18 @@ pub(crate) enum Joined {
 
 /// The changes of one key that are on their way through the store.
 #[derive(Debug)]
-struct Writing {
+pub(super) struct Writing {
     /// Stands for the key. Two keys that share one cost each other a place in memory at worst.
-    hash: u64,
-    writers: usize,
+    pub(super) hash: u64,
+    pub(super) writers: usize,
     /// The newest change that has reached memory since the first of them began.
     newest: Stamp,
 }
 
 #[derive(Debug, Default)]
-struct Shard {
-    slots: HashTable<Slot>,
-    writing: HashTable<Writing>,
+pub(super) struct Shard {
+    pub(super) slots: HashTable<Slot>,
+    pub(super) writing: HashTable<Writing>,
 }
 
 /// All flights of a stack.
@@ -124,7 +125,7 @@ impl Flights {
     }
 
     #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length, which is not zero")]
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+    pub(super) fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         // The table uses the low bits; the shard takes some from the middle.
         self.shards[(hash >> 32) as usize % SHARDS].lock()
     }
@@ -245,14 +246,15 @@ impl Flights {
     ) -> Option<R> {
         let hash = self.hash(namespace, key);
         let mut shard = self.shard(hash);
+        // Whatever came before this change: what began before it may not be kept, and nobody may join it.
+        if let Ok(slot) = shard.slots.find_entry(hash, |slot| slot.is_for(namespace, key)) {
+            slot.remove();
+        }
         if let Some(writing) = shard.writing.find_mut(hash, |writing| writing.hash == hash) {
             if writing.newest > stamp {
                 return None;
             }
             writing.newest = stamp;
-        }
-        if let Ok(slot) = shard.slots.find_entry(hash, |slot| slot.is_for(namespace, key)) {
-            slot.remove();
         }
         Some(change())
     }
@@ -269,11 +271,26 @@ impl Flights {
         result
     }
 
-    /// Takes the right to be kept from whatever is under way in some namespaces.
+    /// Takes the right to be kept from whatever is under way in some namespaces, on behalf of an invalidation of
+    /// which nobody knows whether the store has it. Changes that are under way, in whichever namespace, keep out of
+    /// memory: it may have reached what they left in the store.
     pub(crate) fn supersede_all(&self, is_meant: impl Fn(u32) -> bool) {
         for shard in &self.shards {
-            shard.lock().slots.retain(|slot| !is_meant(slot.namespace()));
+            let mut shard = shard.lock();
+            shard.slots.retain(|slot| !is_meant(slot.namespace()));
+            shard.writing.iter_mut().for_each(|writing| writing.newest = Stamp::MAX);
         }
+    }
+
+    /// As [`Flights::with_lock`], because the store is known to have something with this stamp: a change that is
+    /// older, and has not reached memory yet, keeps out of it.
+    pub(crate) fn hear<R>(&self, namespace: u32, key: &str, stamp: Stamp, run: impl FnOnce() -> R) -> R {
+        let hash = self.hash(namespace, key);
+        let mut shard = self.shard(hash);
+        if let Some(writing) = shard.writing.find_mut(hash, |writing| writing.hash == hash) {
+            writing.newest = writing.newest.max(stamp);
+        }
+        run()
     }
 
     /// Runs something under a key's lock, leaving alone what is under way.
@@ -295,9 +312,24 @@ impl Flights {
 
     /// Ends a flight: frees its key and hands the outcome to everyone who waits. A second call does nothing.
     pub(crate) fn finish(&self, flight: &Arc<Flight>, outcome: Result<Landed>) {
+        self.finish_if(flight, outcome, || true);
+    }
+
+    /// As [`Flights::finish`], if `may_be_served` says so in the moment in which the last one can have joined;
+    /// otherwise the flight goes on, and this is false. For what was there before the flight began: it may have been
+    /// invalidated since it was found, and somebody may have joined after that.
+    pub(crate) fn finish_if(
+        &self,
+        flight: &Arc<Flight>,
+        outcome: Result<Landed>,
+        may_be_served: impl FnOnce() -> bool,
+    ) -> bool {
         let hash = self.hash(flight.namespace, &flight.key);
         {
             let mut shard = self.shard(hash);
+            if !may_be_served() {
+                return false;
+            }
             let is_this =
                 |slot: &Slot| matches!(slot, Slot::Loading(current) if Arc::ptr_eq(current, flight));
             if let Ok(slot) = shard.slots.find_entry(hash, is_this) {
@@ -311,10 +343,11 @@ impl Flights {
             flight.gave_up.store(true, Ordering::SeqCst);
             fence(Ordering::SeqCst);
             if after.outcome.get().is_none() {
-                return;
+                return true;
             }
         }
         self.land_all(flight, outcome);
+        true
     }
 
     /// Hands an outcome to everyone who waits for a flight, and for those that it was started beside.
@@ -365,58 +398,5 @@ impl Flights {
             shard.slots.len() + shard.writing.len()
         };
         self.shards.iter().map(count).sum()
-    }
-}
-
-/// The announcement of a read, withdrawn when dropped.
-#[derive(Debug)]
-pub(crate) struct ReadTicket<'a> {
-    flights: &'a Flights,
-    hash: u64,
-    namespace: u32,
-    key: &'a str,
-    ticket: u64,
-}
-
-impl ReadTicket<'_> {
-    /// Changes the memory tier, if no write came between.
-    pub(crate) fn land<R>(self, change: impl FnOnce() -> R) -> Option<R> {
-        let shard = self.flights.shard(self.hash);
-        let landed = shard.slots.find(self.hash, |slot| self.is_mine(slot)).is_some().then(change);
-        drop(shard);
-        landed
-    }
-
-    fn is_mine(&self, slot: &Slot) -> bool {
-        matches!(slot, Slot::Reading { ticket, .. } if *ticket == self.ticket)
-            && slot.is_for(self.namespace, self.key)
-    }
-}
-
-impl Drop for ReadTicket<'_> {
-    fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.hash);
-        if let Ok(slot) = shard.slots.find_entry(self.hash, |slot| self.is_mine(slot)) {
-            slot.remove();
-        }
-    }
-}
-
-/// The announcement of a change, withdrawn when dropped.
-#[derive(Debug)]
-pub(crate) struct WriteTicket<'a> {
-    flights: &'a Flights,
-    hash: u64,
-}
-
-impl Drop for WriteTicket<'_> {
-    fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.hash);
-        if let Ok(mut writing) = shard.writing.find_entry(self.hash, |writing| writing.hash == self.hash) {
-            writing.get_mut().writers -= 1;
-            if writing.get().writers == 0 {
-                writing.remove();
-            }
-        }
     }
 }

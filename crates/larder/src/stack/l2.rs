@@ -339,7 +339,7 @@ impl L2 {
                 return Understood::Entry(entry);
             }
             Ok(Record::Tombstone { stamp }) if core.clock.observe(stamp, now) => {
-                core.hear_of_delete(space, key, stamp);
+                core.hear_of_newer(space, key, stamp);
                 return Understood::Nothing { stamp: Some(stamp) };
             }
             Ok(Record::Entry(_) | Record::Tombstone { .. }) => Damage::Future,

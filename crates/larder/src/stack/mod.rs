@@ -31,6 +31,7 @@ mod space;
 mod span;
 mod stored;
 mod tags;
+mod ticket;
 mod update;
 mod verdict;
 mod write;

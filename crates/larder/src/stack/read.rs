@@ -12,9 +12,9 @@ use crate::event::{Event, EvictionCause, Tier};
 use crate::explain::{Fact, Finding};
 use crate::memory::{Evicted, Serving};
 use crate::options::EntryOptions;
-use crate::stack::flights::ReadTicket;
 use crate::stack::l2::OnFailure;
 use crate::stack::stored::{Stored, is_alive};
+use crate::stack::ticket::ReadTicket;
 use crate::stack::verdict::standing;
 use crate::stack::{Core, Door, Space};
 use crate::time::{Stamp, Timestamp};
@@ -102,11 +102,12 @@ impl Core {
         }
     }
 
-    /// Removes from memory what another process deleted with this stamp, so that it is not served stale when the
-    /// store has forgotten the delete.
-    pub(crate) fn hear_of_delete(&self, space: &Space, key: &str, stamp: Stamp) {
+    /// Removes from memory what is older than something that the store is known to have: a delete of another
+    /// process, so that what it deleted is not served stale when the store has forgotten the delete; or a load that
+    /// the store took and memory did not.
+    pub(crate) fn hear_of_newer(&self, space: &Space, key: &str, stamp: Stamp) {
         let Some(memory) = &self.memory else { return };
-        let dropped = self.flights.with_lock(space.id, key, || {
+        let dropped = self.flights.hear(space.id, key, stamp, || {
             let entry = memory.get(space.id, key)?;
             let is_older = entry.meta.stamp <= stamp;
             Some((is_older.then(|| memory.remove(space.id, key)), entry))

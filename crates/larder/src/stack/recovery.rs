@@ -225,7 +225,7 @@ impl Core {
                 None => is_gone.then_some(stamp),
             };
             if let (Some(stamp), Some(space)) = (gone_until, self.spaces.by_id(namespace)) {
-                self.hear_of_delete(&space, name, stamp);
+                self.hear_of_newer(&space, name, stamp);
             }
             let fate = match (newer, is_late) {
                 (Some(_), _) => Fate::Yielded,

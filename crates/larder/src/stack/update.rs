@@ -249,7 +249,7 @@ impl Core {
                     .map_or(payload_bytes, |held| door.weigh_encoded(&held.value, payload_bytes));
                 let mut evicted = Vec::new();
                 // Dropped after the lock is gone, so that a value's own `drop` may use the cache.
-                let before = self.flights.supersede(space.id, key, meta.stamp, || {
+                let before = self.supersede(space, key, meta.stamp, || {
                     let before = self.memory.as_ref()?.remove(space.id, key)?;
                     if before.meta.stamp == was {
                         let entry = Entry { value: Arc::clone(&before.value), meta };

@@ -18,11 +18,11 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Tier};
 use crate::explain::Fact;
 use crate::options::EntryOptions;
-use crate::stack::flights::WriteTicket;
 use crate::stack::l2::{Insist, OnFailure};
 use crate::stack::recovery::Lost;
 use crate::stack::retry::What;
 use crate::stack::stored::was_alive;
+use crate::stack::ticket::WriteTicket;
 use crate::stack::{Core, Door, Space, renewal};
 use crate::time::{Stamp, Timestamp, Ttl};
 
@@ -79,13 +79,29 @@ impl Core {
     /// Removes a key from memory on behalf of a change, and takes the right to be kept from whatever is under
     /// way for it.
     pub(crate) fn forget(&self, space: &Space, key: &str, stamp: Stamp) -> Option<Entry> {
-        self.flights.supersede(space.id, key, stamp, || self.memory.as_ref()?.remove(space.id, key)).flatten()
+        self.supersede(space, key, stamp, || self.memory.as_ref()?.remove(space.id, key)).flatten()
+    }
+
+    /// Changes memory on behalf of a change with this stamp, and takes the right to be kept from whatever is under
+    /// way for its key. If something newer came before, memory only loses what is older than the change.
+    pub(crate) fn supersede<R>(
+        &self,
+        space: &Space,
+        key: &str,
+        stamp: Stamp,
+        change: impl FnOnce() -> R,
+    ) -> Option<R> {
+        let changed = self.flights.supersede(space.id, key, stamp, change);
+        if changed.is_none() {
+            self.hear_of_newer(space, key, stamp);
+        }
+        changed
     }
 
     /// Puts a key into memory and takes the right to be kept from whatever is under way for it.
     pub(crate) fn remember(&self, space: &Space, key: &str, held: (&Entry, Timestamp), value_bytes: usize) {
         let mut evicted = Vec::new();
-        let replaced = self.flights.supersede(space.id, key, held.0.meta.stamp, || {
+        let replaced = self.supersede(space, key, held.0.meta.stamp, || {
             self.insert_in_memory(space, key, held, value_bytes, &mut evicted)
         });
         if self.memory.is_some() && replaced.is_some() {
@@ -94,6 +110,21 @@ impl Core {
         drop(replaced);
         self.report_evicted(evicted);
         // What failed was the load of what this replaces.
+        self.rests.wake(space.id, key);
+    }
+
+    /// As [`Core::remember`] where there is no store, which would have refused a stamp that a rewrite of the old
+    /// value has overtaken: the entry gets its stamp under the lock, so that none can.
+    fn set_in_memory(&self, space: &Space, key: &str, mut entry: Entry, value_bytes: usize, now: Timestamp) {
+        let mut evicted = Vec::new();
+        let replaced = self.flights.supersede_if(space.id, key, || {
+            let stamp = self.clock.tick(now);
+            (entry.meta.stamp, entry.meta.born) = (stamp, stamp);
+            (true, self.insert_in_memory(space, key, (&entry, Timestamp::FOREVER), value_bytes, &mut evicted))
+        });
+        self.note(space, key, || Fact::Kept { tier: Tier::L1 });
+        drop(replaced);
+        self.report_evicted(evicted);
         self.rests.wake(space.id, key);
     }
 
@@ -158,7 +189,10 @@ impl Core {
                 }
             }
         }
-        self.remember(space, key, (&entry, self.memory_until(&new.options, now)), value_bytes);
+        match &self.l2 {
+            None => self.set_in_memory(space, key, entry, value_bytes, now),
+            Some(_) => self.remember(space, key, (&entry, self.memory_until(&new.options, now)), value_bytes),
+        }
         abandoned.into_iter().for_each(Abandoned::disarm);
         if outcome.is_ok() {
             self.emit(&Event::Written { namespace: space.keys.path(), key });

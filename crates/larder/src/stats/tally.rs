@@ -7,8 +7,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many threads may have a seat.
 const SEATS: usize = 32;
@@ -51,16 +50,21 @@ impl Drop for Leaving {
         // What still counts after this shares.
         let seat = SEAT.replace(SHARED);
         if seat < SEATS {
-            FREE.lock().given_back.push(seat);
+            free().given_back.push(seat);
         }
     }
+}
+
+fn free() -> MutexGuard<'static, Free> {
+    // Nothing in there can panic half-way.
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cold]
 fn take_seat() -> usize {
     let mut seat = SHARED;
     if LEAVING.try_with(|_| ()).is_ok() {
-        let mut free = FREE.lock();
+        let mut free = free();
         // Whoever had it has written his last count before he gave it back.
         if let Some(left) = free.given_back.pop() {
             seat = left;

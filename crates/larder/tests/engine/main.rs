@@ -21,6 +21,7 @@ mod loads;
 mod model;
 mod outage;
 mod overlap;
+mod overtaken;
 mod resilience;
 mod recovery;
 mod review;
