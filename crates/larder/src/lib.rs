@@ -114,6 +114,8 @@ mod pages {
     mod tags {}
     #[doc = include_str!("../../../docs/freshness.md")]
     mod freshness {}
+    #[doc = include_str!("../../../docs/explain.md")]
+    mod explain {}
     #[doc = include_str!("../../../docs/loaders.md")]
     mod loaders {}
     #[doc = include_str!("../../../docs/coherence.md")]

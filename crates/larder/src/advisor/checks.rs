@@ -77,6 +77,54 @@ pub(super) const CHECKS: &[Check] = &[
         "leave `suppress_l2_errors` to its default, which is to go on without the store",
     ),
     warning(
+        "soft-timeout-without-grace",
+        soft_timeout_without_grace,
+        "a soft timeout serves what is stale, and without a grace nothing is",
+        "give the stack a grace, unless its caches or calls do",
+    ),
+    warning(
+        "soft-timeout-too-long",
+        soft_timeout_too_long,
+        "what the soft timeout would serve is served at the hard timeout, before it",
+        "make the soft timeout shorter than the hard one",
+    ),
+    warning(
+        "replace-after-too-long",
+        replace_after_too_long,
+        "whoever waits has given up before another load is started",
+        "make `replace_after` a fraction of the hard timeout",
+    ),
+    warning(
+        "memory-ttl-without-store",
+        memory_ttl_without_store,
+        "it says when memory asks the store again, and there are not both",
+        "leave `memory_ttl` out, or give the stack a memory tier and a store",
+    ),
+    warning(
+        "memory-ttl-above-ttl",
+        memory_ttl_above_ttl,
+        "the TTL ends first, so memory never asks the store before it has to",
+        "make `memory_ttl` a fraction of the TTL: it is how long another process's change may go unnoticed",
+    ),
+    warning(
+        "sliding-above-ttl",
+        sliding_above_ttl,
+        "the TTL, which is counted from the load, ends first, so no read lengthens anything",
+        "make the TTL as long as an entry may live however often it is read, or `forever`",
+    ),
+    warning(
+        "jitter-while-sliding",
+        jitter_while_sliding,
+        "the end of a sliding entry depends on who reads it, and no chance is added",
+        "leave jitter out",
+    ),
+    note(
+        "jitter-above-ttl",
+        jitter_above_ttl,
+        "an entry may end as soon as it is there",
+        "make jitter a tenth of the TTL or so",
+    ),
+    warning(
         "entry-above-memory",
         entry_above_memory,
         "an entry that is larger than the whole memory tier never fits, so the limit of one entry has no effect",
@@ -225,6 +273,48 @@ fn grace_never_begins(facts: &Facts) -> Option<String> {
     is_idle.then(|| format!("grace is {:?} after a TTL without end", facts.grace))
 }
 
+fn soft_timeout_without_grace(facts: &Facts) -> Option<String> {
+    let soft = facts.soft_timeout.filter(|_| facts.grace.is_zero())?;
+    Some(format!("soft_timeout is {soft:?}, and there is no grace"))
+}
+
+fn soft_timeout_too_long(facts: &Facts) -> Option<String> {
+    let (soft, hard) = (facts.soft_timeout?, facts.hard_timeout?);
+    (soft >= hard).then(|| format!("soft_timeout is {soft:?}, and hard_timeout is {hard:?}"))
+}
+
+fn replace_after_too_long(facts: &Facts) -> Option<String> {
+    let (replace, hard) = (facts.replace_after?, facts.hard_timeout?);
+    (replace >= hard).then(|| format!("replace_after is {replace:?}, and hard_timeout is {hard:?}"))
+}
+
+fn memory_ttl_without_store(facts: &Facts) -> Option<String> {
+    let ttl = facts.memory_ttl.filter(|_| facts.memory.is_none() || facts.store.is_none())?;
+    let missing = if facts.memory.is_none() { "memory tier" } else { "store" };
+    Some(format!("memory_ttl is {ttl:?}, and there is no {missing}"))
+}
+
+fn memory_ttl_above_ttl(facts: &Facts) -> Option<String> {
+    let (memory, Ttl::For(ttl)) = (facts.memory_ttl?, facts.ttl) else { return None };
+    (memory >= ttl).then(|| format!("memory_ttl is {memory:?}, and the TTL is {ttl:?}"))
+}
+
+fn sliding_above_ttl(facts: &Facts) -> Option<String> {
+    let (idle, Ttl::For(ttl)) = (facts.sliding?, facts.ttl) else { return None };
+    (idle >= ttl && !ttl.is_zero()).then(|| format!("entries slide by {idle:?}, and the TTL is {ttl:?}"))
+}
+
+fn jitter_while_sliding(facts: &Facts) -> Option<String> {
+    facts.sliding.filter(|_| !facts.jitter.is_zero())?;
+    Some(format!("jitter is {:?}, and entries slide", facts.jitter))
+}
+
+fn jitter_above_ttl(facts: &Facts) -> Option<String> {
+    let Ttl::For(ttl) = facts.ttl else { return None };
+    let is_more = !ttl.is_zero() && facts.sliding.is_none() && facts.jitter >= ttl;
+    is_more.then(|| format!("jitter is {:?}, and the TTL is {ttl:?}", facts.jitter))
+}
+
 fn grace_behind_errors(facts: &Facts) -> Option<String> {
     let is_shut_out = facts.suppress_l2_errors == Some(false)
         && facts.memory.is_some()
@@ -355,208 +445,4 @@ fn takes_all_of(earlier: &str, later: &str) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::advisor::{MemoryFacts, StoreFacts, advise};
-    use crate::time::{hours, seconds};
-    use std::collections::BTreeSet;
-
-    /// A stack of both tiers about which there is nothing to say.
-    pub(in crate::advisor) fn sound() -> Facts {
-        let mut facts = Facts::new(Ttl::For(minutes(5)), seconds(2), hours(1));
-        let bytes_max = Some(64 << 20);
-        facts.memory = Some(MemoryFacts { items_max: 10_000, bytes_max, entry_bytes_max: Some(1 << 20) });
-        facts.store = Some(StoreFacts {
-            driver: "sqlite".to_owned(),
-            shared: Some(true),
-            place: Some("sqlite:/var/cache/a.db larder".to_owned()),
-            path: Some("/var/cache/a.db".into()),
-            value_bytes_max: Some(1 << 30),
-            is_bounded: Some(false),
-            is_pruned: Some(true),
-            is_encrypted: true,
-            compress_from_bytes: Some(1_024),
-        });
-        facts.grace = hours(6);
-        facts.deadline = Some(seconds(2));
-        facts.value_bytes_max = Some(32 << 20);
-        facts.prefix = Some("users".to_owned());
-        facts.groups = vec![("avatars".into(), "user:*:avatar".into()), ("users".into(), "user:*".into())];
-        facts
-    }
-
-    fn ids(facts: &Facts) -> Vec<&'static str> {
-        advise(facts).iter().map(|advice| advice.id).collect()
-    }
-
-    type Change = fn(&mut Facts);
-
-    fn store(facts: &mut Facts) -> &mut StoreFacts {
-        facts.store.as_mut().unwrap()
-    }
-
-    fn memory(facts: &mut Facts) -> &mut MemoryFacts {
-        facts.memory.as_mut().unwrap()
-    }
-
-    /// For each check: a change of the sound stack that fires it and nothing else, and the nearest that does not.
-    const CASES: &[(&str, Change, Change)] = &[
-        ("ttl-zero", |f| f.ttl = Ttl::For(Duration::ZERO), |f| f.ttl = Ttl::For(seconds(3))),
-        (
-            "ttl-below-clock",
-            |f| {
-                f.ttl = Ttl::For(Duration::from_millis(99));
-                f.deadline_effective = Duration::from_millis(20);
-            },
-            |f| {
-                f.ttl = Ttl::For(TTL_MIN);
-                f.deadline_effective = Duration::from_millis(20);
-            },
-        ),
-        ("grace-too-short", |f| f.grace = Duration::from_millis(2_999), |f| f.grace = seconds(3)),
-        (
-            "grace-never-begins",
-            |f| {
-                f.ttl = Ttl::Forever;
-                store(f).is_bounded = Some(true);
-            },
-            |f| {
-                f.ttl = Ttl::Forever;
-                f.grace = Duration::ZERO;
-                store(f).is_bounded = Some(true);
-            },
-        ),
-        (
-            "grace-behind-errors",
-            |f| f.suppress_l2_errors = Some(false),
-            |f| {
-                f.suppress_l2_errors = Some(false);
-                f.grace = Duration::ZERO;
-            },
-        ),
-        (
-            "entry-above-memory",
-            |f| memory(f).entry_bytes_max = Some((64 << 20) + 1),
-            |f| memory(f).entry_bytes_max = Some(64 << 20),
-        ),
-        (
-            "items-out-of-reach",
-            |f| memory(f).items_max = (64 << 20) / 256 + 1,
-            |f| memory(f).items_max = (64 << 20) / 256,
-        ),
-        (
-            "value-above-store",
-            |f| store(f).value_bytes_max = Some((32 << 20) - 1),
-            |f| store(f).value_bytes_max = Some(32 << 20),
-        ),
-        (
-            "value-above-memory",
-            |f| f.value_bytes_max = Some((64 << 20) + 1),
-            |f| f.value_bytes_max = Some(64 << 20),
-        ),
-        (
-            "deadline-above-ttl",
-            |f| f.ttl = Ttl::For(seconds(2)),
-            |f| f.ttl = Ttl::For(Duration::from_millis(2_001)),
-        ),
-        ("deadline-too-long", |f| f.deadline_effective = seconds(61), |f| f.deadline_effective = seconds(60)),
-        ("load-max-below-deadline", |f| f.load_max = seconds(1), |f| f.load_max = seconds(2)),
-        ("load-max-too-long", |f| f.load_max = days(2), |f| f.load_max = days(1)),
-        (
-            "store-in-own-memory",
-            |f| {
-                store(f).shared = Some(false);
-                store(f).is_encrypted = false;
-            },
-            |f| {
-                store(f).shared = Some(false);
-                store(f).is_encrypted = false;
-                f.memory = None;
-            },
-        ),
-        (
-            "encrypted-memory",
-            |f| {
-                store(f).shared = Some(false);
-                f.memory = None;
-            },
-            |f| {
-                store(f).shared = None;
-                f.memory = None;
-            },
-        ),
-        ("prefix-empty", |f| f.prefix = Some(String::new()), |f| f.prefix = None),
-        (
-            "never-reclaimed",
-            |f| store(f).is_pruned = Some(false),
-            |f| {
-                store(f).is_pruned = Some(false);
-                store(f).is_bounded = Some(true);
-            },
-        ),
-        (
-            "forever-unbounded",
-            |f| {
-                f.ttl = Ttl::Forever;
-                f.grace = Duration::ZERO;
-            },
-            |f| {
-                f.ttl = Ttl::Forever;
-                f.grace = Duration::ZERO;
-                store(f).is_bounded = None;
-            },
-        ),
-        (
-            "suppress-without-memory",
-            |f| {
-                f.suppress_l2_errors = Some(true);
-                f.memory = None;
-            },
-            |f| f.suppress_l2_errors = Some(true),
-        ),
-        (
-            "volatile-path",
-            |f| store(f).path = Some("/tmp/cache.db".into()),
-            |f| store(f).path = Some("/tmpfiles/cache.db".into()),
-        ),
-        (
-            "compress-never",
-            |f| store(f).compress_from_bytes = Some((32 << 20) + 1),
-            |f| store(f).compress_from_bytes = Some(32 << 20),
-        ),
-        (
-            "store-options-without-store",
-            |f| f.store = None,
-            |f| {
-                f.store = None;
-                f.deadline = None;
-                f.prefix = None;
-            },
-        ),
-        ("group-shadowed", |f| f.groups.reverse(), |f| f.groups.truncate(1)),
-    ];
-
-    #[test]
-    fn there_is_nothing_to_say_about_a_sound_stack() {
-        assert_eq!(ids(&sound()), Vec::<&str>::new());
-    }
-
-    #[test]
-    fn each_check_speaks_up_and_keeps_quiet_next_to_its_limit() {
-        for (id, wrong, right) in CASES {
-            let mut facts = sound();
-            wrong(&mut facts);
-            assert_eq!(ids(&facts), [*id]);
-            let mut facts = sound();
-            right(&mut facts);
-            assert_eq!(ids(&facts), Vec::<&str>::new(), "not {id}");
-        }
-    }
-
-    #[test]
-    fn each_check_has_a_case_and_an_id_of_its_own() {
-        let cases: BTreeSet<&str> = CASES.iter().map(|(id, ..)| *id).collect();
-        let checks: BTreeSet<&str> = CHECKS.iter().map(|check| check.id).collect();
-        assert_eq!((cases, checks.len()), (checks, CHECKS.len()));
-    }
-}
+pub(super) mod tests;

@@ -68,6 +68,18 @@ pub struct Facts {
     pub ttl: Ttl,
     /// How long after that they may still be served.
     pub grace: Duration,
+    /// How long a load is waited for where there is something stale.
+    pub soft_timeout: Option<Duration>,
+    /// How long a load is waited for at all.
+    pub hard_timeout: Option<Duration>,
+    /// How much of the TTL is left to chance.
+    pub jitter: Duration,
+    /// How long memory serves an entry before it asks the store again.
+    pub memory_ttl: Option<Duration>,
+    /// How long nobody may ask for a sliding entry.
+    pub sliding: Option<Duration>,
+    /// How long a load may take before another one is started beside it.
+    pub replace_after: Option<Duration>,
     /// What was chosen about failures of the store.
     pub suppress_l2_errors: Option<bool>,
     /// What was chosen as the limit of a call of the store.
@@ -92,6 +104,12 @@ impl Facts {
             store: None,
             ttl,
             grace: Duration::ZERO,
+            soft_timeout: None,
+            hard_timeout: None,
+            jitter: Duration::ZERO,
+            memory_ttl: None,
+            sliding: None,
+            replace_after: None,
             suppress_l2_errors: None,
             deadline: None,
             deadline_effective: deadline,

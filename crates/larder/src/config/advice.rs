@@ -11,7 +11,7 @@ use super::units::parse_size;
 use crate::advisor::{Advice, Facts, MemoryFacts, StoreFacts, advise, advise_together};
 use crate::error::Result;
 use crate::memory::MemoryOptions;
-use crate::stack::{DEADLINE_DEFAULT, LOAD_MAX_DEFAULT};
+use crate::stack::{DEADLINE_DEFAULT, LOAD_MAX_DEFAULT, tell_options};
 
 /// Advice about a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +68,7 @@ impl StackConfig {
             });
         }
         facts.store = self.store_facts(registry)?;
-        facts.grace = options.grace_or_default();
-        facts.suppress_l2_errors = options.suppress_l2_errors;
+        tell_options(&options, &mut facts);
         facts.deadline = deadline;
         facts.prefix = self.prefix.as_ref().map(|prefix| prefix.value.clone());
         facts.groups = self.groups.iter().map(|group| group.value.clone()).collect();

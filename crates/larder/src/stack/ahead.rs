@@ -158,8 +158,9 @@ impl Keeper {
     /// How long until it is to be looked at again.
     async fn nap(&self, core: &Core, load_time: Duration) -> Duration {
         let now = core.clock.now();
-        match core.rests.find(self.door.space.id, &self.key, now) {
-            Some(rest) => rest.until.since(now).max(NAP_MIN),
+        let monotonic = || core.clock.monotonic();
+        match core.rests.find(self.door.space.id, &self.key, monotonic) {
+            Some(rest) => rest.until.saturating_sub(monotonic()).max(NAP_MIN),
             None => nap_of(self.find(core, now).await.as_ref(), load_time, now),
         }
     }

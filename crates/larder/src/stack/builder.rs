@@ -14,7 +14,7 @@ use crate::driver::Driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use crate::memory::{Memory, MemoryOptions};
-use crate::options::EntryOptions;
+use crate::options::{EntryOptions, Refresh};
 use crate::stack::ahead::Aheads;
 use crate::stack::breaker::{Breaker, BreakerOptions};
 use crate::stack::flights::{FLIGHTS_MAX, Flights};
@@ -32,6 +32,20 @@ pub(crate) const LOAD_MAX_DEFAULT: Duration = hours(1);
 pub(crate) const VALUE_BYTES_MAX_DEFAULT: u64 = 64 << 20;
 /// Rewrites of different keys that share a lock cost each other a wait, nothing more.
 const UPDATE_STRIPES: usize = 64;
+
+/// Tells the advisor what the options of entries are.
+pub(crate) fn tell_options(options: &EntryOptions, facts: &mut Facts) {
+    facts.grace = options.grace_or_default();
+    facts.soft_timeout = options.soft_timeout;
+    facts.hard_timeout = options.hard_timeout;
+    facts.jitter = options.jitter.unwrap_or_default();
+    facts.memory_ttl = options.memory_ttl;
+    facts.replace_after = options.replace_after;
+    facts.suppress_l2_errors = options.suppress_l2_errors;
+    if let Some(Refresh::Sliding { idle }) = options.refresh {
+        facts.sliding = Some(idle);
+    }
+}
 
 /// Parts of a [`Stack`], to be chosen in any order.
 ///
@@ -223,8 +237,7 @@ impl StackBuilder {
             store.place.get_or_insert_with(|| format!("{:p}", Arc::as_ptr(driver)));
             store
         });
-        facts.grace = self.options.grace_or_default();
-        facts.suppress_l2_errors = self.options.suppress_l2_errors;
+        tell_options(&self.options, &mut facts);
         facts.deadline = self.deadline;
         facts.value_bytes_max = self.value_bytes_max;
         facts.prefix.clone_from(&self.prefix);

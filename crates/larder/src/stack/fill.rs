@@ -118,7 +118,7 @@ impl Fill {
         let missing = self.search_memory(now);
         let mut due = Vec::new();
         let mut wanted = self.search_store(missing, &mut due, now, on_failure).await;
-        wanted.retain(|wanted| !self.is_left_alone(wanted, now));
+        wanted.retain(|wanted| !self.is_left_alone(wanted));
         if !wanted.is_empty() {
             self.load(wanted, request, on_failure).await;
         } else if !due.is_empty() {
@@ -227,14 +227,15 @@ impl Fill {
 
     /// Lands a key whose source is left alone with what there is. What there is is also offered to those who do
     /// not want to wait for the load of others.
-    fn is_left_alone(&self, wanted: &Wanted, now: Timestamp) -> bool {
+    fn is_left_alone(&self, wanted: &Wanted) -> bool {
         let Some(fallback) = &wanted.fallback else { return false };
-        let rest = self.core.rests.find(self.door.space.id, wanted.flight.key(), now);
+        let monotonic = || self.core.clock.monotonic();
+        let rest = self.core.rests.find(self.door.space.id, wanted.flight.key(), monotonic);
         if let Some(Rest { until, why }) = &rest
             && self.land_known(&wanted.flight, fallback.landed(Some(why.clone())))
         {
             let (space, key) = (&*self.door.space, wanted.flight.key());
-            let (left, error) = (until.since(now), || why.to_string());
+            let (left, error) = (until.saturating_sub(monotonic()), || why.to_string());
             self.core.note(space, key, || Fact::LeftAlone { left, error: error() });
             return true;
         }
@@ -481,8 +482,10 @@ impl Fill {
         core.note(&door.space, key, || Fact::Loaded { took, outcome: outcome() });
         if let Some(landed) = self.fallback(wanted, error, now) {
             // From now on, and no longer than there is something to serve.
-            let until = (now + self.options.backoff_or_default()).min(landed.entry.meta.stale_until);
-            core.rests.rest(door.space.id, key, Rest { until, why: error.clone() }, now);
+            let pause = self.options.backoff_or_default().min(landed.entry.meta.stale_until.since(now));
+            let monotonic = core.clock.monotonic();
+            let until = monotonic.saturating_add(pause);
+            core.rests.rest(door.space.id, key, Rest { until, why: error.clone() }, monotonic);
             if self.land_known(&wanted.flight, landed) {
                 return;
             }

@@ -201,8 +201,8 @@ impl Core {
         if tokio::runtime::Handle::try_current().is_err() {
             return led;
         }
-        for (key, stamp) in keys.iter().filter(|(key, _)| self.rests.find(door.space.id, key, now).is_none())
-        {
+        let is_resting = |key: &str| self.rests.find(door.space.id, key, || self.clock.monotonic()).is_some();
+        for (key, stamp) in keys.iter().filter(|(key, _)| !is_resting(key)) {
             let (name, carried) = ((&*door.space, *key), (request.extras.as_ref(), request.tagging));
             let born = || self.clock.tick(now);
             // Too many loads at once are a reason not to add one that nobody waits for.

@@ -59,9 +59,9 @@ use crate::time::{HybridClock, Timestamp};
 
 pub use ahead::AHEAD_MAX;
 pub use breaker::BreakerOptions;
-#[cfg(feature = "config")]
-pub(crate) use builder::LOAD_MAX_DEFAULT;
 pub use builder::StackBuilder;
+#[cfg(feature = "config")]
+pub(crate) use builder::{LOAD_MAX_DEFAULT, tell_options};
 pub use flight::WAITERS_MAX;
 pub use flights::{FLIGHTS_MAX, REPLACEMENTS_MAX};
 pub use l2::DEADLINE_DEFAULT;

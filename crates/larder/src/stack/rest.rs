@@ -5,20 +5,20 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::error::Error;
-use crate::time::Timestamp;
 
 /// How many keys may rest at once. Beyond it, those whose rest is over go, and if there are none, the new one
 /// does not rest: its source is asked again sooner.
 const RESTS_MAX: usize = 65_536;
 
-/// Until when a key rests, and why.
+/// Until when a key rests, by the monotonic clock: a wall clock that is set back lengthens no rest; and why.
 #[derive(Debug, Clone)]
 pub(crate) struct Rest {
-    pub(crate) until: Timestamp,
+    pub(crate) until: Duration,
     /// What its last load failed with.
     pub(crate) why: Error,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Rests {
 
 impl Rests {
     /// Lets a key rest.
-    pub(crate) fn rest(&self, namespace: u32, key: &str, rest: Rest, now: Timestamp) {
+    pub(crate) fn rest(&self, namespace: u32, key: &str, rest: Rest, now: Duration) {
         if rest.until <= now {
             return;
         }
@@ -57,10 +57,11 @@ impl Rests {
     }
 
     /// Why and until when a key rests, if it does.
-    pub(crate) fn find(&self, namespace: u32, key: &str, now: Timestamp) -> Option<Rest> {
+    pub(crate) fn find(&self, namespace: u32, key: &str, now: impl FnOnce() -> Duration) -> Option<Rest> {
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
+        let now = now();
         self.resting.lock().get(&(namespace, key.into())).filter(|rest| now < rest.until).cloned()
     }
 }
@@ -71,14 +72,14 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn until(millis: u64) -> Rest {
-        Rest { until: Timestamp::from_millis(millis), why: Error::new(ErrorKind::Load, "down") }
+        Rest { until: Duration::from_millis(millis), why: Error::new(ErrorKind::Load, "down") }
     }
 
     #[test]
     fn a_rest_ends_by_itself_or_when_woken_and_belongs_to_one_key() {
         let rests = Rests::default();
-        let at = Timestamp::from_millis;
-        let is_resting = |namespace, key, now| rests.find(namespace, key, at(now)).is_some();
+        let at = Duration::from_millis;
+        let is_resting = |namespace, key, now| rests.find(namespace, key, || at(now)).is_some();
         rests.rest(1, "a", until(10), at(0));
         assert!(is_resting(1, "a", 9) && !is_resting(1, "a", 10));
         assert!(!is_resting(2, "a", 0) && !is_resting(1, "b", 0));
@@ -91,7 +92,7 @@ mod tests {
     #[test]
     fn rests_are_bounded() {
         let rests = Rests::default();
-        let at = Timestamp::from_millis;
+        let at = Duration::from_millis;
         for n in 0..RESTS_MAX + 10 {
             rests.rest(0, &n.to_string(), until(10), at(0));
         }

@@ -477,3 +477,18 @@ async fn a_stale_value_that_died_while_its_callers_waited_is_not_served() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_back_lengthens_no_back_off() {
+    let harness = with_stale(Tiers::Both).await;
+    let numbers = cache::<u32>(&harness);
+    let runs = Arc::new(AtomicU64::new(0));
+    let ask = || numbers.get_or_set("a", failing(&runs)).backoff(seconds(10));
+    assert_eq!(*ask().await.unwrap(), 1);
+    let before = larder::time::Clock::now(&harness.clock);
+    harness.clock.advance(seconds(10));
+    harness.clock.set(before);
+    assert_eq!(*ask().await.unwrap(), 1);
+    assert_eq!(count(&runs), 2, "ten seconds have passed, whatever the wall clock says");
+    harness.finish(2).await;
+}

@@ -116,3 +116,39 @@ fn the_observer_makes_every_event_one_of_tracing() {
         "{failed}"
     );
 }
+
+#[test]
+fn the_steps_of_an_account_are_events_for_whoever_wants_their_target() {
+    #[derive(Clone, Default)]
+    struct Steps(Arc<Mutex<Vec<String>>>);
+    impl Subscriber for Steps {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target() == "larder::explain"
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &tracing::Event<'_>) {
+            let mut fields = Fields(String::new());
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(format!("{}{}", event.metadata().level(), fields.0));
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+    let steps = Steps::default();
+    subscriber::with_default(steps.clone(), || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let harness = Harness::new(Tiers::L1);
+            harness.stack.cache::<u32>().unwrap().namespace("n").unwrap().get("a").await.unwrap();
+        });
+    });
+    let expected = [
+        "TRACE message=memory: nothing stack=\"test\" namespace=\"n\" key=\"a\"",
+        "TRACE message=miss stack=\"test\" namespace=\"n\" key=\"a\"",
+    ];
+    assert_eq!(*steps.0.lock().unwrap(), expected);
+}
