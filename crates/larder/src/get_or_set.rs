@@ -170,7 +170,7 @@ impl<'a, V, L: Clone> GetOrSet<'a, V, L> {
     /// be one that can be cloned; as long as it goes on, it is that of the first call, with that call's options.
     ///
     /// It is renewed a tenth of its life before it ends, or earlier if a load takes long. A load that fails leaves the
-    /// entry as it is, and is tried again after the back-off. Up to [`AHEAD_MAX`](crate::AHEAD_MAX) keys of a stack are
+    /// entry as it is, and is tried again after the back-off. Up to [`REFRESH_AHEAD_MAX`](crate::REFRESH_AHEAD_MAX) keys of a stack are
     /// refreshed ahead; one more is loaded when it is asked for, and [`Event::AheadFull`](crate::event::Event::AheadFull)
     /// says so.
     ///

@@ -98,8 +98,8 @@ pub use larder_macros::cached;
 pub use loaded::{Loaded, Previous};
 pub use options::{EntryOptions, Refresh};
 pub use stack::{
-    AHEAD_MAX, BreakerOptions, DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, REPLACEMENTS_MAX,
-    RecoveryOptions, SOURCE_WRITES_MAX, Stack, StackBuilder, WAITERS_MAX,
+    BreakerOptions, DEADLINE_DEFAULT, FLIGHTS_MAX, MemoryUsage, NAMESPACES_MAX, REFRESH_AHEAD_MAX,
+    REPLACEMENTS_MAX, RecoveryOptions, SOURCE_WRITES_MAX, Stack, StackBuilder, WAITERS_MAX,
 };
 pub use tag::Tag;
 

@@ -327,6 +327,14 @@ impl HybridClock {
     }
 }
 
+/// Before this, 2025-01-01, no clock of a machine that runs this is right: it was never set.
+const EARLIEST: Timestamp = Timestamp(1_735_689_600_000);
+
+/// Whether a wall clock was ever set. One that was not knows nothing better than what others have stored.
+pub fn is_plausible(now: Timestamp) -> bool {
+    now >= EARLIEST
+}
+
 /// Whether a stamp from elsewhere is no further ahead of `now` than [`AHEAD_MAX`].
 pub fn is_credible(stamp: Stamp, now: Timestamp) -> bool {
     stamp.timestamp() <= now + AHEAD_MAX

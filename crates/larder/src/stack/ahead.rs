@@ -18,7 +18,7 @@ use crate::stack::{Core, Door};
 use crate::time::{Stamp, Timestamp};
 
 /// How many keys of a stack may be refreshed ahead at once. Beyond it, a key is loaded when it is asked for.
-pub const AHEAD_MAX: usize = 10_000;
+pub const REFRESH_AHEAD_MAX: usize = 10_000;
 /// How long a task sleeps at least, whatever the TTL.
 const NAP_MIN: Duration = Duration::from_millis(100);
 
@@ -44,7 +44,7 @@ impl Aheads {
             last.fetch_max(now.as_millis(), Ordering::Relaxed);
             return Some(Asked::Again);
         }
-        if asked.len() >= AHEAD_MAX {
+        if asked.len() >= REFRESH_AHEAD_MAX {
             return None;
         }
         let last = Arc::new(AtomicU64::new(now.as_millis()));
@@ -210,13 +210,13 @@ mod tests {
     fn keys_that_are_refreshed_ahead_are_bounded() {
         let aheads = Aheads::default();
         let now = Timestamp::from_millis(1);
-        for n in 0..AHEAD_MAX {
+        for n in 0..REFRESH_AHEAD_MAX {
             assert!(matches!(aheads.ask(0, &n.to_string(), now), Some(Asked::First(_))));
         }
         assert!(aheads.ask(0, "more", now).is_none());
         assert!(matches!(aheads.ask(0, "7", now), Some(Asked::Again)));
         aheads.forget(0, "7");
         assert!(matches!(aheads.ask(0, "more", now), Some(Asked::First(_))));
-        assert_eq!(aheads.len(), AHEAD_MAX);
+        assert_eq!(aheads.len(), REFRESH_AHEAD_MAX);
     }
 }

@@ -20,7 +20,7 @@ use crate::stack::verdict::Mark;
 use crate::stack::{Core, span};
 use crate::stats::Timed;
 use crate::tag::Tag;
-use crate::time::{Stamp, Timestamp};
+use crate::time::{Stamp, Timestamp, is_plausible};
 
 /// How long one call of a driver may take, unless the builder says otherwise.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
@@ -315,6 +315,10 @@ impl L2 {
         };
         core.emit(&Event::Damaged { namespace: "", key, damage });
         let stamp = core.clock.tick(now);
+        if damage == Damage::Future && !is_plausible(now) {
+            // It is this process's clock that is wrong: the mark stays as it is for those who have the time.
+            return Mark { hard: stamp, soft: stamp };
+        }
         if let Ok(mark) = wire::encode_mark(key, stamp, stamp) {
             let heal = self.driver.set(key, mark, None, replace(bytes));
             // Failing to heal is reported; the mark holds in this process all the same.

@@ -57,7 +57,7 @@ use crate::options::EntryOptions;
 use crate::stats::{Snapshot, Stats};
 use crate::time::{HybridClock, Timestamp};
 
-pub use ahead::AHEAD_MAX;
+pub use ahead::REFRESH_AHEAD_MAX;
 pub use breaker::BreakerOptions;
 pub use builder::StackBuilder;
 #[cfg(feature = "config")]

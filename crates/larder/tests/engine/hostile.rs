@@ -147,6 +147,25 @@ async fn a_mark_from_the_far_future_does_not_clear_for_ever() {
 }
 
 #[tokio::test]
+async fn a_process_whose_clock_was_never_set_takes_back_no_clear() {
+    let right = Harness::new(Tiers::L2);
+    let numbers = cache::<u32>(&right);
+    numbers.set("a", 1).ttl(hours(1)).await.unwrap();
+    let full = full("a");
+    let old = right.store.get(&full).await.unwrap().unwrap();
+    right.clock.advance(seconds(1));
+    numbers.clear().await.unwrap();
+    // What a store that cannot list keys would have left there.
+    right.store.set(&full, old, None, When::Always).await.unwrap();
+
+    let clock = larder::testing::ManualClock::new(Timestamp::from_millis(1_000));
+    let lost = Harness::over(Tiers::L2, clock, right.store.clone(), |builder| builder);
+    assert_eq!(cache::<u32>(&lost).get("b").await.unwrap(), None);
+    let fresh = Harness::over(Tiers::L2, right.clock.clone(), right.store.clone(), |builder| builder);
+    assert_eq!(cache::<u32>(&fresh).get("a").await.unwrap(), None, "it stays cleared for who has the time");
+}
+
+#[tokio::test]
 async fn payloads_that_attack_the_decoder_are_misses() {
     let deep = "[".repeat(100_000);
     let many = [b"\xdd\xff\xff\xff\xff".as_slice(), &[0x90; 16]].concat();
