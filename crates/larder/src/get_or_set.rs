@@ -290,8 +290,7 @@ fn look<V: Any + Send + Sync, L: Load<V>>(
     if matches!(refresh, None | Some(Refresh::OnDemand)) {
         return cache.look(key, now).map_or(Ok(load), Err);
     }
-    let options = wish.options.or(&cache.door.options);
-    let Some((found, meta)) = cache.find(key, &options, now) else { return Ok(load) };
+    let Some((found, meta)) = cache.find(key, now) else { return Ok(load) };
     if is_due(&meta, refresh, now, || cache.core.chance()) {
         // Unusable tags are told to whoever has to wait for the load.
         if let Ok(request) = wish.request(load.boxed()) {
@@ -409,7 +408,7 @@ async fn find_or_load<V: Any + Send + Sync, K: AsRef<str>>(
         let checked: Result<Timestamp> = cache.door.space.keys.check(key).and(now.clone());
         found.push(match checked {
             Ok(_) if wish.force => None,
-            Ok(now) => cache.find(key, &options, now).map(|(value, meta)| {
+            Ok(now) => cache.find(key, now).map(|(value, meta)| {
                 if is_due(&meta, options.refresh, now, || cache.core.chance()) {
                     due.push((key, meta.stamp));
                 }

@@ -34,9 +34,11 @@ pub enum Refresh {
     /// it ends, and there is nothing to tune. This is XFetch with β = 1: Vattani, Chierichetti, Lowenstein, "Optimal
     /// Probabilistic Cache Stampede Prevention", PVLDB 8(8), 2015. The time that a load took is stored with its entry.
     Probabilistic,
-    /// It stays fresh as long as somebody asks for it: it ends when nobody did for this long, and at the latest with its
-    /// TTL. A read renews it at most once a quarter of `idle`, so what nobody asks for any more ends between one and one
-    /// and a quarter times `idle` after the last read. In a store, the renewal is a write in the background.
+    /// It stays fresh as long as somebody asks for it: it ends when nobody did for this long, and at the latest with the
+    /// TTL that it was stored with. Both are stored with the entry, so every `get`, `get_many`, `get_or_set` and increment
+    /// counts, whatever its own options, in every process. A read renews it at most once a quarter of `idle`, so what
+    /// nobody asks for any more ends between one and one and a quarter times `idle` after the last read. In a store, the
+    /// renewal is a write in the background.
     Sliding {
         /// How long nobody may ask for it. Zero stores nothing.
         idle: Duration,
@@ -243,6 +245,6 @@ impl<'a> TagList<'a> {
         }
         let tags = self.tags()?;
         let (etag, last_modified) = (etag.map(Into::into), last_modified.map(Into::into));
-        Ok(Some(Arc::new(Extras { tags, etag, last_modified, load_time: None })))
+        Ok(Some(Arc::new(Extras { tags, etag, last_modified, ..Extras::default() })))
     }
 }

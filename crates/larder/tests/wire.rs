@@ -19,7 +19,7 @@ use larder::entry::wire::{
     COMPRESSION_AT, CodecId, Damage, ENCRYPTION_AT, HEAD_BYTES, Head, Kind, Record, StoredEntry, decode,
     encode_entry, encode_mark, encode_tombstone, stamp_of,
 };
-use larder::entry::{Extras, Meta};
+use larder::entry::{Extras, Meta, Sliding};
 use larder::time::{Stamp, Timestamp, Ttl, hours, minutes};
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
@@ -52,13 +52,15 @@ fn tagged() -> Meta {
         tags: tags.into(),
         etag: Some("W/\"33a64df5\"".into()),
         last_modified: Some("Thu, 20 Nov 2025 06:26:40 GMT".into()),
-        load_time: None,
+        ..Extras::default()
     };
     Meta { extras: Some(Arc::new(extras)), ..meta(Ttl::For(minutes(5))) }
 }
 
 fn timed() -> Meta {
-    let extras = Extras { load_time: Some(Duration::from_millis(1_234)), ..Extras::default() };
+    let sliding = Sliding { idle: minutes(15), ends: Timestamp::from_millis(1_763_663_200_000) };
+    let load_time = Some(Duration::from_millis(1_234));
+    let extras = Extras { load_time, sliding: Some(sliding), ..Extras::default() };
     Meta { extras: Some(Arc::new(extras)), ..meta(Ttl::For(minutes(5))) }
 }
 
@@ -230,7 +232,7 @@ fn parts_that_contradict_each_other_are_damage() {
         ("an empty tag", &[0, 1, 0, 0, 0, 0, 0, 0, 0]),
         ("a tag that is not UTF-8", &[0, 1, 0, 1, 0xff, 0, 0, 0, 0, 0]),
         ("a tag of 257 bytes", &long_tag),
-        ("an unknown validator", &[0, 0, 8, 0, 0, 0, 0]),
+        ("an unknown validator", &[0, 0, 16, 0, 0, 0, 0]),
         ("an ETag that is not UTF-8", &[0, 0, 1, 0, 1, 0xff, 0, 0, 0, 0]),
         ("a byte after the payload", &[0, 0, 0, 0, 0, 0, 0, 9]),
     ];

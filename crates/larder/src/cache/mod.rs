@@ -20,7 +20,7 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::event::Tier;
 use crate::get_or_set::{GetOrSet, GetOrSetMany, Plain, Speaking};
 use crate::loaded::{Loaded, Nothing, Previous};
-use crate::options::{EntryOptions, Refresh};
+use crate::options::EntryOptions;
 use crate::stack::{Accept, Core, Door, Serving};
 use crate::tag::Tag;
 use crate::time::{Stamp, Timestamp, Ttl};
@@ -185,8 +185,8 @@ impl<V: Any + Send + Sync> Cache<V> {
     /// A fresh value in memory, counted as a hit if it has the right type.
     #[inline]
     pub(crate) fn look(&self, key: &str, now: Timestamp) -> Option<Result<Arc<V>>> {
-        let Door { space, options, .. } = &*self.door;
-        if !self.core.is_listened_to() && !matches!(options.refresh, Some(Refresh::Sliding { .. })) {
+        let space = &*self.door.space;
+        if !self.core.is_listened_to() {
             match self.core.serve(space, key, now) {
                 Serving::Value(value) => {
                     let value = typed(value);
@@ -200,24 +200,19 @@ impl<V: Any + Send + Sync> Cache<V> {
                 Serving::Unfit => {}
             }
         }
-        self.find(key, options, now).map(|(value, _)| value)
+        self.find(key, now).map(|(value, _)| value)
     }
 
-    /// As [`Cache::look`], with what is known about it. One that slides by these options is renewed.
+    /// As [`Cache::look`], with what is known about it. One that slides is renewed.
     #[inline]
-    pub(crate) fn find(
-        &self,
-        key: &str,
-        options: &EntryOptions,
-        now: Timestamp,
-    ) -> Option<(Result<Arc<V>>, Meta)> {
+    pub(crate) fn find(&self, key: &str, now: Timestamp) -> Option<(Result<Arc<V>>, Meta)> {
         let (entry, Freshness::Fresh) = self.core.probe(&self.door.space, key, now)? else { return None };
         let value = typed(entry.value);
         match &value {
             Ok(_) => self.core.emit_fresh_l1_hit(&self.door.space, key),
             Err(_) => self.core.emit_miss(&self.door.space, key),
         }
-        self.core.slide(&self.door, key, &entry.meta, options, now);
+        self.core.slide(&self.door, key, &entry.meta, now);
         Some((value, entry.meta))
     }
 

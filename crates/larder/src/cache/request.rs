@@ -13,7 +13,7 @@ use crate::counter::Counter;
 use crate::entry::{Entry, Freshness, Meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{EntryOptions, TagList};
-use crate::stack::{Change, Found, Hardness, NewValue};
+use crate::stack::{Change, Found, Hardness, NewValue, slid};
 use crate::time::{Stamp, Ttl};
 
 /// What can be said about a write before it is awaited.
@@ -303,7 +303,7 @@ impl<'a, V: Counter> IntoFuture for Increment<'a, V> {
             let mut count = |found: Option<Found<'_>>| {
                 let (number, meta) = match found {
                     Some(found) if found.freshness == Freshness::Fresh => {
-                        (*typed::<V>(found.value()?)?, found.meta.clone())
+                        (*typed::<V>(found.value()?)?, slid(found.meta.clone(), now))
                     }
                     _ if existing => return Err(no_counter(key)),
                     _ => (V::ZERO, new.meta(Stamp::ZERO, now)),

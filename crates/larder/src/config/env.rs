@@ -161,6 +161,10 @@ fn apply_below(node: &mut Node, parts: &[String], path: &str, one: &Override) ->
         *node = Node::map(one.origin());
     }
     let mut members = node.take_members();
+    if path.ends_with(".refresh") {
+        // One choice takes the place of another.
+        members.retain(|(key, _)| plain(&key.name) == plain(part));
+    }
     let alike: Vec<&String> =
         members.iter().map(|(key, _)| &key.name).filter(|name| plain(name) == plain(part)).collect();
     let name = match alike.as_slice() {

@@ -260,12 +260,15 @@ fn with_defaults(mut stacks: Node, defaults: &Node) -> Node {
     stacks
 }
 
-/// Options that are maps of independent ones are merged; a store is what it is as a whole.
+/// Options that are one choice, though they may be maps.
+const WHOLE: [&str; 2] = ["l2", "refresh"];
+
+/// Options that are maps of independent ones are merged; a store is what it is as a whole, and so is a choice.
 fn merge(node: &mut Node, defaults: &Node) {
     let (Value::Map(members), Value::Map(defaults)) = (&mut node.value, &defaults.value) else { return };
     for (key, default) in defaults {
         match members.iter_mut().find(|(own, _)| own.name == key.name) {
-            Some((own, value)) if own.name != "l2" => merge(value, default),
+            Some((own, value)) if !WHOLE.contains(&own.name.as_str()) => merge(value, default),
             Some(_) => {}
             None => members.push((key.clone(), default.clone())),
         }
@@ -375,6 +378,12 @@ fn read_refresh(item: Item) -> Result<Setting<Refresh>> {
         return Ok(item.at(Refresh::OnDemand));
     }
     if let Value::Text(_) = item.node.value {
+        if let Some(word) =
+            ["early", "sliding"].into_iter().find(|word| item.text().is_ok_and(|text| text.text == *word))
+        {
+            let example = if word == "early" { "0.9" } else { "15m" };
+            return Err(item.error(format_args!("{word:?} needs a value: refresh: {{ {word}: {example} }}")));
+        }
         let refresh = match item.choice(&["on_demand", "probabilistic"])? {
             "probabilistic" => Refresh::Probabilistic,
             _ => Refresh::OnDemand,

@@ -70,6 +70,17 @@ pub struct Extras {
     pub last_modified: Option<Box<str>>,
     /// How long its load took, to the millisecond, if that decides when it is loaded again.
     pub load_time: Option<Duration>,
+    /// How reads keep it fresh, if they do.
+    pub sliding: Option<Sliding>,
+}
+
+/// How reads keep an entry fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sliding {
+    /// How long nobody may read it.
+    pub idle: Duration,
+    /// Until when it is fresh at most, however often it is read (exclusive).
+    pub ends: Timestamp,
 }
 
 /// What may be done with an entry at some point in time.

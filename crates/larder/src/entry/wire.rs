@@ -9,8 +9,9 @@
 //! 39      the user's schema number
 //!
 //! entry:      u16 key length, key; u16 number of tags, each u16 length and tag;
-//!             u8 what else (1 ETag, 2 Last-Modified, 4 load time), in this order: each text as u16 length
-//!             and text, the time as u32 milliseconds; u32 payload length, payload
+//!             u8 what else (1 ETag, 2 Last-Modified, 4 load time, 8 sliding), in this order: each text as
+//!             u16 length and text, the load time as u32 milliseconds, sliding as u64 milliseconds of idle
+//!             time and u64 last end; u32 payload length, payload
 //! mark:       u16 key length, key
 //! tombstone:  nothing
 //!
@@ -30,7 +31,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::entry::{Extras, Meta};
+use crate::entry::{Extras, Meta, Sliding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tag::{TAG_BYTES_MAX, TAGS_PER_ENTRY_MAX, Tag};
 use crate::time::{Stamp, Timestamp};
@@ -48,6 +49,7 @@ const CHECKSUM_BYTES: usize = 8;
 const HAS_ETAG: u8 = 1;
 const HAS_LAST_MODIFIED: u8 = 2;
 const HAS_LOAD_TIME: u8 = 4;
+const HAS_SLIDING: u8 = 8;
 
 /// Which codec made a payload.
 ///
@@ -240,6 +242,7 @@ pub fn encode_entry(key: &str, meta: &Meta, codec: CodecId, schema: u8, payload:
         + 1
         + validator_bytes
         + extras.load_time.map_or(0, |_| 4)
+        + extras.sliding.map_or(0, |_| 16)
         + 4
         + payload.len()
         + CHECKSUM_BYTES;
@@ -252,12 +255,17 @@ pub fn encode_entry(key: &str, meta: &Meta, codec: CodecId, schema: u8, payload:
         put_text(&mut out, tag.as_str())?;
     }
     let texts: u8 = validators.iter().filter(|(_, text)| text.is_some()).map(|(bit, _)| bit).sum();
-    out.put_u8(texts | extras.load_time.map_or(0, |_| HAS_LOAD_TIME));
+    let times = extras.load_time.map_or(0, |_| HAS_LOAD_TIME) | extras.sliding.map_or(0, |_| HAS_SLIDING);
+    out.put_u8(texts | times);
     for text in validators.iter().filter_map(|(_, text)| text.as_deref()) {
         put_text(&mut out, text)?;
     }
     if let Some(took) = extras.load_time {
         out.put_u32(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
+    }
+    if let Some(Sliding { idle, ends }) = extras.sliding {
+        out.put_u64(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
+        out.put_u64(ends.as_millis());
     }
     let length = u32::try_from(payload.len())
         .map_err(|_| Error::new(ErrorKind::TooLarge, "a value may not be larger than 4 GiB"))?;
@@ -408,7 +416,7 @@ impl<'a> Input<'a> {
             tags.push(Tag::new(tag).map_err(|_| Damage::Layout)?);
         }
         let [validators] = self.take()?;
-        if validators & !(HAS_ETAG | HAS_LAST_MODIFIED | HAS_LOAD_TIME) != 0 {
+        if validators & !(HAS_ETAG | HAS_LAST_MODIFIED | HAS_LOAD_TIME | HAS_SLIDING) != 0 {
             return Err(Damage::Layout);
         }
         let mut validator = |bit: u8| -> std::result::Result<Option<Box<str>>, Damage> {
@@ -420,7 +428,14 @@ impl<'a> Input<'a> {
             0 => None,
             _ => Some(Duration::from_millis(u64::from(u32::from_be_bytes(self.take()?)))),
         };
-        let extras = Extras { tags: tags.into_boxed_slice(), etag, last_modified, load_time };
+        let sliding = match validators & HAS_SLIDING {
+            0 => None,
+            _ => {
+                let (idle, ends) = (Duration::from_millis(self.u64()?), Timestamp::from_millis(self.u64()?));
+                Some(Sliding { idle, ends })
+            }
+        };
+        let extras = Extras { tags: tags.into_boxed_slice(), etag, last_modified, load_time, sliding };
         Ok((extras != Extras::default()).then(|| Arc::new(extras)))
     }
 

@@ -122,6 +122,12 @@ pub enum Fact {
     },
     /// A fresh entry was due: it is loaded in the background.
     Renews,
+    /// A sliding entry was used, and gets a later end.
+    Slides {
+        /// How much longer it is fresh.
+        #[cfg_attr(feature = "json", serde(rename = "until_us", serialize_with = "words::micros"))]
+        until: Duration,
+    },
     /// The source was left alone, because the last load failed.
     LeftAlone {
         /// For how much longer.

@@ -59,6 +59,7 @@ impl fmt::Display for Fact {
                 write!(f, "the load has taken {}, longer than replace_after: another one begins", Span(*age))
             }
             Self::Renews => f.write_str("it is due: it is loaded again in the background"),
+            Self::Slides { until } => write!(f, "it slides: fresh for {} from now", Span(*until)),
             Self::LeftAlone { left, error } => {
                 write!(
                     f,

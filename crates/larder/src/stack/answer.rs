@@ -61,7 +61,7 @@ impl Answer {
         previous: Option<&Entry>,
         call: &EntryOptions,
         extras: Option<&Arc<Extras>>,
-        stamp: Stamp,
+        (stamp, took): (Stamp, Duration),
         now: Timestamp,
     ) -> Option<Entry> {
         let extras = self.extras(extras, previous);
@@ -69,6 +69,7 @@ impl Answer {
         let options = said.or(call);
         let mut meta = Meta::new(stamp, now, renewal::ttl(&options, stamp), options.grace_or_default());
         meta.extras = extras;
+        renewal::note(&mut meta, &options, Some(took), now);
         let value = self.value.or_else(|| previous.map(|previous| Arc::clone(&previous.value)))?;
         Some(Entry { value, meta })
     }

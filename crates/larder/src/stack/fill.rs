@@ -246,7 +246,7 @@ impl Fill {
     fn land_found(&self, flight: &Arc<Flight>, entry: &Entry, payload_bytes: usize) -> bool {
         let value_bytes = self.door.weigh_encoded(&entry.value, payload_bytes);
         self.insert(flight, entry, value_bytes);
-        self.core.slide(&self.door, flight.key(), &entry.meta, &self.options, self.core.clock.now());
+        self.core.slide(&self.door, flight.key(), &entry.meta, self.core.clock.now());
         self.land_known(flight, Landed::new(entry.clone(), Source::Fresh(Tier::L2)))
     }
 
@@ -307,8 +307,8 @@ impl Fill {
             match by_key.remove(key) {
                 Some(Ok(answer)) => {
                     core.emit(&Event::Loaded { namespace: door.space.keys.path(), key, took });
-                    match answer.entry(wanted.previous(), options, extras.as_ref(), stamp, now) {
-                        Some(mut entry) => {
+                    match answer.entry(wanted.previous(), options, extras.as_ref(), (stamp, took), now) {
+                        Some(entry) => {
                             core.note(&door.space, key, || Fact::Loaded {
                                 took,
                                 outcome: Load::Value {
@@ -316,7 +316,7 @@ impl Fill {
                                     unchanged: wanted.is_unchanged(&entry),
                                 },
                             });
-                            renewal::note_load_time(&mut entry.meta, options, took);
+
                             core.rests.wake(door.space.id, key);
                             keeping.push(Keeping { flight: wanted.flight, entry, value_bytes: 0 });
                         }

@@ -77,7 +77,7 @@ pub(crate) use flight::{Landed, Tagging};
 use flights::Flights;
 use l2::{L2, OnFailure};
 pub(crate) use read::Accept;
-pub(crate) use renewal::is_due;
+pub(crate) use renewal::{is_due, slid};
 use rest::Rests;
 use retry::Retry;
 pub(crate) use space::Space;

@@ -36,7 +36,9 @@ impl Core {
         let Some(memory) = &self.memory else { return Serving::Nothing };
         memory.serve(space.id, key, |meta, until| {
             let mark = self.spaces.mark(space, meta.born, meta.tags());
-            standing(meta, mark, now) == Freshness::Fresh && (now < until || until == Timestamp::FOREVER)
+            let is_sliding = meta.extras.as_ref().is_some_and(|extras| extras.sliding.is_some());
+            let is_served = now < until || until == Timestamp::FOREVER;
+            standing(meta, mark, now) == Freshness::Fresh && is_served && !is_sliding
         })
     }
 
@@ -192,7 +194,7 @@ impl Core {
             drop(ticket.land(|| self.insert_in_memory(&door.space, key, held, value_bytes, &mut evicted)));
             self.report_evicted(evicted);
         }
-        self.slide(door, key, &entry.meta, &door.options, now);
+        self.slide(door, key, &entry.meta, now);
         Some(entry)
     }
 
@@ -238,7 +240,7 @@ impl Core {
             match self.probe(space, key, now) {
                 Some((entry, Freshness::Fresh)) => {
                     self.emit_fresh_l1_hit(space, key);
-                    self.slide(door, key, &entry.meta, &door.options, now);
+                    self.slide(door, key, &entry.meta, now);
                     found.push(Some(entry.value));
                 }
                 _ => {

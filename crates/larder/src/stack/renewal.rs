@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::entry::{Extras, Meta};
+use crate::entry::{Extras, Meta, Sliding};
 use crate::options::{EntryOptions, Refresh};
 use crate::time::{Stamp, Timestamp, Ttl};
 
@@ -43,26 +43,58 @@ pub(crate) fn is_due(
 
 /// When a sliding entry that is read at `now` ends: as long after as nobody may ask, and a quarter more, so that it need
 /// not be renewed at every read; at the latest with its TTL. `None` if it is not sliding, or was renewed a short time ago.
-pub(crate) fn slides_to(meta: &Meta, options: &EntryOptions, now: Timestamp) -> Option<Timestamp> {
-    let Some(Refresh::Sliding { idle }) = options.refresh else { return None };
-    if meta.fresh_until == Timestamp::FOREVER || meta.fresh_until.since(now) >= idle {
+#[inline]
+pub(crate) fn slides_to(meta: &Meta, now: Timestamp) -> Option<Timestamp> {
+    let Sliding { idle, ends } = meta.extras.as_ref()?.sliding?;
+    if meta.fresh_until.since(now) >= idle {
         return None;
     }
-    let end = (now + with_slack(idle)).min(options.ttl_or_default().ends_at(meta.born.timestamp()));
+    let end = (now + with_slack(idle)).min(ends);
     (end > meta.fresh_until).then_some(end)
+}
+
+/// What is known of an entry that was used at `now`.
+pub(crate) fn slid(mut meta: Meta, now: Timestamp) -> Meta {
+    if let Some(end) = slides_to(&meta, now) {
+        let grace = meta.stale_until.since(meta.fresh_until);
+        (meta.fresh_until, meta.stale_until) = (end, end + grace);
+    }
+    meta
+}
+
+/// When an entry is fresh until that is given this end, and what it carries then: a sliding one slides up to it.
+pub(crate) fn end_at(meta: &Meta, end: Timestamp, now: Timestamp) -> (Timestamp, Option<Arc<Extras>>) {
+    match meta.extras.as_deref() {
+        Some(extras @ Extras { sliding: Some(Sliding { idle, .. }), .. }) => {
+            let sliding = Some(Sliding { idle: *idle, ends: end });
+            let extras = Extras { sliding, ..extras.clone() };
+            (end.min(now + with_slack(*idle)), Some(Arc::new(extras)))
+        }
+        _ => (end, meta.extras.clone()),
+    }
 }
 
 fn with_slack(idle: Duration) -> Duration {
     idle.saturating_add(idle / 4)
 }
 
-/// Notes how long a load took, where that decides when the entry is loaded again.
-pub(crate) fn note_load_time(meta: &mut Meta, options: &EntryOptions, took: Duration) {
-    if options.refresh == Some(Refresh::Probabilistic) {
-        let mut extras = meta.extras.as_ref().map(|extras| Extras::clone(extras)).unwrap_or_default();
-        extras.load_time =
-            Some(Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1)));
-        meta.extras = Some(Arc::new(extras));
+/// Notes with a new entry what decides how its freshness ends: how long its load took, if there was one, or how it slides.
+/// What it inherited from a previous one goes.
+pub(crate) fn note(meta: &mut Meta, options: &EntryOptions, took: Option<Duration>, now: Timestamp) {
+    let load_time = took.filter(|_| options.refresh == Some(Refresh::Probabilistic)).map(|took| {
+        // Less than nothing is known of what takes no time.
+        Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1))
+    });
+    let sliding = match options.refresh {
+        Some(Refresh::Sliding { idle }) => {
+            Some(Sliding { idle, ends: options.ttl_or_default().ends_at(now) })
+        }
+        _ => None,
+    };
+    let known = meta.extras.as_deref().map_or((None, None), |extras| (extras.load_time, extras.sliding));
+    if known != (load_time, sliding) {
+        let extras = meta.extras.as_deref().cloned().unwrap_or_default();
+        meta.extras = Some(Arc::new(Extras { load_time, sliding, ..extras }));
     }
 }
 
@@ -115,7 +147,7 @@ mod tests {
         let of = |load: Duration| {
             let mut meta = Meta::new(Stamp::at(born), born, Ttl::For(seconds(100)), seconds(0));
             let options = EntryOptions::default().refresh(Refresh::Probabilistic);
-            note_load_time(&mut meta, &options, load);
+            note(&mut meta, &options, Some(load), born);
             meta
         };
         let share = |load: Duration, left: u64| {
@@ -150,14 +182,21 @@ mod tests {
         let born = Timestamp::from_millis(1_000_000);
         let options =
             EntryOptions::default().ttl(seconds(100)).refresh(Refresh::Sliding { idle: seconds(8) });
-        let mut meta = Meta::new(Stamp::at(born), born, ttl(&options, Stamp::ZERO), seconds(0));
+        let mut meta = Meta::new(Stamp::at(born), born, ttl(&options, Stamp::ZERO), seconds(5));
+        note(&mut meta, &options, None, born);
         assert_eq!(meta.fresh_until, born + seconds(10));
-        assert_eq!(slides_to(&meta, &options, born + seconds(2)), None, "it has its idle time left");
-        assert_eq!(slides_to(&meta, &options, born + seconds(3)), Some(born + seconds(13)));
+        assert_eq!(slides_to(&meta, born + seconds(2)), None, "it has its idle time left");
+        assert_eq!(slides_to(&meta, born + seconds(3)), Some(born + seconds(13)));
+        let used = slid(meta.clone(), born + seconds(3));
+        assert_eq!((used.fresh_until, used.stale_until), (born + seconds(13), born + seconds(18)));
         meta.fresh_until = born + seconds(99);
-        assert_eq!(slides_to(&meta, &options, born + seconds(95)), Some(born + seconds(100)));
+        assert_eq!(slides_to(&meta, born + seconds(95)), Some(born + seconds(100)));
         meta.fresh_until = born + seconds(100);
-        assert_eq!(slides_to(&meta, &options, born + seconds(99)), None, "its TTL is over");
+        assert_eq!(slides_to(&meta, born + seconds(99)), None, "its TTL is over");
+
+        let (end, extras) = end_at(&meta, born + seconds(500), born + seconds(99));
+        assert_eq!(end, born + seconds(109), "a new TTL does not stop it from sliding");
+        assert_eq!(extras.unwrap().sliding.unwrap().ends, born + seconds(500));
     }
 
     #[test]

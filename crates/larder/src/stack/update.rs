@@ -13,8 +13,8 @@ use crate::entry::wire::{self, StoredEntry};
 use crate::entry::{AnyValue, Entry, Freshness, Meta};
 use crate::error::Result;
 use crate::event::{Event, Tier};
+use crate::explain::Fact;
 use crate::memory::Prolonged;
-use crate::options::EntryOptions;
 use crate::stack::l2::{L2, OnFailure, contended};
 use crate::stack::read::try_decode;
 use crate::stack::stored::Stored;
@@ -321,7 +321,8 @@ impl Core {
         }
         let decide = &mut |found: Option<Found<'_>>| match found {
             Some(Found { meta, freshness: Freshness::Fresh, .. }) => {
-                Ok(Change::Rewrite(ending(door, meta, ttl.ends_at(now))))
+                let (end, extras) = renewal::end_at(meta, ttl.ends_at(now), now);
+                Ok(Change::Rewrite(Meta { extras, ..ending(door, meta, end) }))
             }
             _ => Ok(Change::Keep),
         };
@@ -330,15 +331,8 @@ impl Core {
 
     /// Gives a sliding entry that was read a later end: in memory at once, in the store in the background.
     #[inline]
-    pub(crate) fn slide(
-        &self,
-        door: &Arc<Door>,
-        key: &str,
-        meta: &Meta,
-        options: &EntryOptions,
-        now: Timestamp,
-    ) {
-        if let Some(until) = renewal::slides_to(meta, options, now) {
+    pub(crate) fn slide(&self, door: &Arc<Door>, key: &str, meta: &Meta, now: Timestamp) {
+        if let Some(until) = renewal::slides_to(meta, now) {
             self.slide_to(door, key, meta, until, now);
         }
     }
@@ -351,6 +345,7 @@ impl Core {
             Some(self.memory.as_ref()?.prolong(space.id, key, ending(door, meta, until), &mut evicted))
         });
         self.report_evicted(evicted);
+        self.note(space, key, || Fact::Slides { until: until.since(now) });
         if held == Some(Prolonged::Already) {
             return;
         }
@@ -367,8 +362,9 @@ impl Core {
                 }
                 _ => Ok(Change::Keep),
             };
-            // A failure is reported where the store is called; the entry ends earlier there.
-            let _ = core.update_and_tell(&door, &key, now, decide).await;
+            // A failure is reported where the store is called; the entry ends earlier there. It is not told as a
+            // write: nobody wrote.
+            let _ = core.update(&door, &key, now, decide).await;
         });
     }
 

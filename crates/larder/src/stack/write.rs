@@ -40,6 +40,7 @@ impl NewValue {
         let options = &self.options;
         let mut meta = Meta::new(stamp, now, renewal::ttl(options, stamp), options.grace_or_default());
         meta.extras.clone_from(&self.extras);
+        renewal::note(&mut meta, options, None, now);
         meta
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::Tag;
 use larder::entry::wire::{self, CodecId, Head, Record, StoredEntry};
-use larder::entry::{Extras, Meta};
+use larder::entry::{Extras, Meta, Sliding};
 use larder::tag::TAGS_PER_ENTRY_MAX;
 use larder::time::{Stamp, Timestamp};
 use xxhash_rust::xxh3::xxh3_64;
@@ -112,7 +112,11 @@ impl Source<'_> {
         tags.dedup();
         let (etag, last_modified) = (self.validator(), self.validator());
         let load_time = (self.byte() % 2 == 1).then(|| Duration::from_millis(self.number() >> 33));
-        let extras = Extras { tags: tags.into(), etag, last_modified, load_time };
+        let sliding = (self.byte() % 2 == 1).then(|| Sliding {
+            idle: Duration::from_millis(self.number()),
+            ends: Timestamp::from_millis(self.number()),
+        });
+        let extras = Extras { tags: tags.into(), etag, last_modified, load_time, sliding };
         Meta {
             stamp,
             born,

@@ -235,6 +235,68 @@ async fn reads_of_a_sliding_entry_in_memory_keep_it_alive_for_other_processes_wi
 }
 
 #[tokio::test]
+async fn an_entry_slides_by_what_it_was_stored_with_whoever_reads_it() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let sliding = sliding(&harness).await;
+        // A TTL of its own, shorter than the cache's, is the last end; a reader's options do not matter.
+        sliding.set("short", 1).ttl(seconds(100)).await.unwrap();
+        let plain = cache::<u32>(&harness);
+        for _ in 0..2 {
+            harness.clock.advance(seconds(45));
+            assert_eq!(plain.get("short").await.unwrap().as_deref(), Some(&1), "{tiers:?}");
+            settle().await;
+        }
+        harness.clock.advance(seconds(10));
+        assert_eq!(plain.get("short").await.unwrap(), None, "{tiers:?}: its own TTL is over");
+
+        sliding.set("touched", 1).await.unwrap();
+        assert!(sliding.touch("touched", hours(1)).await.unwrap());
+        harness.clock.advance(seconds(76));
+        assert!(!plain.has("touched").await.unwrap(), "{tiers:?}: a new TTL does not stop it from sliding");
+
+        for sum in 1..=10 {
+            assert_eq!(sliding.increment("count", 1).await.unwrap(), sum, "{tiers:?}: counting is using");
+            harness.clock.advance(seconds(29));
+        }
+        harness.clock.advance(seconds(20));
+        assert_eq!(sliding.increment("count", 1).await.unwrap(), 1, "{tiers:?}: five minutes are over");
+        let stats = harness.stack.stats();
+        assert_eq!(
+            stats.writes,
+            harness.recorder.lines().iter().filter(|line| line.starts_with("written")).count() as u64
+        );
+        harness.finish(3).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hit_that_nobody_listens_to_heeds_the_memory_ttl_and_slides() {
+    let clock = larder::testing::ManualClock::new(larder::time::Timestamp::from_millis(1_767_225_600_000));
+    let store = larder::driver::memory::MemoryDriver::default();
+    let stack = |tiers: Tiers| {
+        let builder = larder::Stack::builder("test").clock(Arc::new(clock.clone())).store(store.clone());
+        let builder = if tiers == Tiers::Both { builder.memory(Default::default()) } else { builder };
+        builder.build().unwrap().cache::<u32>().unwrap()
+    };
+    let (mine, theirs) = (stack(Tiers::Both), stack(Tiers::L2));
+    let mine = mine.with_options(EntryOptions::default().memory_ttl(seconds(5)));
+    mine.set("a", 1).await.unwrap();
+    theirs.set("a", 2).await.unwrap();
+    clock.advance(seconds(4));
+    assert_eq!(mine.get("a").await.unwrap().as_deref(), Some(&1));
+    clock.advance(seconds(1));
+    assert_eq!(mine.get("a").await.unwrap().as_deref(), Some(&2));
+    let sliding = EntryOptions::default().refresh(Refresh::Sliding { idle: seconds(60) });
+    mine.clone().with_options(sliding).set("s", 1).await.unwrap();
+    for _ in 0..5 {
+        clock.advance(seconds(50));
+        assert_eq!(mine.get("s").await.unwrap().as_deref(), Some(&1));
+        settle().await;
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_kept_that_slides_to_nowhere() {
     let harness = Harness::new(Tiers::Both);
     let options = EntryOptions::default().refresh(Refresh::Sliding { idle: Duration::ZERO });
@@ -291,6 +353,7 @@ async fn what_is_refreshed_ahead_survives_a_source_that_fails_and_a_delete() {
     harness.stack.close().await.unwrap();
     pass(&harness, seconds(200)).await;
     assert_eq!(count(&runs), 4, "nothing is loaded after the end");
+    assert_eq!(harness.stack.refreshed_ahead(), 0, "and nobody sleeps on");
 }
 
 #[tokio::test(start_paused = true)]
@@ -381,14 +444,16 @@ async fn a_failure_beside_another_load_is_nobodys_until_all_have_failed() {
     for (first_fails, second_fails) in [(5, 9), (9, 5)] {
         let first = {
             let (numbers, load) = (numbers.clone(), fail_later(first_fails));
-            tokio::spawn(async move { numbers.get_or_set("a", load).await })
+            tokio::spawn(async move { (numbers.get_or_set("a", load).await, timers_now()) })
         };
         settle().await;
         let began = timers_now();
         let second = numbers.get_or_set("a", fail_later(second_fails - 1)).replace_after(seconds(1)).await;
         assert_eq!(second.unwrap_err().kind(), ErrorKind::Load);
         assert_eq!(began.elapsed(), seconds(9), "the last of them decides");
-        assert_eq!(first.await.unwrap().unwrap_err().kind(), ErrorKind::Load);
+        let (first, ended) = first.await.unwrap();
+        assert_eq!(first.unwrap_err().kind(), ErrorKind::Load);
+        assert_eq!(ended - began, seconds(9), "for both");
     }
     harness.finish(4).await;
 }
