@@ -32,7 +32,7 @@ const ROOMS: &[Room] = &[
     room("advisor", &["time"]),
     room("event", &["error", "entry", "advisor"]),
     room("stats", &["error", "event"]),
-    room("explain", &["entry", "event"]),
+    room("explain", &["time", "entry", "event"]),
     room("trace", &["event"]),
     room("counter", &[]),
     room("memory", &["time", "entry", "event"]),
@@ -45,7 +45,7 @@ const ROOMS: &[Room] = &[
         ],
     ),
     room("loaded", &["time"]),
-    room("get_or_set", &["error", "time", "tag", "entry", "options", "stack", "loaded"]),
+    room("get_or_set", &["error", "time", "tag", "entry", "options", "explain", "stack", "loaded"]),
     room(
         "cache",
         &[
@@ -62,7 +62,7 @@ const ROOMS: &[Room] = &[
             "get_or_set",
         ],
     ),
-    room("source", &["error", "time", "entry", "stack", "loaded", "get_or_set", "cache"]),
+    room("source", &["error", "time", "entry", "explain", "stack", "loaded", "get_or_set", "cache"]),
     room("larder", &["error", "advisor", "stack", "cache"]),
     room("expansion", &["error", "cache"]),
     room(

@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use crate::cache::{Cache, typed};
 use crate::entry::{AnyValue, Entry};
 use crate::error::{BoxError, Error, ErrorKind, Result};
+use crate::explain::Fact;
 use crate::loaded::{Loaded, Previous};
 use crate::options::{EntryOptions, Refresh, TagList};
 use crate::stack::{Again, Answer, Asked, BoxLoad, Landed, Loads, Request, Tagging, is_due};
@@ -260,6 +261,7 @@ impl<'a, V: Any + Send + Sync, L: Load<V>> IntoFuture for GetOrSet<'a, V, L> {
                 match (outcome, fallback) {
                     (Err(error), Some(value)) if is_the_sources_fault(&error) => {
                         let value = Arc::new(value);
+                        cache.core.note(&cache.door.space, key, || Fact::StoodIn);
                         let options = wish.options.or(&cache.door.options);
                         cache.core.lend(&cache.door, key, Arc::clone(&value) as AnyValue, &options);
                         Ok(value)

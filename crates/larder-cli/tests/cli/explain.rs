@@ -98,7 +98,7 @@ fn commands_over_a_store_explain_what_it_did_in_words_or_json() {
     let json = room.call(["get", "a", "--explain", "--json"]);
     let account: serde_json::Value = serde_json::from_str(err(&json).trim()).unwrap();
     assert_eq!(account["steps"][0]["operation"], "get");
-    assert_eq!(account["steps"][1]["found"]["found"], "deleted");
+    assert_eq!(account["steps"][1]["found"]["state"], "deleted");
     let found: serde_json::Value = serde_json::from_str(out(&json).trim()).unwrap();
     assert_eq!(found["found"], false, "standard output is as without");
 }

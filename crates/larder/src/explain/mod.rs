@@ -33,6 +33,7 @@ use std::time::Duration;
 use crate::entry::Freshness;
 use crate::entry::wire::Damage;
 use crate::event::Tier;
+use crate::time::Stamp;
 
 pub(crate) use record::{is_on, of_caller, record};
 
@@ -122,6 +123,10 @@ pub enum Fact {
     },
     /// A fresh entry was due: it is loaded in the background.
     Renews,
+    /// The value that the caller gave for this case is returned, because the load failed and nothing stale is left.
+    StoodIn,
+    /// The filter of known keys says that the source does not have the key, so it is not asked.
+    RuledOut,
     /// A sliding entry was used, and gets a later end.
     Slides {
         /// How much longer it is fresh.
@@ -189,7 +194,7 @@ pub enum Fact {
 /// What a tier had for a key.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
-#[cfg_attr(feature = "json", serde(tag = "found", rename_all = "snake_case"))]
+#[cfg_attr(feature = "json", serde(tag = "state", rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Finding {
     /// Nothing.
@@ -216,15 +221,16 @@ pub enum Finding {
         /// How much longer it may be served at all; `None` is forever.
         #[cfg_attr(feature = "json", serde(rename = "life_left_us", serialize_with = "words::maybe_micros"))]
         life_left: Option<Duration>,
-        /// What orders it among writes.
-        stamp: u64,
+        /// What orders it among writes, as [`Stamp`] is written.
+        #[cfg_attr(feature = "json", serde(serialize_with = "words::text"))]
+        stamp: Stamp,
     },
 }
 
 /// What decided whether an entry may be served.
 #[derive(Debug, Clone, PartialEq)]
 #[cfg_attr(feature = "json", derive(serde::Serialize))]
-#[cfg_attr(feature = "json", serde(tag = "because", rename_all = "snake_case"))]
+#[cfg_attr(feature = "json", serde(tag = "reason", rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Because {
     /// Its own times.

@@ -51,14 +51,16 @@ impl fmt::Display for Fact {
             Self::Heeded => {
                 f.write_str("store: a write that it did not take is newer than what it has, and holds")
             }
-            Self::Leads => f.write_str("nobody is loading it: this call does"),
+            Self::Leads => f.write_str("nobody else is at it: this call goes on"),
             Self::Joins { age } => {
-                write!(f, "somebody has been loading it for {}: this call waits for that", Span(*age))
+                write!(f, "somebody has been at it for {}: this call waits for that", Span(*age))
             }
             Self::Replaces { age } => {
                 write!(f, "the load has taken {}, longer than replace_after: another one begins", Span(*age))
             }
             Self::Renews => f.write_str("it is due: it is loaded again in the background"),
+            Self::StoodIn => f.write_str("the fallback of the call stands in"),
+            Self::RuledOut => f.write_str("the filter of known keys rules it out: the source is not asked"),
             Self::Slides { until } => write!(f, "it slides: fresh for {} from now", Span(*until)),
             Self::LeftAlone { left, error } => {
                 write!(
@@ -72,7 +74,7 @@ impl fmt::Display for Fact {
             }
             Self::Kept { tier } => write!(f, "{}: took it in", word(*tier)),
             Self::NotKept { why } => write!(f, "not kept: {why}"),
-            Self::Waited { took, end } => write!(f, "waited {} for the load: {end}", Span(*took)),
+            Self::Waited { took, end } => write!(f, "waited {}: {end}", Span(*took)),
             Self::Hit { tier, stale: false } => write!(f, "hit, from {}", place(*tier)),
             Self::Hit { tier, stale: true } => write!(f, "stale hit, from {}", place(*tier)),
             Self::Miss => f.write_str("miss"),
@@ -158,13 +160,13 @@ impl fmt::Display for NotKept {
 impl fmt::Display for WaitEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Found { tier } => write!(f, "it is fresh in {} after all", place(*tier)),
-            Self::Loaded => f.write_str("its value"),
+            Self::Found { tier } => write!(f, "it is fresh in {}", place(*tier)),
+            Self::Loaded => f.write_str("its loaded value"),
             Self::StaleForFailure { tier, error } => {
-                write!(f, "the stale entry of {}, in place of a failure: {error}", place(*tier))
+                write!(f, "the earlier entry of {}, in place of a failure: {error}", place(*tier))
             }
             Self::StaleForTime { tier, option } => {
-                write!(f, "the stale entry of {}, because {option} is over; the load goes on", place(*tier))
+                write!(f, "the earlier entry of {}, because {option} is over; the load goes on", place(*tier))
             }
             Self::Failed { error } => write!(f, "a failure: {error}"),
         }

@@ -12,6 +12,7 @@ use crate::entry::Freshness;
 use crate::error::{BoxError, Result};
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
+use crate::explain::Fact;
 use crate::get_or_set::{Boxed, GetOrSet, Load, answer_of, failed};
 use crate::loaded::{Loaded, Nothing};
 use crate::source::KnownKeys;
@@ -96,6 +97,7 @@ impl<V: Any + Send + Sync> ReadThrough<V> {
             let found = self.cache.get(key).await?;
             if found.is_none() {
                 known.count_avoided();
+                self.cache.core.note(&self.cache.door.space, key, || Fact::RuledOut);
             }
             return Ok(found);
         }

@@ -61,7 +61,7 @@ impl Core {
             age: meta.age(now),
             ttl_left: left(meta.fresh_until),
             life_left: left(meta.stale_until),
-            stamp: meta.stamp.to_bits(),
+            stamp: meta.stamp,
         }
     }
 

@@ -231,13 +231,14 @@ impl Fill {
         let Some(fallback) = &wanted.fallback else { return false };
         let monotonic = || self.core.clock.monotonic();
         let rest = self.core.rests.find(self.door.space.id, wanted.flight.key(), monotonic);
-        if let Some(Rest { until, why }) = &rest
-            && self.land_known(&wanted.flight, fallback.landed(Some(why.clone())))
-        {
+        if let Some(Rest { until, why }) = &rest {
             let (space, key) = (&*self.door.space, wanted.flight.key());
             let (left, error) = (until.saturating_sub(monotonic()), || why.to_string());
+            // Before it lands: then the callers who wait go on.
             self.core.note(space, key, || Fact::LeftAlone { left, error: error() });
-            return true;
+            if self.land_known(&wanted.flight, fallback.landed(Some(why.clone()))) {
+                return true;
+            }
         }
         wanted.flight.offer(fallback.landed(None));
         false

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Tier};
-use crate::explain::{self, Fact, WaitEnd};
+use crate::explain::{Fact, WaitEnd};
 use crate::options::EntryOptions;
 use crate::stack::fill::{Fill, Occasion, Request};
 use crate::stack::flight::{Flight, Landed, Patience, Source};
@@ -95,8 +95,11 @@ impl Core {
                 Ok(Landed { source: Source::Fresh(tier), .. }) => {
                     self.emit_hit(&door.space, key, *tier, false)
                 }
-                Ok(Landed { source: Source::Fallback(tier), .. }) => {
-                    self.emit_hit(&door.space, key, *tier, true)
+                Ok(Landed { source: Source::Fallback(tier), entry, .. }) => {
+                    // A load that was forced, or that renewed, may fall back on what is fresh.
+                    let mark = self.spaces.mark(&door.space, entry.meta.born, entry.meta.tags());
+                    let stale = standing(&entry.meta, mark, self.clock.now()) != Freshness::Fresh;
+                    self.emit_hit(&door.space, key, *tier, stale)
                 }
                 Ok(Landed { source: Source::Loader, .. }) | Err(_) => self.emit_miss(&door.space, key),
             }
@@ -116,7 +119,7 @@ impl Core {
         let Some(request) = request else { return };
         let (core, door) = (Arc::clone(self), Arc::clone(door));
         let fill = Fill { core, door, flights, occasion, options: request.options };
-        tokio::spawn(explain::of_caller(span::of_caller(fill.run(request))));
+        tokio::spawn(span::of_caller(fill.run(request)));
     }
 
     /// Waits for a load. One that takes too long gets another one beside it, if the caller's options say so and its

@@ -1,10 +1,12 @@
-//! Spans around what takes time, for `tracing`; without the feature, nothing at all.
+//! Spans around what takes time, for `tracing`; without the feature, none. And what a task inherits from the caller who
+//! starts it: his span, and whoever has his operation explained.
 //!
 //! A load runs in a task of its own; its span lies in that of the caller who began it. Names and fields are in
 //! `trace`, and stay.
 
 use std::future::Future;
 
+use crate::explain;
 use crate::stack::Core;
 
 /// A load: its core, the namespace, the first of its keys, and how many they are.
@@ -32,7 +34,7 @@ mod on {
     }
 
     pub(crate) fn of_caller<F: Future>(task: F) -> impl Future<Output = F::Output> {
-        task.in_current_span()
+        explain::of_caller(task.in_current_span())
     }
 }
 
@@ -48,8 +50,8 @@ mod off {
         call
     }
 
-    pub(crate) fn of_caller<F: Future>(task: F) -> F {
-        task
+    pub(crate) fn of_caller<F: Future>(task: F) -> impl Future<Output = F::Output> {
+        explain::of_caller(task)
     }
 }
 

@@ -49,12 +49,12 @@ async fn a_hit_a_stale_hit_a_miss_and_an_invalidated_entry_are_told() {
     says(
         &account,
         "0 ms  memory: stale, with 59 m 0 s left of its grace; 6 m 0 s old
-         0 ms  nobody is loading it: this call does
+         0 ms  nobody else is at it: this call goes on
          0 ms  memory: stale, with 59 m 0 s left of its grace; 6 m 0 s old
          0 ms  store: get on memory took 0 ms
          0 ms  store: stale, with 59 m 0 s left of its grace; 6 m 0 s old
          0 ms  loader: after 0 ms, a failure: load failed: loader of key \"a\": the source is down
-         0 ms  waited 0 ms for the load: the stale entry of the store, in place of a failure: load failed: loader of key \"a\": the source is down
+         0 ms  waited 0 ms: the earlier entry of the store, in place of a failure: load failed: loader of key \"a\": the source is down
          0 ms  stale hit, from the store",
     );
 
@@ -63,12 +63,12 @@ async fn a_hit_a_stale_hit_a_miss_and_an_invalidated_entry_are_told() {
     says(
         &account,
         "0 ms  memory: stale, with 58 m 58 s left of its grace; 6 m 2 s old
-         0 ms  nobody is loading it: this call does
+         0 ms  nobody else is at it: this call goes on
          0 ms  memory: stale, with 58 m 58 s left of its grace; 6 m 2 s old
          0 ms  store: get on memory took 0 ms
          0 ms  store: stale, with 58 m 58 s left of its grace; 6 m 2 s old
          0 ms  its source is left alone for 8.0 s more, because of the last load: load failed: loader of key \"a\": the source is down
-         0 ms  waited 0 ms for the load: the stale entry of the store, in place of a failure: load failed: loader of key \"a\": the source is down
+         0 ms  waited 0 ms: the earlier entry of the store, in place of a failure: load failed: loader of key \"a\": the source is down
          0 ms  stale hit, from the store",
     );
 
@@ -100,7 +100,7 @@ async fn a_load_is_told_from_the_first_look_to_what_is_kept() {
     says(
         &account,
         "0 ms  memory: nothing
-         0 ms  nobody is loading it: this call does
+         0 ms  nobody else is at it: this call goes on
          0 ms  memory: nothing
          0 ms  store: get on memory took 0 ms
          0 ms  store: nothing
@@ -108,7 +108,7 @@ async fn a_load_is_told_from_the_first_look_to_what_is_kept() {
         2.0 s  store: set on memory took 0 ms
         2.0 s  memory: took it in
         2.0 s  written
-        2.0 s  waited 2.0 s for the load: its value
+        2.0 s  waited 2.0 s: its loaded value
         2.0 s  miss",
     );
     let step = account.steps.iter().find(|step| matches!(step.what, Fact::Called { .. })).unwrap();
@@ -131,8 +131,8 @@ async fn a_wait_for_somebody_elses_load_is_told_and_so_is_the_option_that_ends_i
     says(
         &waited.1,
         "0 ms  memory: nothing
-         0 ms  somebody has been loading it for 3.0 s: this call waits for that
-         0 ms  waited 0 ms for the load: its value
+         0 ms  somebody has been at it for 3.0 s: this call waits for that
+         0 ms  waited 0 ms: its loaded value
          0 ms  miss",
     );
     first.await.unwrap().unwrap();
@@ -144,7 +144,7 @@ async fn a_wait_for_somebody_elses_load_is_told_and_so_is_the_option_that_ends_i
     let (_, account) = explain(request).await;
     let said = account.to_string();
     assert!(
-        said.contains("the stale entry of memory, because soft_timeout is over; the load goes on"),
+        said.contains("the earlier entry of memory, because soft_timeout is over; the load goes on"),
         "{said}"
     );
     slow.open.notify_one();
@@ -274,6 +274,33 @@ async fn an_account_is_json_with_times_in_microseconds() {
     assert_eq!((&step["what"], &step["tier"], &step["key"]), (&"looked".into(), &"L1".into(), &"a".into()));
     assert_eq!(step["found"]["ttl_left_us"], 300_000_000);
     assert_eq!(step["found"]["freshness"], "fresh");
-    assert_eq!(step["found"]["because"]["because"], "times");
+    assert_eq!(step["found"]["because"]["reason"], "times");
     assert_eq!(json["steps"][1]["what"], "hit");
+}
+
+#[tokio::test]
+async fn fallbacks_forced_loads_slides_and_writes_of_a_source_are_told() {
+    let harness = Harness::new(Tiers::L1);
+    let numbers = cache::<u32>(&harness);
+    let (_, account) = explain(numbers.get_or_set("a", down).fallback(9)).await;
+    assert!(account.to_string().contains("the fallback of the call stands in"), "{account}");
+
+    numbers.set("b", 1).await.unwrap();
+    let (found, account) = explain(numbers.get_or_set("b", down).force()).await;
+    assert_eq!(*found.unwrap(), 1);
+    assert!(account.to_string().ends_with("hit, from memory\n"), "what is fresh is no stale hit: {account}");
+    assert_eq!(harness.stack.stats().hits_stale, 0);
+
+    let sliding = EntryOptions::default().refresh(larder::Refresh::Sliding { idle: seconds(60) });
+    numbers.clone().with_options(sliding).set("s", 1).await.unwrap();
+    harness.clock.advance(seconds(30));
+    let (_, account) = explain(numbers.get("s")).await;
+    assert!(account.to_string().contains("it slides: fresh for 1 m 15 s from now"), "{account}");
+
+    let users = numbers
+        .read_through(|_: String| async { Ok::<_, std::io::Error>(Some(1)) })
+        .write_through(|_: String, _: std::sync::Arc<u32>| async { Ok::<_, std::io::Error>(()) });
+    let (written, account) = explain(users.set("w", 5)).await;
+    written.unwrap();
+    assert!(account.to_string().contains("written"), "{account}");
 }
