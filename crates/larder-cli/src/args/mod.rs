@@ -42,7 +42,7 @@ const COMMANDS: [Entry; 16] = [
     ("get", "Print a value", get),
     ("set", "Store a value", set),
     ("delete", "Delete values", delete),
-    ("expire", "Make a value stale, so that it is reloaded at its next use", expire),
+    ("expire", "Make a value stale: only its grace is left, and without one nothing", expire),
     ("touch", "Give a value a new TTL, counted from now", touch),
     ("incr", "Add to a counter and print it", incr),
     ("keys", "List the keys, one per line", keys),
@@ -91,14 +91,15 @@ its exit status. The command writes into pipes, so that some programs print with
 Old, late or failed: with --grace, output that is too old is printed at once while the command runs
 in the background, where one run at a time is enough for all; --soft-timeout waits a moment for it
 first. If the command fails, the old output is printed with its own status, as long as its grace
-lasts. --hard-timeout gives up waiting. --force does without all that.
+lasts. --hard-timeout gives up waiting. --force does without all that. --tag is what a new output is
+kept under; what is kept already is printed whatever its tags.
 
 What streams: without these flags, and with --grace when there is no old output, the command is a
 child of larder: what it prints goes on at once, signals and standard input reach it. A run that is
 waited for with --soft-timeout or --hard-timeout, and one in the background, has a session of its
 own: it reads nothing (unless --stdin is given), has no terminal, survives larder, Ctrl-C and
-logging out, and what it prints comes when it is done, if at all. Like any process it inherits what the caller opened beside the three
-standard streams: a shell closes that with 3>&-.
+logging out, and what it prints comes when it is done, if at all. Like any process it inherits what
+the caller opened beside the three standard streams: a shell closes that with 3>&-.
 
 At once: of several invocations with the same key, one runs the command; the others wait for it and print \
 the same. If it is killed, another one takes over.

@@ -70,7 +70,7 @@ pub(super) async fn invalidate(stores: &[&Store], tags: &[String], end: End, jso
 /// Says how many entries would be ended: all, or those that carry one of some tags.
 pub(super) async fn dry_run(stores: &[&Store], tags: Option<&[String]>, end: End, json: bool) -> Outcome {
     let progress = Progress::new("reading entries");
-    let (mut looked_at, mut would_end, mut whole) = (0_u64, 0_u64, true);
+    let (mut looked_at, mut would_end, mut would_go, mut whole) = (0_u64, 0_u64, 0_u64, true);
     let walk = async {
         for store in stores {
             let walk = store.walk(|entry| {
@@ -85,7 +85,10 @@ pub(super) async fn dry_run(stores: &[&Store], tags: Option<&[String]>, end: End
                 });
                 // What is stale already, a soft end leaves as it is.
                 let ends = end == End::Gone || entry.state == Freshness::Fresh;
+                let has_grace = entry.ttl_left != entry.life_left;
                 would_end += u64::from(meant && ends);
+                // What has no grace is gone when it is not fresh.
+                would_go += u64::from(meant && ends && end == End::Stale && !has_grace);
                 ControlFlow::Continue(())
             });
             walk.await?;
@@ -96,6 +99,7 @@ pub(super) async fn dry_run(stores: &[&Store], tags: Option<&[String]>, end: End
     if json {
         print_json([
             ("would_end", json!(would_end)),
+            ("would_go", json!(if end == End::Gone { would_end } else { would_go })),
             ("looked_at", json!(looked_at)),
             ("sampled", json!(!whole)),
             ("soft", json!(end == End::Stale)),
@@ -106,7 +110,11 @@ pub(super) async fn dry_run(stores: &[&Store], tags: Option<&[String]>, end: End
             End::Stale => "become stale",
         };
         let how = if whole { "all were looked at" } else { "a sample: there are more" };
-        print_line(format_args!("{would_end} of {looked_at} entries would {become_what} ({how})"))?;
+        let and_go = match would_go {
+            0 => String::new(),
+            go => format!(", {go} of them would go, having no grace"),
+        };
+        print_line(format_args!("{would_end} of {looked_at} entries would {become_what}{and_go} ({how})"))?;
     }
     Ok(found(would_end > 0))
 }

@@ -36,6 +36,7 @@ fn run_explains_a_miss_a_hit_a_stale_hit_and_what_was_invalidated() {
         "larder: its key is k KEY
          larder: store: get on sqlite took # ms
          larder: store: nothing
+         larder: looks again, with the lock of the key
          larder: store: get on sqlite took # ms
          larder: store: nothing
          larder: miss
@@ -60,7 +61,12 @@ fn run_explains_a_miss_a_hit_a_stale_hit_and_what_was_invalidated() {
     let stale = "larder: store: stale, because tag \"t\" was invalidated softly # ms ago, with # h # m left of its life; # ms old";
     assert!(words.contains(stale), "{words}");
     assert!(words.contains("larder: stale, #ms old, refreshed in the background"), "{words}");
+    assert!(words.contains("larder: it is not waited for, as there is no --soft-timeout"), "{words}");
     until("nothing runs in the background", || room.locks().is_empty());
+    let young = room.run(&["--explain", "--key", "k", "--ttl", "0s"], "echo young");
+    let words = said(&young);
+    assert!(words.contains("larder: it is older than the --ttl of this call"), "{words}");
+    assert!(words.contains("larder: there is no --grace, so what is stale is not printed"), "{words}");
     room.call(["invalidate", "t"]);
     let fourth = room.run(&flags, "echo four");
     let words = said(&fourth);

@@ -133,8 +133,9 @@ impl<'r> Runner<'r> {
         Ok(status)
     }
 
-    /// What is kept for this very identity, and is fresh.
+    /// What is kept for this very identity, and is fresh: asked again by whoever has the lock.
     fn look_fresh(&self) -> Option<Kept> {
+        self.tell(format_args!("looks again, with the lock of the key"));
         self.look().filter(|kept| kept.fresh)
     }
 
@@ -153,11 +154,22 @@ impl<'r> Runner<'r> {
         let Found { value, age, ttl_left, fresh, .. } = found;
         let older_than =
             |most: Duration| self.args.age_max.is_some_and(|max| age >= max.saturating_add(most));
-        let fresh = fresh && !older_than(Duration::ZERO);
+        let is_too_old = older_than(Duration::ZERO);
+        if is_too_old {
+            self.tell(format_args!("it is older than the --ttl of this call"));
+        }
+        let fresh = fresh && !is_too_old;
         if !fresh && self.args.grace.is_none_or(older_than) {
+            self.tell(match self.args.grace {
+                None => format_args!("there is no --grace, so what is stale is not printed"),
+                Some(_) => format_args!("it is older than the --ttl and --grace of this call together"),
+            });
             return None;
         }
-        let recording = Recording::decode(value, self.args.identity.whole())?;
+        let Some(recording) = Recording::decode(value, self.args.identity.whole()) else {
+            self.tell(format_args!("it is not the output of this very command"));
+            return None;
+        };
         // The next call like this one looks at both.
         let asked = self.args.age_max.map(|age_max| age_max.saturating_sub(age));
         let ttl_left = ttl_left.into_iter().chain(asked).min();
@@ -315,6 +327,13 @@ impl<'r> Runner<'r> {
         let steps = account.steps.iter().filter(|step| step.key.as_deref().is_none_or(|of| of == key));
         steps.for_each(|step| note(escape(&step.what.to_string())));
         outcome
+    }
+
+    /// Says what only an explanation has room for.
+    fn tell(&self, text: std::fmt::Arguments<'_>) {
+        if self.args.explain {
+            note(text);
+        }
     }
 
     fn say(&self, text: std::fmt::Arguments<'_>) {

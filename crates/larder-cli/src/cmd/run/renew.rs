@@ -103,6 +103,10 @@ impl Runner<'_> {
                     return stale.map_or_else(|| self.execute(None), |stale| self.replay_kept(&stale));
                 }
             };
+            self.tell(match holder {
+                Holder::Ours => format_args!("the command runs in a process of its own"),
+                Holder::Another => format_args!("another invocation runs the command already"),
+            });
             if patience.is_zero() {
                 return self.out_of_patience(stale, patience);
             }
@@ -140,6 +144,11 @@ impl Runner<'_> {
     }
 
     fn out_of_patience(&self, stale: Option<Kept>, patience: Duration) -> Outcome {
+        let option = if stale.is_some() { "--soft-timeout" } else { "--hard-timeout" };
+        match patience.is_zero() {
+            true => self.tell(format_args!("it is not waited for, as there is no {option}")),
+            false => self.tell(format_args!("it was waited for {}, which is {option}", words(patience))),
+        }
         match stale {
             Some(stale) => {
                 self.say(format_args!("{}, refreshed in the background", stale.words()));

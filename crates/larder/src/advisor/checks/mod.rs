@@ -187,7 +187,7 @@ pub(super) const CHECKS: &[Check] = &[
     warning(
         "prefix-empty",
         prefix_empty,
-        "a clear of this stack reaches the keys of all that share the store",
+        "whoever else uses the store with an empty prefix has the same keys, and clears them",
         "give each stack and each application on a store a prefix of its own",
     ),
     warning(
