@@ -1,0 +1,64 @@
+//! What a second look at the ways in which freshness ends found: offers that outlive what they are, loads beside loads,
+//! slides that win where they should not, and keys that are looked after for too long.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use larder::driver::memory::MemoryDriver;
+use larder::driver::{Capabilities, Driver, When, Written};
+use larder::entry::Freshness;
+use larder::memory::MemoryOptions;
+use larder::testing::{Harness, Operation, Tiers};
+use larder::time::{Ttl, hours, minutes, seconds};
+use larder::{EntryOptions, ErrorKind, Loaded, Previous, Refresh, explain};
+
+use crate::flow::{cache, ok};
+use crate::loads::{Gate, spawn_load};
+use crate::resilience::{count, failing, settle};
+
+const WITH_STORE: [Tiers; 2] = [Tiers::L2, Tiers::Both];
+
+fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Lets time pass for the stack and for tokio's timers, second by second.
+async fn pass(harness: &Harness, time: Duration) {
+    for _ in 0..time.as_secs() {
+        harness.clock.advance(seconds(1));
+        tokio::time::advance(seconds(1)).await;
+        settle().await;
+    }
+}
+
+/// A loader that counts how often it was run, and returns the count.
+fn counting(
+    runs: &Arc<AtomicU64>,
+) -> impl FnOnce() -> std::future::Ready<Result<u32, std::io::Error>> + Clone + Send + 'static {
+    let runs = Arc::clone(runs);
+    move || std::future::ready(Ok(u32::try_from(runs.fetch_add(1, Ordering::Relaxed) + 1).unwrap()))
+}
+
+#[tokio::test]
+async fn memory_that_found_the_same_in_the_store_asks_again_after_its_own_ttl_and_no_earlier() {
+    let harness = Harness::new(Tiers::Both);
+    let numbers = cache::<u32>(&harness).with_options(EntryOptions::default().memory_ttl(seconds(5)));
+    numbers.set("a", 1).ttl(minutes(10)).await.unwrap();
+    for round in 0..6 {
+        harness.clock.advance(seconds(6));
+        harness.chaos.reset_calls();
+        for _ in 0..10 {
+            let found = if round % 2 == 0 {
+                numbers.get("a").await.unwrap().unwrap()
+            } else {
+                numbers.get_or_set("a", || ok(9)).await.unwrap()
+            };
+            assert_eq!(*found, 1);
+        }
+        assert_eq!(harness.chaos.calls(Operation::GetMany), 1, "round {round}");
+    }
+    harness.finish(60).await;
+}
