@@ -62,3 +62,16 @@ async fn memory_that_found_the_same_in_the_store_asks_again_after_its_own_ttl_an
     }
     harness.finish(60).await;
 }
+
+#[tokio::test]
+async fn memory_goes_on_past_its_own_ttl_whoever_said_it() {
+    let harness = Harness::with(Tiers::Both, |builder| builder.breaker(None));
+    let numbers = cache::<u32>(&harness);
+    numbers.get_or_set("a", || ok(1)).memory_ttl(seconds(5)).ttl(minutes(10)).await.unwrap();
+    harness.clock.advance(seconds(30));
+    harness.chaos.fail_everything(ErrorKind::Unavailable);
+    assert_eq!(*numbers.get_or_set("a", || ok(9)).await.unwrap(), 1);
+    assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&1));
+    assert_eq!(numbers.get_many(&["a"]).await.unwrap()[0].as_deref(), Some(&1));
+    harness.finish(4).await;
+}
