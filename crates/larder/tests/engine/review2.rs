@@ -64,6 +64,53 @@ async fn memory_that_found_the_same_in_the_store_asks_again_after_its_own_ttl_an
 }
 
 #[tokio::test]
+async fn a_read_before_an_expire_does_not_slide_what_has_expired_since() {
+    for tiers in WITH_STORE {
+        let harness = Harness::new(tiers);
+        let options = EntryOptions::default()
+            .ttl(hours(1))
+            .grace(hours(1))
+            .refresh(Refresh::Sliding { idle: seconds(60) });
+        let numbers = cache::<u32>(&harness).with_options(options);
+        numbers.set("a", 1).await.unwrap();
+        harness.clock.advance(seconds(30));
+        // The slide runs in the background, which gets its turn when the change has been acknowledged.
+        assert!(numbers.get("a").await.unwrap().is_some());
+        harness.clock.advance(seconds(1));
+        assert!(numbers.expire("a").await.unwrap());
+        settle().await;
+        assert_eq!(numbers.entry("a").await.unwrap().unwrap().state, Freshness::Stale, "{tiers:?}");
+        assert_eq!(numbers.get("a").await.unwrap(), None, "{tiers:?}");
+        harness.finish(2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_slides_does_not_undo_a_load() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let options = EntryOptions::default().ttl(hours(1)).refresh(Refresh::Sliding { idle: seconds(60) });
+        let numbers = cache::<u32>(&harness).with_options(options);
+        numbers.set("a", 1).await.unwrap();
+        harness.clock.advance(seconds(30));
+        let gate = Gate::default();
+        let forced = {
+            let (numbers, load) = (numbers.clone(), gate.clone());
+            tokio::spawn(async move { numbers.get_or_set("a", move || load.load(2)).force().await })
+        };
+        settle().await;
+        harness.clock.advance(seconds(1));
+        assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&1));
+        settle().await;
+        gate.open.notify_one();
+        assert_eq!(*forced.await.unwrap().unwrap(), 2);
+        assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&2), "{tiers:?}");
+        settle().await;
+        harness.finish(3).await;
+    }
+}
+
+#[tokio::test]
 async fn memory_goes_on_past_its_own_ttl_whoever_said_it() {
     let harness = Harness::with(Tiers::Both, |builder| builder.breaker(None));
     let numbers = cache::<u32>(&harness);
