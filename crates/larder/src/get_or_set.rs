@@ -287,7 +287,8 @@ fn look<V: Any + Send + Sync, L: Load<V>>(
         return Ok(load);
     }
     let refresh = wish.options.refresh.or(cache.door.options.refresh);
-    if matches!(refresh, None | Some(Refresh::OnDemand)) {
+    let slides = matches!(cache.door.options.refresh, Some(Refresh::Sliding { .. }));
+    if matches!(refresh, None | Some(Refresh::OnDemand)) && !slides {
         return cache.look(key, now).map_or(Ok(load), Err);
     }
     let options = wish.options.or(&cache.door.options);

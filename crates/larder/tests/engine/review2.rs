@@ -111,6 +111,22 @@ async fn a_read_that_slides_does_not_undo_a_load() {
 }
 
 #[tokio::test]
+async fn a_call_that_slides_nothing_slides_nothing() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let options = EntryOptions::default().ttl(hours(1)).refresh(Refresh::Sliding { idle: seconds(60) });
+        let numbers = cache::<u32>(&harness).with_options(options);
+        numbers.set("a", 1).await.unwrap();
+        harness.clock.advance(seconds(50));
+        assert_eq!(*numbers.get_or_set("a", || ok(2)).refresh(Refresh::OnDemand).await.unwrap(), 1);
+        settle().await;
+        harness.clock.advance(seconds(30));
+        assert_eq!(numbers.get("a").await.unwrap(), None, "{tiers:?}");
+        harness.finish(2).await;
+    }
+}
+
+#[tokio::test]
 async fn memory_goes_on_past_its_own_ttl_whoever_said_it() {
     let harness = Harness::with(Tiers::Both, |builder| builder.breaker(None));
     let numbers = cache::<u32>(&harness);
