@@ -138,3 +138,13 @@ async fn memory_goes_on_past_its_own_ttl_whoever_said_it() {
     assert_eq!(numbers.get_many(&["a"]).await.unwrap()[0].as_deref(), Some(&1));
     harness.finish(4).await;
 }
+
+#[tokio::test]
+async fn an_account_within_an_account_is_part_of_it() {
+    let harness = Harness::new(Tiers::L1);
+    let numbers = cache::<u32>(&harness);
+    let (inner, outer) = explain(async { explain(numbers.get("a")).await.1 }).await;
+    assert!(!inner.steps.is_empty());
+    assert_eq!(inner.steps, outer.steps);
+    harness.finish(1).await;
+}
