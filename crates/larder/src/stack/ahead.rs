@@ -144,7 +144,7 @@ impl Keeper {
             let mut has_failed = false;
             for flight in core.renew(&self.door, &[(&self.key, stamp)], now, request) {
                 // What comes of it is told to observers.
-                has_failed |= flight.wait(Patience::default(), |_| true).await.is_err();
+                has_failed |= flight.wait(Patience::default(), |_| Freshness::Expired).await.is_err();
             }
             load_time = core.clock.monotonic().saturating_sub(started);
             drop(core);

@@ -62,14 +62,11 @@ impl Core {
             soft: options.soft_timeout.filter(|_| !fresh_only),
             hard: options.hard_timeout,
             takes_fresh: !request.force,
+            fresh_only,
         };
         let mut request = Some(request);
         if runtime.is_ok() && !led.is_empty() {
-            let is_forced = request.as_ref().is_some_and(|request| request.force);
-            // Nothing is newer than that, so nothing is taken in place of the load.
-            let forced = || Occasion::Renewal(vec![Stamp::MAX; led.len()]);
-            let occasion = if is_forced { forced() } else { Occasion::Miss };
-            self.start(door, led, occasion, request.take());
+            self.start(door, led, None, request.take());
         }
         let started = self.clock.monotonic();
         let mut outcomes = Vec::with_capacity(keys.len());
@@ -105,15 +102,24 @@ impl Core {
         outcomes
     }
 
-    /// Starts the task that fills some keys, which the caller leads.
+    /// Starts the task that fills some keys, which the caller leads: because entries with these stamps are due, or are
+    /// not there.
     fn start(
         self: &Arc<Self>,
         door: &Arc<Door>,
         flights: Vec<Arc<Flight>>,
-        occasion: Occasion,
+        due: Option<Vec<Stamp>>,
         request: Option<Request>,
     ) {
         let Some(request) = request else { return };
+        let occasion = match due {
+            Some(due) => Occasion::Renewal(due),
+            // Nothing is newer than that, so nothing is taken in place of the load.
+            None if flights.iter().any(|flight| flight.is_forced()) => {
+                Occasion::Renewal(vec![Stamp::MAX; flights.len()])
+            }
+            None => Occasion::Miss,
+        };
         let (core, door) = (Arc::clone(self), Arc::clone(door));
         let fill = Fill { core, door, flights, occasion, options: request.options };
         tokio::spawn(explain::of_caller(span::of_caller(fill.run(request))));
@@ -129,13 +135,11 @@ impl Core {
         options: EntryOptions,
         spare: Option<Request>,
     ) -> Result<Landed> {
-        let may_serve = |stale: &Entry| {
-            options.fresh_only != Some(true) && self.may_serve(&door.space, stale, self.clock.now())
-        };
+        let standing = |offered: &Entry| self.standing(&door.space, offered, self.clock.now());
         let (Some(after), Some(request)) = (options.replace_after, spare) else {
-            return flight.wait(patience, may_serve).await;
+            return flight.wait(patience, standing).await;
         };
-        let mut slow = pin!(flight.wait(patience, may_serve));
+        let mut slow = pin!(flight.wait(patience, standing));
         let nap = after.saturating_sub(flight.age());
         tokio::select! {
             outcome = &mut slow => return outcome,
@@ -155,12 +159,12 @@ impl Core {
                     let (namespace, key, after) = (door.space.keys.path(), flight.key(), flight.age());
                     self.emit(&Event::LoadReplaced { namespace, key, after });
                     self.note(&door.space, key, || Fact::Replaces { age: after });
-                    self.start(door, vec![Arc::clone(&beside)], Occasion::Miss, Some(request));
+                    self.start(door, vec![Arc::clone(&beside)], None, Some(request));
                 }
                 (beside, None)
             }
         };
-        let beside_patience = Patience { takes_fresh: patience.takes_fresh, ..Patience::default() };
+        let beside_patience = Patience { soft: None, hard: None, ..patience };
         // The timeouts of the first wait go on, and end the second one too. That may need another one in turn.
         let mut second = Box::pin(self.wait(door, &beside, beside_patience, options, spare));
         tokio::select! {
@@ -169,7 +173,8 @@ impl Core {
                 outcome => outcome,
             },
             second = &mut second => match second {
-                Err(error) if error.kind() == ErrorKind::Load => slow.await,
+                // Whatever it failed with: the first one goes on.
+                Err(_) => slow.await,
                 outcome => outcome,
             },
         }
@@ -177,8 +182,13 @@ impl Core {
 
     /// Whether an entry may be served at `now`, be it stale.
     pub(super) fn may_serve(&self, space: &Space, entry: &Entry, now: Timestamp) -> bool {
+        self.standing(space, entry, now) != Freshness::Expired
+    }
+
+    /// What may be done with an entry at `now`.
+    fn standing(&self, space: &Space, entry: &Entry, now: Timestamp) -> Freshness {
         let meta = &entry.meta;
-        standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now) != Freshness::Expired
+        standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now)
     }
 
     /// Offers what memory has left of a key to those who will not wait for its load.
@@ -216,7 +226,7 @@ impl Core {
             led.drain(..).for_each(|flight| self.flights.finish(&flight, Err(error.clone())));
         }
         if !led.is_empty() {
-            self.start(door, led.clone(), Occasion::Renewal(due), Some(request));
+            self.start(door, led.clone(), Some(due), Some(request));
         }
         led
     }

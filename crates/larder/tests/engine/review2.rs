@@ -63,6 +63,24 @@ async fn memory_that_found_the_same_in_the_store_asks_again_after_its_own_ttl_an
     harness.finish(60).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_load_beside_a_slow_one_does_not_keep_its_value_alive() {
+    let harness = Harness::new(Tiers::L1);
+    let numbers = cache::<u32>(&harness);
+    let slow = Gate::default();
+    let first = spawn_load(&numbers, &slow, 1);
+    settle().await;
+    let value = numbers.get_or_set("a", || ok(2)).replace_after(seconds(1)).await.unwrap();
+    first.await.unwrap().unwrap();
+    slow.open.notify_one();
+    settle().await;
+    numbers.delete("a").await.unwrap();
+    let left = Arc::downgrade(&value);
+    drop(value);
+    assert!(left.upgrade().is_none(), "nobody has it any more");
+    harness.finish(2).await;
+}
+
 #[tokio::test]
 async fn a_read_before_an_expire_does_not_slide_what_has_expired_since() {
     for tiers in WITH_STORE {
@@ -108,6 +126,186 @@ async fn a_read_that_slides_does_not_undo_a_load() {
         settle().await;
         harness.finish(3).await;
     }
+}
+
+#[tokio::test]
+async fn what_was_fresh_when_it_was_offered_is_not_served_as_fresh_when_it_is_stale() {
+    for tiers in WITH_STORE {
+        let harness = Harness::new(tiers);
+        let options = EntryOptions::default().ttl(seconds(10)).grace(hours(1));
+        let options = options.refresh(Refresh::Early { share: 0.5 });
+        let numbers = cache::<u32>(&harness).with_options(options);
+        numbers.set("a", 1).await.unwrap();
+        harness.clock.advance(seconds(6));
+        let gate = Gate::default();
+        let load = gate.clone();
+        assert_eq!(*numbers.get_or_set("a", move || load.load(2)).await.unwrap(), 1);
+        settle().await;
+        assert_eq!(gate.runs(), 1, "it is renewed");
+        assert_eq!(*numbers.get_or_set("a", || ok(9)).await.unwrap(), 1, "and fresh");
+        harness.clock.advance(seconds(60));
+        let late = {
+            let numbers = numbers.clone();
+            tokio::spawn(async move { numbers.get_or_set("a", || ok(9)).await })
+        };
+        settle().await;
+        assert!(!late.is_finished(), "{tiers:?}: it has ended, so whoever asks waits for the load");
+        let impatient = numbers.get_or_set("a", || ok(9)).soft_timeout(seconds(0)).await;
+        assert_eq!((*impatient.unwrap(), harness.stack.stats().hits_stale), (1, 1), "{tiers:?}");
+        gate.open.notify_one();
+        assert_eq!(*late.await.unwrap().unwrap(), 2);
+        harness.finish(4).await;
+    }
+}
+
+#[tokio::test]
+async fn who_takes_nothing_stale_takes_what_is_fresh_though_it_is_being_loaded_again() {
+    let harness = Harness::new(Tiers::L2);
+    let numbers = cache::<u32>(&harness);
+    numbers.set("a", 1).await.unwrap();
+    let gate = Gate::default();
+    let forced = {
+        let (numbers, load) = (numbers.clone(), gate.clone());
+        tokio::spawn(async move { numbers.get_or_set("a", move || load.load(2)).force().await })
+    };
+    settle().await;
+    let strict = {
+        let numbers = numbers.clone();
+        tokio::spawn(async move { numbers.get_or_set("a", || ok(9)).fresh_only().await })
+    };
+    settle().await;
+    assert!(strict.is_finished());
+    gate.open.notify_one();
+    assert_eq!((*strict.await.unwrap().unwrap(), *forced.await.unwrap().unwrap()), (1, 2));
+    harness.finish(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_beside_a_forced_one_is_forced_too() {
+    let harness = slow_once(Tiers::L2, Arc::default(), Arc::default());
+    let numbers = cache::<u32>(&harness);
+    numbers.set("a", 1).await.unwrap();
+    let forced = {
+        let numbers = numbers.clone();
+        tokio::spawn(async move { numbers.get_or_set("a", || ok(2)).force().await })
+    };
+    settle().await;
+    let other = numbers.get_or_set("a", || ok(3)).replace_after(millis(100)).await;
+    assert!([1, 3].contains(&*other.unwrap()));
+    assert_eq!(*forced.await.unwrap().unwrap(), 3, "what it waited for is a load, and not what was there");
+    tokio::time::sleep(seconds(2)).await;
+    assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&3));
+    harness.finish(3).await;
+}
+
+/// A store that is slow for the first reader, and tells if it is used after it was closed.
+#[derive(Debug)]
+struct SlowOnce {
+    store: MemoryDriver,
+    is_used: AtomicBool,
+    is_closed: Arc<AtomicBool>,
+    used_late: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Driver for SlowOnce {
+    fn name(&self) -> &'static str {
+        "slow-once"
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+    async fn get(&self, key: &str) -> larder::Result<Option<Bytes>> {
+        if !self.is_used.swap(true, Ordering::SeqCst) {
+            tokio::time::sleep(seconds(1)).await;
+        }
+        self.used_late.fetch_or(self.is_closed.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.store.get(key).await
+    }
+    async fn set(
+        &self,
+        key: &str,
+        value: Bytes,
+        ttl: Option<Duration>,
+        when: When,
+    ) -> larder::Result<Written> {
+        self.store.set(key, value, ttl, when).await
+    }
+    async fn delete(&self, key: &str) -> larder::Result<bool> {
+        self.store.delete(key).await
+    }
+    async fn close(&self) -> larder::Result<()> {
+        self.is_closed.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// A stack over a store that is slow for the first reader.
+fn slow_once(tiers: Tiers, is_closed: Arc<AtomicBool>, used_late: Arc<AtomicBool>) -> Harness {
+    Harness::with(tiers, |builder| {
+        let is_used = AtomicBool::new(false);
+        builder.store(SlowOnce { store: MemoryDriver::default(), is_used, is_closed, used_late })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_waits_for_loads_that_another_one_was_started_beside() {
+    let (is_closed, used_late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let harness = slow_once(Tiers::Both, Arc::clone(&is_closed), Arc::clone(&used_late));
+    let numbers = cache::<u32>(&harness);
+    let gate = Gate::default();
+    let first = spawn_load(&numbers, &gate, 1);
+    settle().await;
+    assert_eq!(*numbers.get_or_set("a", || ok(2)).replace_after(millis(100)).await.unwrap(), 2);
+    assert_eq!(*first.await.unwrap().unwrap(), 2);
+    harness.stack.close().await.unwrap();
+    tokio::time::sleep(seconds(5)).await;
+    assert!(!used_late.load(Ordering::SeqCst), "the store is used after it was closed");
+    assert_eq!(gate.runs(), 0, "no loader begins after the end");
+    harness.finish(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_load_gets_another_beside_it_though_its_key_was_changed() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        let stuck = Gate::default();
+        let first = spawn_load(&numbers, &stuck, 1);
+        settle().await;
+        let second = {
+            let numbers = numbers.clone();
+            tokio::spawn(async move { numbers.get_or_set("a", || ok(2)).replace_after(seconds(2)).await })
+        };
+        tokio::time::sleep(seconds(1)).await;
+        numbers.delete("a").await.unwrap();
+        tokio::time::sleep(seconds(2)).await;
+        settle().await;
+        assert!(second.is_finished(), "{tiers:?}: it waits for what hangs");
+        assert_eq!(*second.await.unwrap().unwrap(), 2);
+        stuck.open.notify_one();
+        first.await.unwrap().unwrap();
+        assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&2), "{tiers:?}");
+        harness.finish(3).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_beside_a_slow_one_that_the_store_fails_does_not_end_the_wait() {
+    let harness = Harness::with(Tiers::L2, |builder| builder.breaker(None));
+    let numbers = cache::<u32>(&harness);
+    let slow = Gate::default();
+    let first = spawn_load(&numbers, &slow, 1);
+    settle().await;
+    harness.chaos.fail_next(Operation::GetMany, 1, ErrorKind::Unavailable);
+    let second = {
+        let numbers = numbers.clone();
+        tokio::spawn(async move { numbers.get_or_set("a", || ok(2)).replace_after(seconds(1)).await })
+    };
+    tokio::time::sleep(seconds(2)).await;
+    slow.open.notify_one();
+    assert_eq!((*first.await.unwrap().unwrap(), *second.await.unwrap().unwrap()), (1, 1));
+    harness.finish(2).await;
 }
 
 #[tokio::test]
