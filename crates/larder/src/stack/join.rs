@@ -1,9 +1,9 @@
 //! Who asks for what is missing: joins a load or leads one, waits for it, starts another one beside a slow one, and has
 //! renewed what is due.
 
+use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,12 +32,15 @@ impl Core {
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
             Error::from_source(ErrorKind::Unsupported, "loading needs a tokio runtime", error)
         });
+        let mut forced = HashSet::new();
         for key in keys {
+            // A key that is named twice waits for the load that was begun for it.
+            let anew = request.force && (keys.len() == 1 || forced.insert(*key));
             joined.push(
                 match runtime.as_ref().map_err(Clone::clone).and_then(|_| {
                     let born = || self.clock.tick(self.clock.now());
                     let (name, carried) = ((&*door.space, *key), (request.extras.as_ref(), request.tagging));
-                    self.flights.join(&self.spaces, name, carried, request.force, born)
+                    self.flights.join(&self.spaces, name, carried, anew, born)
                 }) {
                     Ok(Joined::Leader(flight)) => {
                         self.note(&door.space, key, || Fact::Leads);
@@ -87,13 +90,15 @@ impl Core {
             };
             let took = self.clock.monotonic().saturating_sub(started);
             self.stats.time(Timed::Wait, took);
-            self.note(&door.space, key, || Fact::Waited { took, end: end_of(&outcome, patience, took) });
+            self.note(&door.space, key, || Fact::Waited { took, end: end_of(&outcome, patience) });
             match &outcome {
                 Ok(Landed { source: Source::Fresh(tier), .. }) => {
                     self.emit_hit(&door.space, key, *tier, false)
                 }
-                Ok(Landed { source: Source::Fallback(tier), .. }) => {
-                    self.emit_hit(&door.space, key, *tier, true)
+                Ok(Landed { source: Source::Fallback(tier), entry, .. }) => {
+                    // What a forced load or a renewal was to replace may be fresh.
+                    let is_fresh = self.standing(&door.space, entry, self.clock.now()) == Freshness::Fresh;
+                    self.emit_hit(&door.space, key, *tier, !is_fresh)
                 }
                 Ok(Landed { source: Source::Loader, .. }) | Err(_) => self.emit_miss(&door.space, key),
             }
@@ -233,7 +238,7 @@ impl Core {
 }
 
 /// What ended a wait.
-fn end_of(outcome: &Result<Landed>, patience: Patience, took: Duration) -> WaitEnd {
+fn end_of(outcome: &Result<Landed>, patience: Patience) -> WaitEnd {
     match outcome {
         Ok(Landed { source: Source::Fresh(tier), .. }) => WaitEnd::Found { tier: *tier },
         Ok(Landed { source: Source::Loader, .. }) => WaitEnd::Loaded,
@@ -241,8 +246,7 @@ fn end_of(outcome: &Result<Landed>, patience: Patience, took: Duration) -> WaitE
             WaitEnd::StaleForFailure { tier: *tier, error: error.to_string() }
         }
         Ok(Landed { source: Source::Fallback(tier), why: None, .. }) => {
-            let is_hard = patience.hard.is_some_and(|hard| took >= hard)
-                && patience.soft.is_none_or(|soft| took < soft);
+            let is_hard = patience.soft.is_none_or(|soft| patience.hard.is_some_and(|hard| hard < soft));
             let option = if is_hard { "hard_timeout" } else { "soft_timeout" };
             WaitEnd::StaleForTime { tier: *tier, option: option.to_owned() }
         }

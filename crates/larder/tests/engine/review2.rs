@@ -198,6 +198,21 @@ async fn a_load_beside_a_forced_one_is_forced_too() {
     harness.finish(3).await;
 }
 
+#[tokio::test]
+async fn a_key_that_is_named_twice_is_forced_once() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        let load =
+            |keys: Vec<String>| async { Ok::<_, std::io::Error>(keys.into_iter().map(|key| (key, Ok(5)))) };
+        let found = numbers.get_or_set_many(&["a", "b", "a"], load).force().await;
+        let found: Vec<u32> = found.into_iter().map(|value| *value.unwrap()).collect();
+        assert_eq!(found, [5, 5, 5], "{tiers:?}");
+        assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&5), "{tiers:?}: it is kept");
+        harness.finish(4).await;
+    }
+}
+
 /// A store that is slow for the first reader, and tells if it is used after it was closed.
 #[derive(Debug)]
 struct SlowOnce {
@@ -335,6 +350,35 @@ async fn memory_goes_on_past_its_own_ttl_whoever_said_it() {
     assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&1));
     assert_eq!(numbers.get_many(&["a"]).await.unwrap()[0].as_deref(), Some(&1));
     harness.finish(4).await;
+}
+
+#[tokio::test]
+async fn what_is_fresh_and_could_not_be_loaded_anew_is_no_stale_hit() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let numbers = cache::<u32>(&harness);
+        numbers.set("a", 1).await.unwrap();
+        let runs = Arc::new(AtomicU64::new(0));
+        assert_eq!(*numbers.get_or_set("a", failing(&runs)).force().await.unwrap(), 1);
+        assert_eq!(harness.stack.stats().hits_stale, 0, "{tiers:?}");
+        harness.finish(1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_names_the_timeout_that_ended_the_wait() {
+    let harness = Harness::new(Tiers::L1);
+    let numbers = cache::<u32>(&harness);
+    numbers.set("a", 1).ttl(seconds(1)).grace(hours(1)).await.unwrap();
+    harness.clock.advance(seconds(2));
+    let gate = Gate::default();
+    let load = gate.clone();
+    let (found, account) =
+        explain(numbers.get_or_set("a", move || load.load(2)).hard_timeout(seconds(3))).await;
+    assert_eq!(*found.unwrap(), 1);
+    assert!(account.to_string().contains("because hard_timeout is over"), "{account}");
+    gate.open.notify_one();
+    harness.finish(1).await;
 }
 
 #[tokio::test]
