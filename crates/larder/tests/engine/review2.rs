@@ -213,6 +213,55 @@ async fn a_key_that_is_named_twice_is_forced_once() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_looks_after_a_key_for_longer_than_it_is_asked_for() {
+    for ttl in [Ttl::Forever, Ttl::For(hours(10))] {
+        let harness = Harness::new(Tiers::Both);
+        let numbers = cache::<u32>(&harness);
+        let runs = Arc::new(AtomicU64::new(0));
+        let ask = numbers.get_or_set("a", counting(&runs)).ttl(ttl).refresh_ahead(minutes(1));
+        ask.await.unwrap();
+        pass(&harness, seconds(50)).await;
+        assert_eq!(harness.stack.refreshed_ahead(), 1);
+        pass(&harness, seconds(20)).await;
+        assert_eq!(harness.stack.refreshed_ahead(), 0, "{ttl:?}: nobody asked for a minute");
+        assert_eq!(count(&runs), 1);
+        harness.finish(1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_kept_is_not_refreshed_ahead_in_a_hurry() {
+    let small = || {
+        let mut options = MemoryOptions::new(10);
+        options.max_entry_bytes = Some(100);
+        options
+    };
+    for (says_uncached, tiers) in [(true, Tiers::Both), (true, Tiers::L2), (false, Tiers::L1)] {
+        let harness = Harness::with(tiers, |builder| match tiers {
+            Tiers::L1 => builder.memory(small()),
+            _ => builder,
+        });
+        let numbers = cache::<u32>(&harness);
+        let runs = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&runs);
+        let load = move |_: Option<Previous<u32>>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let loaded = Loaded::new(1);
+            std::future::ready(Ok::<_, std::io::Error>(if says_uncached {
+                loaded.ttl(seconds(0))
+            } else {
+                loaded
+            }))
+        };
+        let ask = numbers.get_or_set_with("a", load).ttl(minutes(5)).backoff(seconds(10));
+        ask.refresh_ahead(hours(1)).await.unwrap();
+        pass(&harness, minutes(1)).await;
+        assert!(count(&runs) <= 8, "{tiers:?}: {} loads in a minute of what is not kept", count(&runs));
+        harness.stack.close().await.unwrap();
+    }
+}
+
 /// A store that is slow for the first reader, and tells if it is used after it was closed.
 #[derive(Debug)]
 struct SlowOnce {
