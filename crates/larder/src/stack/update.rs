@@ -330,7 +330,10 @@ impl Core {
             return self.delete(door, key, now).await;
         }
         let decide = &mut |found: Option<Found<'_>>| match found {
-            Some(Found { meta, freshness: Freshness::Fresh, .. }) => {
+            // It may have been expired since the caller entered.
+            Some(Found { meta, freshness: Freshness::Fresh, .. })
+                if meta.freshness(self.clock.now()) == Freshness::Fresh =>
+            {
                 Ok(Change::Rewrite(ending(door, meta, ttl.ends_at(now))))
             }
             _ => Ok(Change::Keep),
@@ -362,6 +365,10 @@ impl Core {
         until: Timestamp,
         (options, now): (&EntryOptions, Timestamp),
     ) {
+        if meta.freshness(self.clock.now()) != Freshness::Fresh {
+            // It has been expired since the caller entered.
+            return;
+        }
         let space = &*door.space;
         let mut evicted = Vec::new();
         let held = self.flights.with_lock(space.id, key, || {

@@ -1,19 +1,20 @@
 //! What a second look at the ways in which freshness ends found: offers that outlive what they are, loads beside loads,
 //! slides that win where they should not, and keys that are looked after for too long.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use larder::driver::memory::MemoryDriver;
 use larder::driver::{Capabilities, Driver, When, Written};
 use larder::entry::Freshness;
 use larder::memory::MemoryOptions;
-use larder::testing::{Harness, Operation, Tiers};
-use larder::time::{Ttl, hours, minutes, seconds};
-use larder::{EntryOptions, ErrorKind, Loaded, Previous, Refresh, explain};
+use larder::testing::{Harness, ManualClock, Operation, Tiers};
+use larder::time::{Clock, Timestamp, Ttl, hours, minutes, seconds};
+use larder::{Cache, EntryOptions, ErrorKind, Loaded, Previous, Refresh, Stack, explain};
 
 use crate::flow::{cache, ok};
 use crate::loads::{Gate, spawn_load};
@@ -100,6 +101,52 @@ async fn a_read_before_an_expire_does_not_slide_what_has_expired_since() {
         assert_eq!(numbers.entry("a").await.unwrap().unwrap().state, Freshness::Stale, "{tiers:?}");
         assert_eq!(numbers.get("a").await.unwrap(), None, "{tiers:?}");
         harness.finish(2).await;
+    }
+}
+
+/// A clock at which something happens after it was read.
+#[derive(Debug)]
+struct Interrupted {
+    clock: ManualClock,
+    cache: Mutex<Option<Cache<u32>>>,
+}
+
+impl Clock for Interrupted {
+    fn now(&self) -> Timestamp {
+        let now = self.clock.now();
+        let cache = self.cache.lock().unwrap().take();
+        if let Some(cache) = cache {
+            self.clock.advance(seconds(1));
+            assert!(cache.expire("a").now_or_never().unwrap().unwrap());
+        }
+        now
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+}
+
+#[tokio::test]
+async fn what_expires_while_it_is_read_or_touched_stays_expired() {
+    for touches in [false, true] {
+        let clock = ManualClock::new(Timestamp::from_millis(1_767_225_600_000));
+        let clock = Arc::new(Interrupted { clock, cache: Mutex::default() });
+        let options = EntryOptions::default().ttl(hours(1)).grace(hours(1));
+        let options = options.refresh(Refresh::Sliding { idle: seconds(60) });
+        let stack = Stack::builder("test").clock(Arc::clone(&clock) as Arc<dyn Clock>).options(options);
+        let numbers = stack.memory(MemoryOptions::default()).build().unwrap().cache::<u32>().unwrap();
+        numbers.set("a", 1).await.unwrap();
+        clock.clock.advance(seconds(30));
+        *clock.cache.lock().unwrap() = Some(numbers.clone());
+        if touches {
+            assert!(!numbers.touch("a", hours(1)).await.unwrap());
+        } else {
+            // It entered before the expire, so it may find either.
+            let _ = numbers.get("a").await.unwrap();
+        }
+        assert_eq!(numbers.entry("a").await.unwrap().unwrap().state, Freshness::Stale, "touches: {touches}");
+        assert_eq!(numbers.get("a").await.unwrap(), None);
     }
 }
 
