@@ -289,7 +289,7 @@ fn look<V: Any + Send + Sync, L: Load<V>>(
         return Ok(load);
     }
     let refresh = wish.options.refresh.or(cache.door.options.refresh);
-    if matches!(refresh, None | Some(Refresh::OnDemand)) {
+    if matches!(refresh, None | Some(Refresh::OnDemand | Refresh::Sliding { .. })) {
         return cache.look(key, now).map_or(Ok(load), Err);
     }
     let Some((found, meta)) = cache.find(key, now) else { return Ok(load) };

@@ -102,10 +102,14 @@ fn a_dry_run_says_how_many_would_go_and_changes_nothing() {
     }
     assert_eq!(status(&room.call(["invalidate", "nothing", "--dry-run"])), 1);
     let counted = lines(&out(&room.call(["invalidate", "y", "--dry-run", "--json"])));
-    assert_eq!(counted, [json!({"would_end": 2, "would_go": 2, "looked_at": 4, "sampled": false, "soft": false})]);
+    assert_eq!(
+        counted,
+        [json!({"would_end": 2, "would_go": 2, "looked_at": 4, "sampled": false, "soft": false})]
+    );
     room.call(["set", "mortal", "v", "--tag", "x"]);
     let soft = room.call(["invalidate", "x", "-n", "--soft"]);
-    let said = "3 of 5 entries would become stale, 1 of them would go, having no grace (all were looked at)\n";
+    let said =
+        "3 of 5 entries would become stale, 1 of them would go, having no grace (all were looked at)\n";
     assert_eq!(out(&soft), said);
     room.call(["delete", "mortal"]);
     room.call(["invalidate", "x", "--soft"]);

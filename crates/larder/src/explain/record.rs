@@ -23,7 +23,11 @@ tokio::task_local! {
 
 /// An account that is being written.
 #[derive(Debug, Default)]
-struct Listener(Mutex<Heard>);
+struct Listener {
+    heard: Mutex<Heard>,
+    /// The account that this one is part of.
+    outer: Option<Arc<Listener>>,
+}
 
 #[derive(Debug, Default)]
 struct Heard {
@@ -34,7 +38,10 @@ struct Heard {
 
 impl Listener {
     fn hear(&self, now: Duration, mut step: Step) {
-        let mut heard = self.0.lock();
+        if let Some(outer) = &self.outer {
+            outer.hear(now, step.clone());
+        }
+        let mut heard = self.heard.lock();
         let first = *heard.first.get_or_insert(now);
         step.at = now.saturating_sub(first);
         if heard.account.steps.len() < STEPS_MAX {
@@ -62,13 +69,13 @@ impl Drop for Counted {
 }
 
 pub(super) async fn of<F: IntoFuture>(operation: F) -> (F::Output, Account) {
-    let listener = Arc::new(Listener::default());
+    let listener = Arc::new(Listener { heard: Mutex::default(), outer: listener() });
     let _counted = Counted::new();
     // A request may look into memory while it becomes a future.
     let scope = Some(Arc::clone(&listener));
     let future = LISTENER.sync_scope(scope, || operation.into_future());
     let output = LISTENER.scope(Some(Arc::clone(&listener)), future).await;
-    let account = std::mem::take(&mut listener.0.lock().account);
+    let account = std::mem::take(&mut listener.heard.lock().account);
     (output, account)
 }
 

@@ -169,7 +169,7 @@ impl Memory {
     }
 
     /// Stores an entry whose value has `value_bytes`, unless one with the same or a newer stamp is there. It is served
-    /// without asking the store until `until`.
+    /// without asking the store until `until`; so is one with the same stamp, and it ends with the later one of them.
     /// What had to go is added to `evicted`; so is the entry itself if it is too large, so that
     /// [`Inserted::TooLarge`] needs no event of its own.
     ///
@@ -183,6 +183,20 @@ impl Memory {
         evicted: &mut Vec<Evicted>,
     ) -> (Inserted, Option<Entry>) {
         let stamp = entry.meta.stamp;
+        if let Some(mut held) = self.engine.get(&NameRef { namespace, key })
+            && held.entry.meta.stamp == stamp
+        {
+            let ends = |meta: &Meta| (meta.fresh_until, meta.stale_until);
+            if held.until < until || ends(&held.entry.meta) < ends(&entry.meta) {
+                held.until = held.until.max(until);
+                if ends(&held.entry.meta) < ends(&entry.meta) {
+                    held.entry.meta = entry.meta;
+                }
+                // What it replaces has the same value, so nothing of a user's is dropped.
+                drop(self.put(namespace, key, held, evicted, |there| there == Some(stamp)));
+            }
+            return (Inserted::Older, None);
+        }
         let held = Held { entry, until, value_bytes };
         self.put(namespace, key, held, evicted, |there| there < Some(stamp))
     }

@@ -120,22 +120,25 @@ impl Drop for Keeper {
 impl Keeper {
     async fn run(self, mut again: Again) {
         let mut load_time = Duration::ZERO;
+        // When what was loaded last is due, for when no tier has kept it.
+        let mut next = Timestamp::ZERO;
         loop {
             let Some(core) = self.core.upgrade() else { return };
             let request = again();
-            let nap = self.nap(&core, load_time).await;
+            let nap = self.nap(&core, load_time, next).await;
+            let left = self.idle.saturating_sub(core.clock.now().since(self.last()));
             drop(core);
-            tokio::time::sleep(nap).await;
+            // No longer than somebody may ask.
+            tokio::time::sleep(nap.min(left.max(NAP_MIN))).await;
 
             let Some(core) = self.core.upgrade() else { return };
             let now = core.clock.now();
-            let last = Timestamp::from_millis(self.last.load(Ordering::Relaxed));
-            if core.check_open().is_err() || now.since(last) >= self.idle {
+            if core.check_open().is_err() || now.since(self.last()) >= self.idle {
                 return;
             }
             // Somebody may have renewed it meanwhile, in this process or another.
             let found = self.find(&core, now).await;
-            if nap_of(found.as_ref(), load_time, now) > NAP_MIN {
+            if nap_of(found.as_ref(), load_time, next, now) > NAP_MIN {
                 continue;
             }
             let stamp = found.map_or(Stamp::ZERO, |meta| meta.stamp);
@@ -144,24 +147,36 @@ impl Keeper {
             let mut has_failed = false;
             for flight in core.renew(&self.door, &[(&self.key, stamp)], now, request) {
                 // What comes of it is told to observers.
-                has_failed |= flight.wait(Patience::default(), |_| true).await.is_err();
+                match flight.wait(Patience::default(), |_| Freshness::Expired).await {
+                    Ok(landed) => {
+                        let meta = &landed.entry.meta;
+                        has_failed |= meta.fresh_until <= now;
+                        next = due(meta, load_time);
+                    }
+                    Err(_) => has_failed = true,
+                }
             }
             load_time = core.clock.monotonic().saturating_sub(started);
             drop(core);
             if has_failed {
-                // Where something stale is left the key rests; where nothing is, only this task knows.
+                // Where something stale is left the key rests; where nothing is, or is kept, only this task knows.
                 tokio::time::sleep(backoff).await;
             }
         }
     }
 
+    /// When it was asked for last.
+    fn last(&self) -> Timestamp {
+        Timestamp::from_millis(self.last.load(Ordering::Relaxed))
+    }
+
     /// How long until it is to be looked at again.
-    async fn nap(&self, core: &Core, load_time: Duration) -> Duration {
+    async fn nap(&self, core: &Core, load_time: Duration, next: Timestamp) -> Duration {
         let now = core.clock.now();
         let monotonic = || core.clock.monotonic();
         match core.rests.find(self.door.space.id, &self.key, monotonic) {
             Some(rest) => rest.until.saturating_sub(monotonic()).max(NAP_MIN),
-            None => nap_of(self.find(core, now).await.as_ref(), load_time, now),
+            None => nap_of(self.find(core, now).await.as_ref(), load_time, next, now),
         }
     }
 
@@ -175,9 +190,10 @@ impl Keeper {
     }
 }
 
-/// How long until an entry is due. One that is not there is being loaded by whoever asked for it first, or was lost.
-fn nap_of(found: Option<&Meta>, load_time: Duration, now: Timestamp) -> Duration {
-    found.map_or(NAP_MIN, |meta| due(meta, load_time).since(now).max(NAP_MIN))
+/// How long until an entry is due. One that is not there is being loaded by whoever asked for it first, or was not
+/// kept: then what was loaded last says when it would be.
+fn nap_of(found: Option<&Meta>, load_time: Duration, next: Timestamp, now: Timestamp) -> Duration {
+    found.map_or(next, |meta| due(meta, load_time)).since(now).max(NAP_MIN)
 }
 
 /// When an entry is due: a tenth of its life, and twice what a load takes, before it ends.

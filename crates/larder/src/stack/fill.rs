@@ -216,7 +216,7 @@ impl Fill {
         if self.occasion == Occasion::Miss {
             missing.retain(|wanted| {
                 let key = wanted.flight.key();
-                let Some(entry) = self.core.probe_unasked(&self.door.space, key, &self.options, now) else {
+                let Some(entry) = self.core.probe_unasked(&self.door.space, key, now) else {
                     return true;
                 };
                 !self.land_known(&wanted.flight, Landed::new(entry, Source::Fresh(Tier::L1)))

@@ -6,14 +6,14 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::entry::{Entry, Extras};
+use crate::entry::{Entry, Extras, Freshness};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Tier;
 use crate::stack::space::{Space, Spaces};
@@ -34,6 +34,12 @@ pub(crate) struct Landed {
 impl Landed {
     pub(crate) fn new(entry: Entry, source: Source) -> Self {
         Self { entry, source, why: None }
+    }
+
+    /// The same as what may be served in place of a load, whatever it was when it was found.
+    fn as_fallback(&self) -> Self {
+        let (Source::Fresh(tier) | Source::Fallback(tier)) = self.source else { return self.clone() };
+        Self { source: Source::Fallback(tier), ..self.clone() }
     }
 }
 
@@ -66,6 +72,8 @@ pub(crate) struct Patience {
     pub(crate) hard: Option<Duration>,
     /// Whether it takes at once what is fresh, though it is being loaded again.
     pub(crate) takes_fresh: bool,
+    /// Whether it takes nothing else.
+    pub(crate) fresh_only: bool,
 }
 
 /// Ends after a while; `None` never does.
@@ -99,7 +107,12 @@ pub(crate) struct Flight {
     /// How many there were before.
     pub(super) rank: u32,
     /// The load that was started beside this one.
-    pub(super) after: OnceLock<Arc<Flight>>,
+    /// Not kept alive from here, because it keeps this one alive.
+    pub(super) after: OnceLock<Weak<Flight>>,
+    /// Whether it loads what is fresh as well: so does what is started beside it.
+    pub(super) is_forced: bool,
+    /// Its own load is over, whoever landed it.
+    pub(super) has_ended: AtomicBool,
     /// Its load failed, and the one after it goes on.
     pub(super) gave_up: AtomicBool,
     pub(super) outcome: OnceLock<Result<Landed>>,
@@ -120,6 +133,7 @@ impl Flight {
         (namespace, key): (u32, &str),
         (extras, tagging): (Option<&Arc<Extras>>, Tagging),
         born: Stamp,
+        is_forced: bool,
         before: Option<Arc<Self>>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -133,6 +147,8 @@ impl Flight {
             rank: before.as_ref().map_or(0, |before| before.rank + 1),
             before,
             after: OnceLock::new(),
+            is_forced,
+            has_ended: AtomicBool::new(false),
             gave_up: AtomicBool::new(false),
             outcome: OnceLock::new(),
             stale: OnceLock::new(),
@@ -170,16 +186,26 @@ impl Flight {
         WaitEdge { from: Arc::clone(self), to: Arc::clone(leader) }
     }
 
-    /// Offers a stale entry to those whose patience ends before the load does, or a fresh one to all who take it.
+    /// Whether it loads what is fresh as well.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.is_forced
+    }
+
+    /// Offers a stale entry to those whose patience ends before the load does, or a fresh one to all who take it; to
+    /// those who wait for the loads that this one was started beside as well.
     pub(crate) fn offer(&self, stale: Landed) {
-        if self.stale.set(stale).is_ok() {
-            self.landed.notify_waiters();
+        let mut next = Some(self);
+        while let Some(flight) = next {
+            if flight.stale.set(stale.clone()).is_ok() {
+                flight.landed.notify_waiters();
+            }
+            next = flight.before.as_deref();
         }
     }
 
     /// Waits for the outcome, or for a stale entry once the soft timeout is over. What was offered may have died
-    /// since, of its age or of an invalidation, so `may_serve` is asked when it is handed out. Dropping the future
-    /// takes nothing from the others.
+    /// since, or gone stale, of its age or of an invalidation, so its `standing` is asked for when it is handed out.
+    /// Dropping the future takes nothing from the others.
     ///
     /// # Errors
     /// The load's own, [`ErrorKind::Timeout`] when the hard timeout is over and there is nothing stale,
@@ -188,7 +214,7 @@ impl Flight {
     pub(crate) async fn wait(
         self: &Arc<Self>,
         patience: Patience,
-        may_serve: impl Fn(&Entry) -> bool,
+        standing: impl Fn(&Entry) -> Freshness,
     ) -> Result<Landed> {
         let _edge = match CURRENT.try_with(Arc::clone) {
             Ok(current) => Some(WaitEdge::new(current, self)?),
@@ -197,14 +223,23 @@ impl Flight {
         let _seat = Seat::take(self)?;
         let mut is_soft_over = patience.soft.is_some_and(|soft| soft.is_zero());
         let (mut soft, mut hard) = (pin!(timer(patience.soft)), pin!(timer(patience.hard)));
-        let servable = || self.stale.get().filter(|stale| may_serve(&stale.entry)).cloned();
+        let is_fresh = |offered: &Landed| matches!(offered.source, Source::Fresh(_));
+        let servable = || {
+            let offered = self.stale.get()?;
+            match standing(&offered.entry) {
+                Freshness::Expired => None,
+                Freshness::Fresh if is_fresh(offered) && (patience.takes_fresh || !patience.fresh_only) => {
+                    Some(offered.clone())
+                }
+                _ => (!patience.fresh_only).then(|| offered.as_fallback()),
+            }
+        };
         loop {
             // Registered before the outcome is looked at, so that a landing in between is not missed.
             let notified = self.landed.notified();
             if let Some(outcome) = self.outcome.get() {
                 return outcome.clone();
             }
-            let is_fresh = |offered: &Landed| matches!(offered.source, Source::Fresh(_));
             if let Some(offered) = servable()
                 && (is_soft_over || patience.takes_fresh && is_fresh(&offered))
             {

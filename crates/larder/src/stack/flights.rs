@@ -12,8 +12,8 @@
 //! Knows nothing of stores and of how things are loaded.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Weak};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
@@ -157,7 +157,7 @@ impl Flights {
             return Ok(Joined::Waiter(Arc::clone(flight)));
         }
         self.begin_load()?;
-        let flight = Flight::new(self.id, (namespace, key), (extras, tagging), born(), None);
+        let flight = Flight::new(self.id, (namespace, key), (extras, tagging), born(), anew, None);
         let slot = Slot::Loading(Arc::clone(&flight));
         match found {
             // A reader loses its right to fill the memory tier to the load, which will read the store itself;
@@ -180,8 +180,9 @@ impl Flights {
         Err(Error::new(ErrorKind::Overloaded, message))
     }
 
-    /// Starts a load beside one that is slow, which loses the right to be kept to it; or joins the one that somebody
-    /// else has started beside it. `None` if the slow one has no right to lose, or there are enough of them.
+    /// Starts a load beside one that is slow, which loses the right to be kept to it, if a change of the key has not
+    /// taken that already; or joins the one that somebody else has started since. `None` if the slow one is over, or
+    /// there are enough of them.
     pub(crate) fn replace(
         &self,
         slow: &Arc<Flight>,
@@ -191,22 +192,34 @@ impl Flights {
     ) -> Option<Joined> {
         let hash = self.hash(slow.namespace, &slow.key);
         let mut shard = self.shard(hash);
-        let slot = shard.slots.find_mut(hash, |slot| slot.is_for(slow.namespace, &slow.key))?;
-        let Slot::Loading(current) = slot else { return None };
-        if !Arc::ptr_eq(current, slow) {
-            let is_beside = slow.after.get().is_some_and(|after| Arc::ptr_eq(after, current));
-            return is_beside.then(|| Joined::Waiter(Arc::clone(current)));
+        let is_for = |slot: &Slot| slot.is_for(slow.namespace, &slow.key);
+        let found = shard.slots.entry(hash, is_for, |slot| self.slot_hash(slot));
+        if let TableEntry::Occupied(slot) = &found
+            && let Slot::Loading(current) = slot.get()
+            && !Arc::ptr_eq(current, slow)
+        {
+            // Whatever took the slow one's place began after it.
+            return Some(Joined::Waiter(Arc::clone(current)));
         }
-        if slow.rank >= REPLACEMENTS_MAX || self.begin_load().is_err() {
+        let mut last = Arc::clone(slow);
+        while let Some(after) = last.after.get().and_then(Weak::upgrade) {
+            last = after;
+        }
+        let is_over = last.has_ended.load(Ordering::Relaxed);
+        if is_over || last.rank >= REPLACEMENTS_MAX || self.begin_load().is_err() {
             return None;
         }
         let flight = {
-            let (name, before) = ((slow.namespace, slow.key()), Some(Arc::clone(slow)));
-            Flight::new(self.id, name, (extras, tagging), born(), before)
+            let (name, is_forced) = ((slow.namespace, slow.key()), slow.is_forced);
+            Flight::new(self.id, name, (extras, tagging), born(), is_forced, Some(Arc::clone(&last)))
         };
-        // It is the current one, so nothing was started beside it.
-        let _ = slow.after.set(Arc::clone(&flight));
-        *slot = Slot::Loading(Arc::clone(&flight));
+        // It is the last one, so nothing was started beside it.
+        let _ = last.after.set(Arc::downgrade(&flight));
+        let slot = Slot::Loading(Arc::clone(&flight));
+        match found {
+            TableEntry::Occupied(mut occupied) => *occupied.get_mut() = slot,
+            TableEntry::Vacant(vacant) => drop(vacant.insert(slot)),
+        }
         Some(Joined::Leader(flight))
     }
 
@@ -335,30 +348,39 @@ impl Flights {
             if let Ok(slot) = shard.slots.find_entry(hash, is_this) {
                 slot.remove();
             }
+            if flight.has_ended.swap(true, Ordering::Relaxed) {
+                return true;
+            }
         }
+        self.land_or_give_up(flight, outcome);
+        // Counted until its own load is over, whoever landed it: closing waits for that.
+        if self.loading.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.idle.notify_waiters();
+        }
+        true
+    }
+
+    /// Hands out what a load came to. A failure waits for the load that was started beside it.
+    fn land_or_give_up(&self, flight: &Arc<Flight>, outcome: Result<Landed>) {
         if outcome.is_err()
             && let Some(after) = flight.after.get()
         {
             // In one order with the end of that one, which then either sees this or is seen.
             flight.gave_up.store(true, Ordering::SeqCst);
             fence(Ordering::SeqCst);
-            if after.outcome.get().is_none() {
-                return true;
+            if after.upgrade().is_some_and(|after| after.outcome.get().is_none()) {
+                return;
             }
         }
-        self.land_all(flight, outcome);
-        true
+        Self::land_all(flight, &outcome);
     }
 
     /// Hands an outcome to everyone who waits for a flight, and for those that it was started beside.
-    fn land_all(&self, flight: &Arc<Flight>, outcome: Result<Landed>) {
+    fn land_all(flight: &Arc<Flight>, outcome: &Result<Landed>) {
         let mut next = Some(flight);
         while let Some(flight) = next {
             if flight.outcome.set(outcome.clone()).is_ok() {
                 flight.landed.notify_waiters();
-                if self.loading.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    self.idle.notify_waiters();
-                }
             }
             fence(Ordering::SeqCst);
             // A failure is theirs only if their own load has failed as well.

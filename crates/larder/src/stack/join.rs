@@ -1,9 +1,9 @@
 //! Who asks for what is missing: joins a load or leads one, waits for it, starts another one beside a slow one, and has
 //! renewed what is due.
 
+use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::entry::{Entry, Freshness};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,12 +32,15 @@ impl Core {
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| {
             Error::from_source(ErrorKind::Unsupported, "loading needs a tokio runtime", error)
         });
+        let mut forced = HashSet::new();
         for key in keys {
+            // A key that is named twice waits for the load that was begun for it.
+            let anew = request.force && (keys.len() == 1 || forced.insert(*key));
             joined.push(
                 match runtime.as_ref().map_err(Clone::clone).and_then(|_| {
                     let born = || self.clock.tick(self.clock.now());
                     let (name, carried) = ((&*door.space, *key), (request.extras.as_ref(), request.tagging));
-                    self.flights.join(&self.spaces, name, carried, request.force, born)
+                    self.flights.join(&self.spaces, name, carried, anew, born)
                 }) {
                     Ok(Joined::Leader(flight)) => {
                         self.note(&door.space, key, || Fact::Leads);
@@ -62,14 +65,11 @@ impl Core {
             soft: options.soft_timeout.filter(|_| !fresh_only),
             hard: options.hard_timeout,
             takes_fresh: !request.force,
+            fresh_only,
         };
         let mut request = Some(request);
         if runtime.is_ok() && !led.is_empty() {
-            let is_forced = request.as_ref().is_some_and(|request| request.force);
-            // Nothing is newer than that, so nothing is taken in place of the load.
-            let forced = || Occasion::Renewal(vec![Stamp::MAX; led.len()]);
-            let occasion = if is_forced { forced() } else { Occasion::Miss };
-            self.start(door, led, occasion, request.take());
+            self.start(door, led, None, request.take());
         }
         let started = self.clock.monotonic();
         let mut outcomes = Vec::with_capacity(keys.len());
@@ -90,16 +90,15 @@ impl Core {
             };
             let took = self.clock.monotonic().saturating_sub(started);
             self.stats.time(Timed::Wait, took);
-            self.note(&door.space, key, || Fact::Waited { took, end: end_of(&outcome, patience, took) });
+            self.note(&door.space, key, || Fact::Waited { took, end: end_of(&outcome, patience) });
             match &outcome {
                 Ok(Landed { source: Source::Fresh(tier), .. }) => {
                     self.emit_hit(&door.space, key, *tier, false)
                 }
                 Ok(Landed { source: Source::Fallback(tier), entry, .. }) => {
-                    // A load that was forced, or that renewed, may fall back on what is fresh.
-                    let mark = self.spaces.mark(&door.space, entry.meta.born, entry.meta.tags());
-                    let stale = standing(&entry.meta, mark, self.clock.now()) != Freshness::Fresh;
-                    self.emit_hit(&door.space, key, *tier, stale)
+                    // What a forced load or a renewal was to replace may be fresh.
+                    let is_fresh = self.standing(&door.space, entry, self.clock.now()) == Freshness::Fresh;
+                    self.emit_hit(&door.space, key, *tier, !is_fresh)
                 }
                 Ok(Landed { source: Source::Loader, .. }) | Err(_) => self.emit_miss(&door.space, key),
             }
@@ -108,15 +107,24 @@ impl Core {
         outcomes
     }
 
-    /// Starts the task that fills some keys, which the caller leads.
+    /// Starts the task that fills some keys, which the caller leads: because entries with these stamps are due, or are
+    /// not there.
     fn start(
         self: &Arc<Self>,
         door: &Arc<Door>,
         flights: Vec<Arc<Flight>>,
-        occasion: Occasion,
+        due: Option<Vec<Stamp>>,
         request: Option<Request>,
     ) {
         let Some(request) = request else { return };
+        let occasion = match due {
+            Some(due) => Occasion::Renewal(due),
+            // Nothing is newer than that, so nothing is taken in place of the load.
+            None if flights.iter().any(|flight| flight.is_forced()) => {
+                Occasion::Renewal(vec![Stamp::MAX; flights.len()])
+            }
+            None => Occasion::Miss,
+        };
         let (core, door) = (Arc::clone(self), Arc::clone(door));
         let fill = Fill { core, door, flights, occasion, options: request.options };
         tokio::spawn(span::of_caller(fill.run(request)));
@@ -132,13 +140,11 @@ impl Core {
         options: EntryOptions,
         spare: Option<Request>,
     ) -> Result<Landed> {
-        let may_serve = |stale: &Entry| {
-            options.fresh_only != Some(true) && self.may_serve(&door.space, stale, self.clock.now())
-        };
+        let standing = |offered: &Entry| self.standing(&door.space, offered, self.clock.now());
         let (Some(after), Some(request)) = (options.replace_after, spare) else {
-            return flight.wait(patience, may_serve).await;
+            return flight.wait(patience, standing).await;
         };
-        let mut slow = pin!(flight.wait(patience, may_serve));
+        let mut slow = pin!(flight.wait(patience, standing));
         let nap = after.saturating_sub(flight.age());
         tokio::select! {
             outcome = &mut slow => return outcome,
@@ -158,12 +164,12 @@ impl Core {
                     let (namespace, key, after) = (door.space.keys.path(), flight.key(), flight.age());
                     self.emit(&Event::LoadReplaced { namespace, key, after });
                     self.note(&door.space, key, || Fact::Replaces { age: after });
-                    self.start(door, vec![Arc::clone(&beside)], Occasion::Miss, Some(request));
+                    self.start(door, vec![Arc::clone(&beside)], None, Some(request));
                 }
                 (beside, None)
             }
         };
-        let beside_patience = Patience { takes_fresh: patience.takes_fresh, ..Patience::default() };
+        let beside_patience = Patience { soft: None, hard: None, ..patience };
         // The timeouts of the first wait go on, and end the second one too. That may need another one in turn.
         let mut second = Box::pin(self.wait(door, &beside, beside_patience, options, spare));
         tokio::select! {
@@ -172,7 +178,8 @@ impl Core {
                 outcome => outcome,
             },
             second = &mut second => match second {
-                Err(error) if error.kind() == ErrorKind::Load => slow.await,
+                // Whatever it failed with: the first one goes on.
+                Err(_) => slow.await,
                 outcome => outcome,
             },
         }
@@ -180,8 +187,13 @@ impl Core {
 
     /// Whether an entry may be served at `now`, be it stale.
     pub(super) fn may_serve(&self, space: &Space, entry: &Entry, now: Timestamp) -> bool {
+        self.standing(space, entry, now) != Freshness::Expired
+    }
+
+    /// What may be done with an entry at `now`.
+    fn standing(&self, space: &Space, entry: &Entry, now: Timestamp) -> Freshness {
         let meta = &entry.meta;
-        standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now) != Freshness::Expired
+        standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now)
     }
 
     /// Offers what memory has left of a key to those who will not wait for its load.
@@ -219,14 +231,14 @@ impl Core {
             led.drain(..).for_each(|flight| self.flights.finish(&flight, Err(error.clone())));
         }
         if !led.is_empty() {
-            self.start(door, led.clone(), Occasion::Renewal(due), Some(request));
+            self.start(door, led.clone(), Some(due), Some(request));
         }
         led
     }
 }
 
 /// What ended a wait.
-fn end_of(outcome: &Result<Landed>, patience: Patience, took: Duration) -> WaitEnd {
+fn end_of(outcome: &Result<Landed>, patience: Patience) -> WaitEnd {
     match outcome {
         Ok(Landed { source: Source::Fresh(tier), .. }) => WaitEnd::Found { tier: *tier },
         Ok(Landed { source: Source::Loader, .. }) => WaitEnd::Loaded,
@@ -234,8 +246,7 @@ fn end_of(outcome: &Result<Landed>, patience: Patience, took: Duration) -> WaitE
             WaitEnd::StaleForFailure { tier: *tier, error: error.to_string() }
         }
         Ok(Landed { source: Source::Fallback(tier), why: None, .. }) => {
-            let is_hard = patience.hard.is_some_and(|hard| took >= hard)
-                && patience.soft.is_none_or(|soft| took < soft);
+            let is_hard = patience.soft.is_none_or(|soft| patience.hard.is_some_and(|hard| hard < soft));
             let option = if is_hard { "hard_timeout" } else { "soft_timeout" };
             WaitEnd::StaleForTime { tier: *tier, option: option.to_owned() }
         }

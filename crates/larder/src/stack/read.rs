@@ -67,14 +67,11 @@ impl Core {
     }
 
     /// What memory has for a key and is fresh by its TTL, though the store was to be asked: for when that failed.
-    pub(crate) fn probe_unasked(
-        &self,
-        space: &Space,
-        key: &str,
-        options: &EntryOptions,
-        now: Timestamp,
-    ) -> Option<Entry> {
-        options.memory_ttl?;
+    pub(crate) fn probe_unasked(&self, space: &Space, key: &str, now: Timestamp) -> Option<Entry> {
+        let (_, until) = self.memory.as_ref()?.get_until(space.id, key)?;
+        if until == Timestamp::FOREVER {
+            return None;
+        }
         let (entry, _) = self.probe(space, key, now)?;
         let mark = self.spaces.mark(space, entry.meta.born, entry.meta.tags());
         (standing(&entry.meta, mark, now) == Freshness::Fresh).then_some(entry)
@@ -169,9 +166,9 @@ impl Core {
             Ok(stored) => Ok(self
                 .take_fresh(door, key, stored, ticket, now)
                 .map(|entry| (entry, Freshness::Fresh, Tier::L2))),
-            Err(_) if on_failure == OnFailure::Suppress => Ok(self
-                .probe_unasked(&door.space, key, &door.options, now)
-                .map(|entry| (entry, Freshness::Fresh, Tier::L1))),
+            Err(_) if on_failure == OnFailure::Suppress => {
+                Ok(self.probe_unasked(&door.space, key, now).map(|entry| (entry, Freshness::Fresh, Tier::L1)))
+            }
             Err(error) => Err(error),
         }
     }
@@ -285,7 +282,7 @@ impl Core {
                     self.take_fresh(door, key, stored, ticket, now).map(|entry| (entry, Tier::L2))
                 }
                 None if failure.is_none() => {
-                    self.probe_unasked(space, key, &door.options, now).map(|entry| (entry, Tier::L1))
+                    self.probe_unasked(space, key, now).map(|entry| (entry, Tier::L1))
                 }
                 None => None,
             };

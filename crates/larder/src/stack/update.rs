@@ -61,6 +61,8 @@ pub(crate) enum Change {
     Put(Entry),
     /// Keep the value, and say this about it.
     Rewrite(Meta),
+    /// Keep the value, and let it end then. It is no news: what began before keeps its right to be kept.
+    Prolong(Meta),
     /// Remove the entry.
     Remove,
 }
@@ -84,6 +86,8 @@ enum Then {
         payload_bytes: usize,
     },
     Forget(Stamp),
+    /// Memory has it already.
+    Nothing,
 }
 
 impl Core {
@@ -133,7 +137,7 @@ impl Core {
                     is_new = true;
                     entry
                 }
-                Ok(Change::Rewrite(meta)) => match &replaced {
+                Ok(Change::Rewrite(meta) | Change::Prolong(meta)) => match &replaced {
                     Some(entry) => Entry { value: Arc::clone(&entry.value), meta },
                     None => return (false, Ok(false)),
                 },
@@ -172,17 +176,18 @@ impl Core {
             let Some(swap) = self.swap(door, &full, stored, now, decide)? else { return Ok(false) };
             let stamp = wire::stamp_of(&swap.record).unwrap_or_default();
             // If this is abandoned or fails half-way, memory must not go on serving what was there before.
-            let abandoned = Abandoned::guard(self, space, key);
+            let is_news = !matches!(swap.then, Then::Nothing);
+            let abandoned = is_news.then(|| Abandoned::guard(self, space, key));
             match l2.swap(self, "update", (&full, swap.record, swap.ttl), expected, OnFailure::Return).await?
             {
                 Written::Stored { .. } => {
                     self.overtake(&full, stamp);
                     self.follow(door, key, swap.then, now);
-                    abandoned.disarm();
+                    abandoned.into_iter().for_each(Abandoned::disarm);
                     return Ok(true);
                 }
                 Written::Refused { .. } => {
-                    abandoned.disarm();
+                    abandoned.into_iter().for_each(Abandoned::disarm);
                     back_off(attempt).await;
                 }
             }
@@ -209,7 +214,7 @@ impl Core {
             held: Held::Encoded(door, entry),
         }))?;
         match (change, found) {
-            (Change::Keep, _) | (Change::Rewrite(_), None) => Ok(None),
+            (Change::Keep, _) | (Change::Rewrite(_) | Change::Prolong(_), None) => Ok(None),
             (Change::Remove, _) => {
                 let stamp = self.clock.tick(now);
                 let record = wire::encode_tombstone(stamp, now + self.tombstone_ttl);
@@ -224,6 +229,10 @@ impl Core {
                     ttl,
                     then: Then::Rewrite { was: stored.meta.stamp, meta, payload_bytes: stored.payload.len() },
                 }))
+            }
+            (Change::Prolong(meta), Some((stored, _))) => {
+                let record = wire::encode_entry(full, &meta, stored.codec, stored.schema, &stored.payload)?;
+                Ok(Some(Swap { record, ttl: meta.life_left(now), then: Then::Nothing }))
             }
             (Change::Put(mut entry), _) => {
                 self.stamp(&mut entry.meta, now);
@@ -241,6 +250,7 @@ impl Core {
         match then {
             Then::Remember(entry, value_bytes) => self.remember(space, key, (&entry, until), value_bytes),
             Then::Forget(stamp) => drop(self.forget(space, key, stamp)),
+            Then::Nothing => {}
             Then::Rewrite { was, meta, payload_bytes } => {
                 // Weighed before the lock is taken, because weighing runs code of the user's.
                 let held = self.memory.as_ref().and_then(|memory| memory.get(space.id, key));
@@ -320,7 +330,10 @@ impl Core {
             return self.delete(door, key, now).await;
         }
         let decide = &mut |found: Option<Found<'_>>| match found {
-            Some(Found { meta, freshness: Freshness::Fresh, .. }) => {
+            // It may have been expired since the caller entered.
+            Some(Found { meta, freshness: Freshness::Fresh, .. })
+                if meta.freshness(self.clock.now()) == Freshness::Fresh =>
+            {
                 let (end, extras) = renewal::end_at(meta, ttl.ends_at(now), now);
                 Ok(Change::Rewrite(Meta { extras, ..ending(door, meta, end) }))
             }
@@ -339,6 +352,10 @@ impl Core {
 
     #[cold]
     fn slide_to(&self, door: &Arc<Door>, key: &str, meta: &Meta, until: Timestamp, now: Timestamp) {
+        if meta.freshness(self.clock.now()) != Freshness::Fresh {
+            // It has been expired since the caller entered.
+            return;
+        }
         let space = &*door.space;
         let mut evicted = Vec::new();
         let held = self.flights.with_lock(space.id, key, || {
@@ -357,8 +374,12 @@ impl Core {
                 return;
             }
             let decide = &mut |found: Option<Found<'_>>| match found {
-                Some(Found { meta, freshness: Freshness::Fresh, .. }) if meta.fresh_until < until => {
-                    Ok(Change::Rewrite(ending(&door, meta, until)))
+                // It may have expired since it was read, and it may have been given a later end.
+                Some(Found { meta, freshness: Freshness::Fresh, .. })
+                    if meta.freshness(core.clock.now()) == Freshness::Fresh =>
+                {
+                    let until = renewal::slides_to(meta, now);
+                    Ok(until.map_or(Change::Keep, |until| Change::Prolong(ending(&door, meta, until))))
                 }
                 _ => Ok(Change::Keep),
             };

@@ -25,6 +25,7 @@ mod overtaken;
 mod resilience;
 mod recovery;
 mod review;
+mod review2;
 mod rewrites;
 mod source_ends;
 mod sources;
