@@ -126,6 +126,21 @@ impl History {
         events.changes.len() - 1
     }
 
+    /// A load may begin while others of its process are at it.
+    pub(crate) fn may_load_beside(&self, process: usize) {
+        let change = self.change_begins("a load beside others", process, Kind::Nothing);
+        self.change_ends(change, None);
+    }
+
+    /// A load that was forced at `began` came to this value.
+    pub(crate) fn was_forced(&self, began: u64, value: u32) {
+        let mut events = self.events();
+        let born = events.born.get(&value).copied().unwrap_or(0);
+        if born < began {
+            events.problems.push(format!("a load forced at {began} came to {value}, born {born}"));
+        }
+    }
+
     /// It was acknowledged, and has set this value, if any.
     pub(crate) fn change_ends(&self, change: usize, value: Option<u32>) {
         let ended = self.tick();

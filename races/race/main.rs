@@ -28,9 +28,13 @@
 //! - closing does not wait for loads, or a load that has begun does not look whether it is closed:
 //!   `a_closed_stack_loads_nothing_and_leaves_the_store_alone`.
 //! - what is stale is served unasked: `what_a_change_has_ended_is_not_served_stale_to_whoever_is_out_of_patience`.
+//! - a forced load joins another one, or what is started beside it is not forced: `loads_beside_loads_…`.
+//! - a slide is judged by the time of its read: `what_has_expired_is_not_slid_…`.
+//! - a slide is a rewrite: `a_read_that_slides_does_not_undo_a_load`.
 //! - the memory driver looks outside of its lock, or memory takes what is older:
 //!   `a_change_wins_over_the_load_that_it_overtakes_in_both`.
 
+mod beside;
 mod changes;
 mod checker;
 mod history;

@@ -165,10 +165,23 @@ impl World {
         let world = self.clone();
         let load = move || world.load(number, began);
         history.looks_up(number, if name.ends_with("many") { 2 } else { 1 });
+        if matches!(name, "get_or_set forced" | "get_or_set beside") {
+            // It may load beside others.
+            history.may_load_beside(number);
+        }
         let seen = match name {
             "get" => cache.get("a").await.unwrap(),
             "get_many" => cache.get_many(&["a", "b"]).await.unwrap().swap_remove(0),
             "get_or_set" => Some(cache.get_or_set("a", load).tags(["t"]).await.unwrap()),
+            "get_or_set forced" => {
+                let forced = cache.get_or_set("a", load).tags(["t"]).force().await.unwrap();
+                history.was_forced(began, *forced);
+                Some(forced)
+            }
+            "get_or_set beside" => {
+                let after = Duration::from_millis(1);
+                Some(cache.get_or_set("a", load).tags(["t"]).replace_after(after).await.unwrap())
+            }
             "get_or_set_many" => {
                 let load = move |missing: Vec<String>| async move {
                     // One number for all of them: only that of key a is ever looked at.
