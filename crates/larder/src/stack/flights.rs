@@ -249,13 +249,14 @@ impl Flights {
     }
 
     /// Takes the right to be kept from whatever is under way for a key, and changes the memory tier in the
-    /// same breath: on behalf of a change with this stamp, unless a newer one came before it.
+    /// same breath: on behalf of a change with this stamp, unless a newer one came before it. The change says what stamp
+    /// it has removed from memory: if that is newer than its own, nothing older may take the place.
     pub(crate) fn supersede<R>(
         &self,
         namespace: u32,
         key: &str,
         stamp: Stamp,
-        change: impl FnOnce() -> R,
+        change: impl FnOnce() -> (R, Option<Stamp>),
     ) -> Option<R> {
         let hash = self.hash(namespace, key);
         let mut shard = self.shard(hash);
@@ -269,7 +270,11 @@ impl Flights {
             }
             writing.newest = stamp;
         }
-        Some(change())
+        let (changed, removed) = change();
+        if let Some(writing) = shard.writing.find_mut(hash, |writing| writing.hash == hash) {
+            writing.newest = writing.newest.max(removed.unwrap_or_default());
+        }
+        Some(changed)
     }
 
     /// As [`Flights::supersede`] where there is no store to overtake one another in, if the change says that it

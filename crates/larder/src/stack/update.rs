@@ -260,12 +260,14 @@ impl Core {
                 let mut evicted = Vec::new();
                 // Dropped after the lock is gone, so that a value's own `drop` may use the cache.
                 let before = self.supersede(space, key, meta.stamp, || {
-                    let before = self.memory.as_ref()?.remove(space.id, key)?;
-                    if before.meta.stamp == was {
+                    let removed = self.memory.as_ref().and_then(|memory| memory.remove(space.id, key));
+                    let Some(before) = removed else { return (None, None) };
+                    let removed = before.meta.stamp;
+                    if removed == was {
                         let entry = Entry { value: Arc::clone(&before.value), meta };
                         drop(self.insert_in_memory(space, key, (&entry, until), value_bytes, &mut evicted));
                     }
-                    Some(before)
+                    (Some(before), Some(removed))
                 });
                 drop(before);
                 self.report_evicted(evicted);

@@ -80,7 +80,12 @@ impl Core {
     /// Removes a key from memory on behalf of a change, and takes the right to be kept from whatever is under
     /// way for it.
     pub(crate) fn forget(&self, space: &Space, key: &str, stamp: Stamp) -> Option<Entry> {
-        self.supersede(space, key, stamp, || self.memory.as_ref()?.remove(space.id, key)).flatten()
+        let removed = self.supersede(space, key, stamp, || {
+            let removed = self.memory.as_ref().and_then(|memory| memory.remove(space.id, key));
+            let stamp = removed.as_ref().map(|removed| removed.meta.stamp);
+            (removed, stamp)
+        });
+        removed.flatten()
     }
 
     /// Changes memory on behalf of a change with this stamp, and takes the right to be kept from whatever is under
@@ -90,7 +95,7 @@ impl Core {
         space: &Space,
         key: &str,
         stamp: Stamp,
-        change: impl FnOnce() -> R,
+        change: impl FnOnce() -> (R, Option<Stamp>),
     ) -> Option<R> {
         let changed = self.flights.supersede(space.id, key, stamp, change);
         if changed.is_none() {
@@ -103,7 +108,7 @@ impl Core {
     pub(crate) fn remember(&self, space: &Space, key: &str, held: (&Entry, Timestamp), value_bytes: usize) {
         let mut evicted = Vec::new();
         let replaced = self.supersede(space, key, held.0.meta.stamp, || {
-            self.insert_in_memory(space, key, held, value_bytes, &mut evicted)
+            (self.insert_in_memory(space, key, held, value_bytes, &mut evicted), None)
         });
         if self.memory.is_some() && replaced.is_some() {
             self.note(space, key, || Fact::Kept { tier: Tier::L1 });

@@ -265,3 +265,36 @@ async fn a_set_does_not_survive_in_memory_a_clear_that_was_abandoned_after_the_s
         here.finish(0).await;
     }
 }
+
+#[tokio::test]
+async fn what_removes_something_newer_from_memory_does_not_make_room_for_something_older() {
+    for (index, name) in ["touch", "expire", "delete"].into_iter().enumerate() {
+        let (here, other, store) = pair();
+        let (mine, theirs) = (cache::<u32>(&here), cache::<u32>(&other));
+        mine.set("a", 1).grace(hours(1)).await.unwrap();
+        let mut changed = Holding::hold(&store.sets, false);
+        let changing = tokio::spawn({
+            let mine = mine.clone();
+            async move {
+                match index {
+                    0 => mine.touch("a", hours(1)).await.map(drop),
+                    1 => mine.expire("a").await.map(drop),
+                    _ => mine.delete("a").await.map(drop),
+                }
+            }
+        });
+        changed.reached().await;
+        let mut set = Holding::hold(&store.sets, false);
+        let setting = tokio::spawn({
+            let mine = mine.clone();
+            async move { mine.set("a", 2).await }
+        });
+        set.reached().await;
+        assert_eq!(*mine.get_or_set("a", || ok(3)).force().await.unwrap(), 3);
+        changed.release();
+        changing.await.unwrap().unwrap();
+        set.release();
+        setting.await.unwrap().unwrap();
+        assert_eq!((value(&mine).await, value(&theirs).await), (Some(3), Some(3)), "{name}");
+    }
+}
