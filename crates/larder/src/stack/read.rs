@@ -311,9 +311,19 @@ impl Core {
         if matches!(in_memory, Some((_, Freshness::Fresh, _))) {
             return Ok(in_memory);
         }
-        match l2.read_one(self, &door.space, key, now, OnFailure::Return).await? {
+        let stored = match l2.read_one(self, &door.space, key, now, OnFailure::Return).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                let left = self.probe_unasked(&door.space, key, now).ok_or(error)?;
+                return Ok(Some((left, Freshness::Fresh, Tier::L1)));
+            }
+        };
+        match stored {
             // Nothing that is newer than what memory has left, which may have gone meanwhile.
             Stored::Nothing { stamp } if stamp <= in_memory.map(|(entry, ..)| entry.meta.stamp) => {
+                if let Some(left) = self.probe_unasked(&door.space, key, now) {
+                    return Ok(Some((left, Freshness::Fresh, Tier::L1)));
+                }
                 let left = self.probe(&door.space, key, now);
                 Ok(left.map(|(entry, freshness)| (entry, freshness, Tier::L1)))
             }
@@ -330,8 +340,11 @@ impl Core {
             return Ok(true);
         }
         let Some(l2) = &self.l2 else { return Ok(false) };
-        let stored = l2.read_one(self, &door.space, key, now, OnFailure::Return).await?;
-        Ok(matches!(stored, Stored::Entry { freshness: Freshness::Fresh, .. }))
+        match l2.read_one(self, &door.space, key, now, OnFailure::Return).await {
+            Ok(stored) => Ok(matches!(stored, Stored::Entry { freshness: Freshness::Fresh, .. })),
+            // Memory was to ask, and what it has is fresh by its TTL.
+            Err(error) => self.probe_unasked(&door.space, key, now).map(|_| true).ok_or(error),
+        }
     }
 
     /// The keys of a namespace that have an entry, stale ones included; those inside it are not.

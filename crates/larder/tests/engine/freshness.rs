@@ -96,6 +96,9 @@ async fn memory_goes_on_past_its_own_ttl_when_the_store_does_not_answer() {
     assert_eq!(numbers.get("a").await.unwrap().as_deref(), Some(&1));
     assert_eq!(numbers.get_many(&["a"]).await.unwrap()[0].as_deref(), Some(&1));
     assert_eq!(*numbers.get_or_set("a", || ok(9)).await.unwrap(), 1, "its TTL is not over");
+    assert!(numbers.has("a").await.unwrap());
+    let entry = numbers.entry("a").await.unwrap().unwrap();
+    assert_eq!((entry.state, entry.tier), (larder::entry::Freshness::Fresh, Tier::L1));
     assert_eq!(harness.stack.stats().hits_stale, 0);
     harness.clock.advance(seconds(30));
     assert_eq!(numbers.get("a").await.unwrap(), None);
