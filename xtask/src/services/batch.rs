@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::process::{Ending, Process, now};
 use super::state::{Line, Role, Started};
 
-/// How long a server may take until it answers, and a preparation until it has ended.
+/// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 /// Below the ports that systems give to outgoing connections: none of them can take one between our look and the

@@ -9,6 +9,7 @@ mod args;
 mod batch;
 mod install;
 mod process;
+mod redis;
 mod servers;
 mod state;
 
@@ -153,9 +154,10 @@ fn start(home: &Path, services: &[Service], batch: &Batch) -> io::Result<Variabl
         for (name, value) in &up.variables {
             batch.note(&Line::Variable(name, value))?;
         }
+        let variables = up.variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let took = began.elapsed().as_secs_f64();
         eprintln!("{:<10} {} up in {took:.2} s", service.name(), up.version);
-        Ok(up.variables)
+        Ok(variables)
     };
     let outcomes: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = services.iter().map(|&service| scope.spawn(move || one(service))).collect();
