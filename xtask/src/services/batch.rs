@@ -68,12 +68,13 @@ impl Batch {
         let pid = std::process::id();
         let file = File::options().append(true).create_new(true).open(path);
         let file = file.map_err(|error| said(&error, &format!("making {}", path.display())))?;
+        let owner = Process::of_pid(pid)?;
+        (&file).write_all(Line::Owner(&owner).text().as_bytes())?;
         let user = if is_root()? { Some((number("-u")?, number("-g")?)) } else { None };
         let slots = (PORTS.end - PORTS.start) / PORTS_EACH;
         let slot = u16::try_from(pid % u32::from(slots)).unwrap_or(0);
         let folder = new_folder()?;
         let batch = Self { folder, file, user, next_port: AtomicU16::new(slot * PORTS_EACH) };
-        batch.note(&Line::Owner(&Process::of_pid(pid)?))?;
         batch.note(&Line::Folder(&batch.folder))?;
         Ok(batch)
     }

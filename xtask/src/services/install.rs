@@ -14,11 +14,19 @@ use super::state::{Line, Role};
 
 /// Begins what we write into the system, so that it is known for ours.
 const MARK: &str = "# written by `cargo xtask services` while it installs packages; safe to remove\n";
-/// What keeps packages from starting services, and PostgreSQL's from making a database; removed afterwards.
-const GUARDS: [(&str, &str, &str); 2] = [
-    ("/usr/sbin/policy-rc.d", "#!/bin/sh\n", "exit 101\n"),
-    ("/etc/postgresql-common/createcluster.d/larder.conf", "", "create_main_cluster = false\n"),
+/// What keeps packages from starting services, and PostgreSQL's from making a database; removed afterwards. A file,
+/// the package that it is for unless it is for all, and what stands before and after the mark.
+const GUARDS: [(&str, Option<&str>, &str, &str); 2] = [
+    ("/usr/sbin/policy-rc.d", None, "#!/bin/sh\n", "exit 101\n"),
+    (
+        "/etc/postgresql-common/createcluster.d/larder.conf",
+        Some("postgresql"),
+        "",
+        "create_main_cluster = false\n",
+    ),
 ];
+/// Packages that have a service of their own name start when the machine does: that is taken back.
+const WITH_SERVICE: [&str; 3] = ["memcached", "postgresql", "redis-server"];
 /// Locked by who installs, so that nobody removes another's guards.
 const LOCK: &str = "/var/lib/dpkg";
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -74,13 +82,39 @@ pub(crate) fn install(services: &[Service], batch: &Batch) -> io::Result<Vec<&'s
         return Ok(packages);
     }
     eprintln!("installing {}", packages.join(" "));
-    let guards = set_guards(batch)?;
-    let outcome = apt(&packages, batch);
-    for guard in guards {
-        fs::remove_file(guard).map_err(|error| said(&error, &format!("removing {}", guard.display())))?;
+    let guards = set_guards(&packages, batch)?;
+    // If it fails, it may still be at work: then whoever stops the batch waits for it, and removes the guards.
+    apt(&packages, batch)?;
+    for package in packages.iter().filter(|package| WITH_SERVICE.contains(package)) {
+        system("update-rc.d", &[package, "disable"], batch)?;
     }
+    guards.iter().try_for_each(|guard| remove_guard(guard))?;
     drop(lock);
-    outcome.map(|()| packages)
+    Ok(packages)
+}
+
+/// Removes guards that a batch has set, as far as they are still there.
+///
+/// # Errors
+/// One stays.
+pub(crate) fn remove_guards(guards: &[PathBuf]) -> io::Result<()> {
+    if guards.is_empty() {
+        return Ok(());
+    }
+    // They may be in the use of another batch by now.
+    let _lock = lock()?;
+    guards.iter().try_for_each(|guard| remove_guard(guard))
+}
+
+fn remove_guard(guard: &Path) -> io::Result<()> {
+    if !is_ours(guard) {
+        return Ok(());
+    }
+    fs::remove_file(guard).map_err(|error| said(&error, &format!("removing {}", guard.display())))
+}
+
+fn is_ours(guard: &Path) -> bool {
+    fs::read_to_string(guard).is_ok_and(|text| text.contains(MARK))
 }
 
 /// The right to install, when it is our turn; `None` if we never may.
@@ -93,12 +127,13 @@ fn lock() -> io::Result<Option<File>> {
     Ok(Some(lock))
 }
 
-/// Sets the guards that are not there, or were left by one of us that was killed.
-fn set_guards(batch: &Batch) -> io::Result<Vec<&'static Path>> {
+/// Sets the guards that these packages call for, and that nobody else has set.
+fn set_guards(packages: &[&str], batch: &Batch) -> io::Result<Vec<PathBuf>> {
     let mut set = Vec::new();
-    for (path, first, last) in GUARDS {
+    for (path, package, first, last) in GUARDS {
         let path = Path::new(path);
-        if fs::read_to_string(path).is_ok_and(|text| !text.contains(MARK)) {
+        let is_wanted = package.is_none_or(|package| packages.contains(&package));
+        if !is_wanted || path.exists() && !is_ours(path) {
             continue;
         }
         // Written down first: a guard that stays would keep every later package from starting its service.
@@ -107,38 +142,30 @@ fn set_guards(batch: &Batch) -> io::Result<Vec<&'static Path>> {
         made.and_then(|()| fs::write(path, format!("{first}{MARK}{last}")))
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
             .map_err(|error| said(&error, &format!("writing {}", path.display())))?;
-        set.push(path);
+        set.push(path.to_owned());
     }
     Ok(set)
 }
 
 fn apt(packages: &[&str], batch: &Batch) -> io::Result<()> {
-    let mut args: Vec<&str> =
-        vec!["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"];
-    let options = args.len();
-    args.extend(["install", "-y", "--no-install-recommends", "--no-remove"]);
-    args.extend(packages);
-    let installed = apt_get(&args, batch);
-    if installed.is_ok() {
-        return installed;
+    const OPTIONS: [&str; 5] =
+        ["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"];
+    let install =
+        [&OPTIONS, &["install", "-y", "--no-install-recommends", "--no-remove"][..], packages].concat();
+    if system("env", &install, batch).is_ok() {
+        return Ok(());
     }
     // The lists of packages are missing from a fresh image, and name what is gone in an old one.
-    let mut update = args.get(..options).unwrap_or_default().to_vec();
-    update.push("update");
-    apt_get(&update, batch).and_then(|()| apt_get(&args, batch))
+    system("env", &[&OPTIONS, &["update"][..]].concat(), batch)?;
+    system("env", &install, batch)
 }
 
-fn apt_get(args: &[&str], batch: &Batch) -> io::Result<()> {
+/// Runs what changes the system to its end: it is not broken off, whatever becomes of us.
+fn system(binary: &str, args: &[&str], batch: &Batch) -> io::Result<()> {
+    let program = program(binary)?;
     let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
-    let program = Path::new("env");
-    let launch = Launch {
-        name: "apt-get",
-        program,
-        args: &args,
-        role: Role::Passing,
-        ending: Ending::Wait,
-        is_ours: true,
-    };
+    let (role, ending) = (Role::Passing, Ending::Wait);
+    let launch = Launch { name: "install", program: &program, args: &args, role, ending, is_ours: true };
     batch.launch(&launch)?.finish(PATIENCE)
 }
 
@@ -174,6 +201,19 @@ mod tests {
         let has = |name: &str| name.starts_with("redis");
         assert_eq!(missing(&all, has), ["mariadb-client-core", "mariadb-server-core"]);
         assert_eq!(missing(&all[..2], |_| false), ["redis-server", "redis-tools"]);
+    }
+
+    #[test]
+    fn only_guards_of_ours_are_removed() {
+        let folder = std::env::temp_dir().join(format!("larder-guards-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let guards = ["ours", "theirs", "gone"].map(|name| folder.join(name));
+        fs::write(&guards[0], format!("#!/bin/sh\n{MARK}exit 101\n")).unwrap();
+        fs::write(&guards[1], "#!/bin/sh\nexit 101\n").unwrap();
+        guards.iter().try_for_each(|guard| remove_guard(guard)).unwrap();
+        let left: Vec<bool> = guards.iter().map(|guard| guard.exists()).collect();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(left, [false, true, false]);
     }
 
     #[test]

@@ -72,8 +72,8 @@ fn up(home: &Path, services: &[Service]) -> io::Result<ExitCode> {
             start(home, &absent, &batch)?;
             batch.note(&Line::Kept)
         });
-        watcher.release(if started.is_ok() { STAY } else { b"" })?;
-        started?;
+        let released = watcher.release(if started.is_ok() { STAY } else { b"" });
+        started.and(released)?;
     }
     env(home)
 }
@@ -92,11 +92,12 @@ fn down(home: &Path) -> io::Result<ExitCode> {
 
 fn env(home: &Path) -> io::Result<ExitCode> {
     let states = states(home)?;
-    let variables: Variables = states
+    let mut variables: Variables = states
         .into_iter()
         .filter(|(_, state)| state.is_up())
         .flat_map(|(_, state)| state.variables)
         .collect();
+    variables.sort();
     if variables.is_empty() {
         return Err(io::Error::other("nothing is up; start it with: cargo xtask services up"));
     }
@@ -112,8 +113,8 @@ fn run_command(home: &Path, services: &[Service], command: &[String]) -> io::Res
         let variables = start(home, services, &batch)?;
         with(&variables, command, &batch)
     });
-    watcher.release(b"")?;
-    outcome
+    let stopped = watcher.release(b"");
+    outcome.and_then(|code| stopped.map(|()| code))
 }
 
 /// Runs a command to its end, in this environment.
@@ -211,9 +212,14 @@ impl Watcher {
     /// Lets go of the batch, and waits until the watcher has done its work.
     fn release(&mut self, word: &[u8]) -> io::Result<()> {
         if let Some(mut pipe) = self.0.stdin.take() {
-            pipe.write_all(word)?;
+            // One that was killed does not listen; how it ended says so.
+            let _ = pipe.write_all(word);
         }
-        if self.0.wait()?.success() { Ok(()) } else { Err(io::Error::other("stopping the servers failed")) }
+        if self.0.wait()?.success() {
+            return Ok(());
+        }
+        let again = "try again with: cargo xtask services down";
+        Err(io::Error::other(format!("stopping the servers, or leaving them to themselves, failed; {again}")))
     }
 }
 

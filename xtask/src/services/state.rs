@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::args::Service;
+use super::install;
 use super::process::{self, Ending, Process};
 
 /// Servers that were started together, as they stand in their file.
@@ -21,7 +22,7 @@ pub(crate) struct State {
     pub(crate) services: Vec<Service>,
     /// Where they are, as names and values for an environment.
     pub(crate) variables: Vec<(String, String)>,
-    /// Files outside of the folder that have to go as well.
+    /// Files of the system that were there while packages were installed.
     pub(crate) guards: Vec<PathBuf>,
 }
 
@@ -133,9 +134,7 @@ impl State {
         let processes: Vec<_> =
             self.processes.iter().map(|started| (started.ending, started.process.clone())).collect();
         process::end(&processes)?;
-        for guard in &self.guards {
-            gone(guard, fs::remove_file(guard))?;
-        }
+        install::remove_guards(&self.guards)?;
         if let Some(folder) = &self.folder {
             gone(folder, fs::remove_dir_all(folder))?;
         }
@@ -229,13 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn stopping_removes_the_folder_the_guards_and_the_file() {
+    fn stopping_removes_the_folder_and_the_file() {
         let scratch = std::env::temp_dir().join(format!("larder-state-{}", std::process::id()));
-        let (folder, guard, path) = (scratch.join("folder"), scratch.join("guard"), scratch.join("state"));
+        let (folder, path) = (scratch.join("folder"), scratch.join("state"));
         fs::create_dir_all(folder.join("inner")).unwrap();
-        fs::write(&guard, "").unwrap();
-        let absent = scratch.join("absent");
-        let state = State { folder: Some(folder), guards: vec![guard, absent], ..State::default() };
+        let state = State { folder: Some(folder), ..State::default() };
         fs::write(&path, "").unwrap();
         state.stop(&path).unwrap();
         // Fails if anything is left in it.
