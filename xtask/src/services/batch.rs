@@ -313,7 +313,25 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_shows_the_end_of_its_log() {
+    fn a_server_that_ends_is_not_waited_for_and_its_log_is_shown() {
+        let scratch = Scratch::new("ends");
+        let script = ["-c".to_owned(), "echo no room >&2; exit 3".to_owned()];
+        let error = scratch.batch.launch(&shell(&script, Role::Server)).unwrap().until(|| false).unwrap_err();
+        let said = "starting shell failed: it ended before it answered (exit status: 3); the end of its log:";
+        assert_eq!(error.to_string(), format!("{said}\n    no room\n"));
+    }
+
+    #[test]
+    fn a_preparation_that_takes_too_long_is_given_up() {
+        let scratch = Scratch::new("long");
+        let script = ["-c".to_owned(), "sleep 100".to_owned()];
+        let mut running = scratch.batch.launch(&shell(&script, Role::Passing)).unwrap();
+        let error = running.finish(Duration::ZERO).unwrap_err().to_string();
+        assert!(error.starts_with("starting shell failed: it did not end within 0ns"), "{error}");
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_its_last_lines() {
         let lines = (1..=20).map(|n| format!("line {n}\n")).collect::<String>();
         assert_eq!(tail(&lines).lines().next(), Some("    line 6"));
         assert_eq!(tail("one\n"), "    one\n");

@@ -260,3 +260,50 @@ fn sweep(home: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let home = std::env::temp_dir().join(format!("larder-services-test-{}-{name}", std::process::id()));
+        fs::create_dir(&home).unwrap();
+        home
+    }
+
+    #[test]
+    fn a_command_is_told_where_the_servers_are_and_its_status_is_passed_on() {
+        let home = scratch("status");
+        let path = home.join("1.state");
+        let batch = Batch::new(&path).unwrap();
+        let variables = vec![("LARDER_TEST_X".to_owned(), "here".to_owned())];
+        let status = |script: &str| {
+            let command = ["sh", "-c", script].map(str::to_owned);
+            format!("{:?}", with(&variables, &command, &batch).unwrap())
+        };
+        assert_eq!(status("test $LARDER_TEST_X = here"), format!("{:?}", ExitCode::SUCCESS));
+        assert_eq!(status("exit 7"), format!("{:?}", ExitCode::from(7)));
+        assert_eq!(status("kill -KILL $$"), format!("{:?}", ExitCode::from(137)));
+        State::read(&path).unwrap().stop(&path).unwrap();
+        fs::remove_dir(&home).unwrap();
+    }
+
+    #[test]
+    fn what_a_dead_starter_left_is_stopped_and_what_a_living_one_has_is_not() {
+        let home = scratch("sweep");
+        let mut server = Command::new("sleep").arg("100").process_group(0).spawn().unwrap();
+        let process = Process::of_pid(server.id()).unwrap();
+        let own = Process::of_pid(std::process::id()).unwrap();
+        let dead = Process { birth: own.birth - 1, ..own.clone() };
+        let started = Started { role: Role::Server, ending: Ending::Kill, process: process.clone() };
+        let text = [Line::Owner(&own), Line::Process(&started)].iter().map(Line::text).collect::<String>();
+        fs::write(home.join("1.state"), &text).unwrap();
+        sweep(&home).unwrap();
+        assert!(process.is_alive() && home.join("1.state").exists());
+        fs::write(home.join("2.state"), text + &Line::Owner(&dead).text()).unwrap();
+        sweep(&home).unwrap();
+        assert!(!process.is_alive() && !home.join("2.state").exists());
+        server.wait().unwrap();
+        fs::remove_dir_all(&home).unwrap();
+    }
+}

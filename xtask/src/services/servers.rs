@@ -138,9 +138,11 @@ fn fetched_dynalite(home: &Path, batch: &Batch) -> io::Result<PathBuf> {
         return Ok(kept);
     }
     let package = format!("dynalite@{DYNALITE}");
-    // No script of a package is run: what is compiled is optional.
+    // No script of a package is run: what is compiled is optional. By default npm is silent for minutes about a
+    // registry that it cannot reach.
     let options = ["--no-audit", "--no-fund", "--ignore-scripts", "--no-update-notifier"];
-    let args = [&["install", "--prefix", ".", &package][..], &options].concat();
+    let network = ["--fetch-retries=1", "--fetch-timeout=20000"];
+    let args = [&["install", "--prefix", ".", &package][..], &options, &network].concat();
     fetch("dynamodb-npm", "npm", &args, batch)?;
     let copied = home.join(format!("dynalite-{DYNALITE}.{}", std::process::id()));
     copy(&batch.folder("dynamodb-npm")?.join("node_modules"), &copied, batch)?;
