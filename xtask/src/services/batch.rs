@@ -259,6 +259,7 @@ fn number(kind: &str) -> io::Result<u32> {
 }
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use crate::services::state::State;

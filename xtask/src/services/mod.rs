@@ -262,6 +262,7 @@ fn sweep(home: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
 

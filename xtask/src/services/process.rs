@@ -151,6 +151,7 @@ fn born_in(stat: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use std::os::unix::process::CommandExt as _;
