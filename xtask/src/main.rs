@@ -1,10 +1,12 @@
 //! Chores of the workspace: `cargo xtask tidy` holds the house to its rules, `cargo xtask ci` runs everything
-//! that has to pass, `cargo xtask bench-run` measures the command. Knows nothing of caching.
+//! that has to pass, `cargo xtask services` starts real servers, `cargo xtask bench-run` measures the command. Knows
+//! nothing of caching.
 
 mod bench_run;
 mod ci;
 mod floor_plan;
 mod rules;
+mod services;
 mod source;
 mod tidy;
 mod tree;
@@ -17,6 +19,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy            say what is wrong with the house: rooms, documents, files
   tidy --write    bring the table of rooms in ARCHITECTURE.md up to date first
   ci              run every check and every test
+  services        start the servers that drivers are tested against, and stop them: see `cargo xtask services`
   bench-run       measure a hit of `larder run` beside `true`, and beside `bkt` if it is on the path";
 
 fn main() -> ExitCode {
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         },
         ["ci"] => ci::run(root),
+        ["services", args @ ..] => services::run(root, args),
         ["bench-run"] => bench_run::run(root).unwrap_or_else(|error| fail(&error)),
         _ => {
             eprintln!("{USAGE}");
