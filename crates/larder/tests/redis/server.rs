@@ -1,0 +1,134 @@
+//! Servers that a test may break: started on a free port in a folder of their own, and gone with the test.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use larder::driver::redis::client;
+use larder::driver::redis::{RedisDriver, RedisOptions};
+
+const PROGRAM: &str = "redis-server";
+
+/// Whether there is a server to start. Tests that need one end at once if there is not.
+pub(crate) fn is_installed() -> bool {
+    runs(PROGRAM)
+}
+
+/// Whether a program can be started at all.
+pub(crate) fn runs(program: &str) -> bool {
+    let started = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    started.is_ok_and(|status| status.success())
+}
+
+/// A port that nobody listens on. Its cluster bus is 10 000 above, so it is not taken from the upper half.
+pub(crate) fn free_port() -> u16 {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = 11_000 + port % 21_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    child: Child,
+    args: Vec<String>,
+    pub(crate) port: u16,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl Server {
+    /// A server with some more arguments, unless none is installed.
+    pub(crate) fn start(args: &[&str]) -> Option<Self> {
+        is_installed().then(|| {
+            let directory = tempfile::tempdir().unwrap();
+            Self::start_in(directory, free_port(), args)
+        })
+    }
+
+    pub(crate) fn start_in(directory: tempfile::TempDir, port: u16, args: &[&str]) -> Self {
+        let mut all: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let folder = directory.path().display().to_string();
+        all.extend(["--dir".to_owned(), folder]);
+        let child = spawn(port, &all);
+        let server = Self { child, args: all, port, directory };
+        server.wait();
+        server
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(self.port, &self.args);
+        self.wait();
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    fn wait(&self) {
+        let begun = Instant::now();
+        while !answers(self.port) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the server on port {} did not start", self.port);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn options(&self) -> RedisOptions {
+        RedisOptions::new(&self.url()).unwrap()
+    }
+
+    pub(crate) async fn driver(&self) -> RedisDriver {
+        RedisDriver::connect(self.options()).await.unwrap()
+    }
+
+    /// Runs a command over a connection of its own.
+    pub(crate) async fn say(&self, words: &[&str]) {
+        let client = client::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut command = client::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.query_async::<client::Value>(&mut connection).await.unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(port: u16, args: &[String]) -> Child {
+    Command::new(PROGRAM)
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Whether a server answers, be it that it wants a password first. One that only speaks TLS hangs up, which is an
+/// answer as well.
+fn answers(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let mut answer = [0; 16];
+    let read = stream.write_all(b"PING\r\n").and_then(|()| stream.read(&mut answer));
+    read.is_ok() && !answer.starts_with(b"-LOADING")
+}
