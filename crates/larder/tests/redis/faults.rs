@@ -101,9 +101,13 @@ async fn a_full_server_says_so_and_still_answers() {
 async fn a_replica_refuses_writes_and_says_why() {
     let Some(primary) = Server::start(&[]) else { return };
     primary.driver().await.set("k", record(1, "v"), None, When::Always).await.unwrap();
-    let replica =
-        Server::start(&["--replicaof", &format!("127.0.0.1 {}", primary.port), "--repl-diskless-load", "swapdb"])
-            .unwrap();
+    let replica = Server::start(&[
+        "--replicaof",
+        &format!("127.0.0.1 {}", primary.port),
+        "--repl-diskless-load",
+        "swapdb",
+    ])
+    .unwrap();
     let driver = replica.driver().await;
     let begun = Instant::now();
     while driver.get("k").await.ok().flatten().is_none() {
@@ -268,7 +272,14 @@ fn certificate(folder: &std::path::Path, name: &str) -> (std::path::PathBuf, std
     let (cert, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
     let made = std::process::Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-        .args(["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"])
+        .args([
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1,DNS:localhost",
+        ])
         .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .arg("-keyout")
         .arg(&key)

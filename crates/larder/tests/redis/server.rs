@@ -78,7 +78,11 @@ impl Server {
     fn wait(&self) {
         let begun = Instant::now();
         while !answers(self.port) {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the server on port {} did not start", self.port);
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "the server on port {} did not start",
+                self.port
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -24,8 +24,22 @@ fn prefix(name: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_nasty_keys_are_told_apart() {
-    const PARTS: [&str; 14] =
-        ["", " ", "\0", "\r\n", "$5\r\n", "*", "?", "[a-z]", "\\", "{tag}", "{}", "é", "e\u{301}", "\u{10ffff}"];
+    const PARTS: [&str; 14] = [
+        "",
+        " ",
+        "\0",
+        "\r\n",
+        "$5\r\n",
+        "*",
+        "?",
+        "[a-z]",
+        "\\",
+        "{tag}",
+        "{}",
+        "é",
+        "e\u{301}",
+        "\u{10ffff}",
+    ];
     for driver in drivers().await {
         let prefix = prefix("nasty");
         let mut keys = std::collections::BTreeSet::new();

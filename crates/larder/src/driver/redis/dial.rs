@@ -12,7 +12,8 @@ use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
+    TlsMode,
 };
 
 use super::failure;
@@ -89,7 +90,8 @@ impl Dial {
         // Sentinels are asked one after the other, and a cluster's nodes are found by asking.
         let limit = self.options.connect_timeout.saturating_mul(3);
         let outcome = tokio::time::timeout(limit, connecting).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
+        let outcome =
+            outcome.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()));
         outcome.map_err(|cause: RedisError| failure::failed(&format!("connect to {}", self.options), cause))
     }
 
@@ -108,8 +110,10 @@ impl Dial {
     /// fine for a read, but a write that landed would be refused the second time, and a counter count twice.
     async fn cluster(&self, nodes: &[RedisAddress], health: Arc<Health>) -> RedisResult<Held> {
         let client = |retries| -> RedisResult<ClusterClient> {
-            let nodes: Vec<ConnectionInfo> =
-                nodes.iter().map(|node| self.place(node).into_connection_info()).collect::<RedisResult<_>>()?;
+            let nodes: Vec<ConnectionInfo> = nodes
+                .iter()
+                .map(|node| self.place(node).into_connection_info())
+                .collect::<RedisResult<_>>()?;
             let mut builder = ClusterClientBuilder::new(nodes)
                 .retries(retries)
                 .min_retry_wait(5)

@@ -39,7 +39,11 @@ impl Link {
     }
 
     /// As [`Link::change`], with a script: by its hash, and by its text if the server does not know it.
-    pub(super) async fn run(&self, what: &'static str, script: impl Fn(Named) -> Cmd + Send) -> Result<Value> {
+    pub(super) async fn run(
+        &self,
+        what: &'static str,
+        script: impl Fn(Named) -> Cmd + Send,
+    ) -> Result<Value> {
         let held = self.held().await?;
         let outcome = match self.change_over(&held, &script(Named::ByHash)).await {
             Err(cause) if failure::is_no_script(&cause) => {
@@ -77,7 +81,8 @@ impl Link {
         };
         let known = cluster.route_command(cmd("CLUSTER").arg("SLOTS").to_owned(), slots).await;
         let known = primaries_of(&known.map_err(|cause| failure::failed(what, cause))?);
-        let nodes: Vec<Node> = reached.iter().filter_map(|(at, answer)| node_of(at, answer)).map(Some).collect();
+        let nodes: Vec<Node> =
+            reached.iter().filter_map(|(at, answer)| node_of(at, answer)).map(Some).collect();
         // The client leaves out the nodes that it cannot reach.
         if nodes.is_empty() || nodes.len() < known {
             let message = format!(
@@ -106,7 +111,9 @@ impl Link {
         let outcome = self.attempt_on(held, &held.writes, command).await;
         match outcome {
             // The node did nothing and said so: now it may be sent to wherever it belongs.
-            Err(cause) if failure::is_elsewhere(&cause) && matches!(held.reads, RedisConnection::Cluster(_)) => {
+            Err(cause)
+                if failure::is_elsewhere(&cause) && matches!(held.reads, RedisConnection::Cluster(_)) =>
+            {
                 self.attempt_on(held, &held.reads, command).await
             }
             outcome => outcome,
@@ -161,7 +168,12 @@ mod tests {
     #[test]
     fn the_primaries_of_a_cluster_are_counted_once_each() {
         let node = |id: &[u8]| {
-            Value::Array(vec![Value::Nil, Value::Int(7000), Value::BulkString(id.to_vec()), Value::Array(vec![])])
+            Value::Array(vec![
+                Value::Nil,
+                Value::Int(7000),
+                Value::BulkString(id.to_vec()),
+                Value::Array(vec![]),
+            ])
         };
         let range = |from, to, id| Value::Array(vec![Value::Int(from), Value::Int(to), node(id), node(b"r")]);
         let slots = Value::Array(vec![range(0, 5, b"a"), range(6, 9, b"b"), range(10, 16_383, b"a")]);

@@ -278,7 +278,8 @@ fn stored(value: Value) -> Result<Option<Bytes>> {
 fn check_size(value: &[u8]) -> Result<()> {
     let bytes = value.len() as u64;
     if bytes > VALUE_BYTES_MAX {
-        let message = format!("storing a value of {bytes} bytes in redis, where {VALUE_BYTES_MAX} are the most");
+        let message =
+            format!("storing a value of {bytes} bytes in redis, where {VALUE_BYTES_MAX} are the most");
         return Err(Error::new(ErrorKind::TooLarge, message));
     }
     Ok(())

@@ -149,14 +149,20 @@ impl RedisOptions {
         };
         let files = [&self.ca_file, &self.cert_file, &self.key_file];
         match &self.topology {
-            RedisTopology::Server(address) if address.host.is_empty() => return wrong("a redis store needs a host"),
+            RedisTopology::Server(address) if address.host.is_empty() => {
+                return wrong("a redis store needs a host");
+            }
             RedisTopology::Cluster(nodes) if empty(nodes) => return wrong("a redis cluster needs a host"),
-            RedisTopology::Cluster(_) if self.db != 0 => return wrong("a redis cluster has no database but 0"),
+            RedisTopology::Cluster(_) if self.db != 0 => {
+                return wrong("a redis cluster has no database but 0");
+            }
             RedisTopology::Sentinel { sentinels, .. } if empty(sentinels) => {
                 return wrong("a redis store behind sentinels needs the host of one");
             }
             RedisTopology::Sentinel { primary, .. } if primary.is_empty() => {
-                return wrong("a redis store behind sentinels needs the primary's name: …/NAME at the end of the URL");
+                return wrong(
+                    "a redis store behind sentinels needs the primary's name: …/NAME at the end of the URL",
+                );
             }
             RedisTopology::Socket(_) if self.tls => return wrong("there is no TLS over a Unix socket"),
             _ => {}
@@ -207,12 +213,10 @@ impl fmt::Debug for RedisOptions {
 }
 
 fn parse(url: &str) -> Result<RedisOptions, String> {
-    const FORM: &str = "expected redis://HOST:PORT/DB, or rediss:, redis+unix:, redis+cluster: or redis+sentinel:";
+    const FORM: &str =
+        "expected redis://HOST:PORT/DB, or rediss:, redis+unix:, redis+cluster: or redis+sentinel:";
     let (scheme, rest) = url.split_once("://").ok_or(FORM)?;
     let scheme = scheme.to_ascii_lowercase();
-    if rest.contains(['?', '#']) {
-        return Err("nothing may follow \"?\" or \"#\": options have names of their own".to_owned());
-    }
     let (base, kind) = scheme.split_once('+').unwrap_or((&scheme, ""));
     let (base, kind) = if base == "unix" { ("redis", "unix") } else { (base, kind) };
     let tls = match base {
@@ -226,9 +230,12 @@ fn parse(url: &str) -> Result<RedisOptions, String> {
         }
         return Ok(RedisOptions::of(RedisTopology::Socket(decode(rest)?.into())));
     }
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    // A password with an unescaped slash shows as one: what follows is no database.
-    let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    // The last `@` of all: a password may have a slash in it that nobody escaped.
+    let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
+    if rest.contains(['?', '#']) {
+        return Err("nothing may follow \"?\" or \"#\": options have names of their own".to_owned());
+    }
+    let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut options = match kind {
         "" => {
             let options = RedisOptions::of(RedisTopology::Server(address(hosts, PORT)?));
@@ -276,7 +283,11 @@ fn address(host: &str, port: u16) -> Result<RedisAddress, String> {
 
 fn database(path: &str) -> Result<u32, String> {
     let path = path.trim_end_matches('/');
-    if path.is_empty() { Ok(0) } else { path.parse().map_err(|_| "what follows the host is no number of a database".to_owned()) }
+    if path.is_empty() {
+        Ok(0)
+    } else {
+        path.parse().map_err(|_| "what follows the host is no number of a database".to_owned())
+    }
 }
 
 /// Undoes percent-encoding.
@@ -287,7 +298,9 @@ fn decode(text: &str) -> Result<String, String> {
     for part in parts {
         let code = part.get(..2).filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
         let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
-        bytes.push(code.ok_or("a \"%\" needs two hexadecimal digits after it (\"%25\" is the character itself)")?);
+        bytes.push(
+            code.ok_or("a \"%\" needs two hexadecimal digits after it (\"%25\" is the character itself)")?,
+        );
         bytes.extend(part.bytes().skip(2));
     }
     String::from_utf8(bytes).map_err(|_| "\"%\" codes have to be UTF-8".to_owned())
@@ -316,8 +329,12 @@ mod tests {
             assert_eq!(options(url).to_string(), shown, "{url}");
         }
         let decoded = options("redis://us%40er:p%3A%2Fw%40@h");
-        assert_eq!((decoded.username.as_deref(), decoded.password.as_deref()), (Some("us@er"), Some("p:/w@")));
+        assert_eq!(
+            (decoded.username.as_deref(), decoded.password.as_deref()),
+            (Some("us@er"), Some("p:/w@"))
+        );
         assert_eq!(options("redis://:pw@h").username, None);
+        assert_eq!(options("redis://:a/b#c?d@e@h/1").password.as_deref(), Some("a/b#c?d@e"));
         assert_eq!(options("redis://u:a:b@h").password.as_deref(), Some("a:b"));
     }
 
@@ -329,7 +346,6 @@ mod tests {
             "redis://",
             "redis://u:hunter2@h:port",
             "redis://u:hunter2@h/x",
-            "redis://:hun/ter2@h",
             "redis://u:hunter2%@h",
             "redis://hunter2@h",
             "redis://h?hunter2=1",
