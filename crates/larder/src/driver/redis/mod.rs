@@ -47,7 +47,7 @@ const TOGETHER_KEYS: usize = 1_000;
 const PIPELINE_WRITES: usize = 500;
 const PIPELINE_BYTES: usize = 8 * 1024 * 1024;
 /// How many calls of one batch are on their way at once, where each key goes its own way.
-const CONCURRENT_MAX: usize = 256;
+const CONCURRENT_MAX: usize = 128;
 
 /// A store in Redis.
 ///
