@@ -1,12 +1,12 @@
 //! Clusters and sentinels that a test may break.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use larder::driver::redis::{RedisDriver, RedisOptions};
 use larder::driver::{Driver, When, Write, Written};
-use larder::time::{Stamp, seconds};
+use larder::time::{Clock as _, Stamp, SystemClock, seconds};
 
 use crate::server::{Server, free_port, is_installed, runs};
 
@@ -38,14 +38,14 @@ async fn cluster() -> Option<Vec<Server>> {
     create.extend(addresses.iter().map(String::as_str));
     create.push("--cluster-yes");
     cli(&create);
-    let begun = Instant::now();
+    let begun = SystemClock::default();
     let ready = || {
         nodes
             .iter()
             .all(|node| cli(&["-p", &node.port.to_string(), "CLUSTER", "INFO"]).contains("cluster_state:ok"))
     };
     while !ready() {
-        assert!(begun.elapsed() < seconds(30), "the cluster did not form");
+        assert!(begun.monotonic() < seconds(30), "the cluster did not form");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Some(nodes)
@@ -73,7 +73,7 @@ async fn a_dead_node_takes_its_own_keys_only_and_comes_back() {
     nodes[2].kill();
     let (mut alive, mut dead) = (0, 0);
     for key in &keys {
-        let begun = Instant::now();
+        let begun = SystemClock::default();
         match driver.get(key).await {
             Ok(found) => {
                 assert_eq!(found, Some(record(1)));
@@ -84,7 +84,7 @@ async fn a_dead_node_takes_its_own_keys_only_and_comes_back() {
                 dead += 1;
             }
         }
-        assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
+        assert!(begun.monotonic() < Duration::from_millis(2_500), "{:?}", begun.monotonic());
     }
     assert!(alive > 20 && dead > 5, "{alive} alive, {dead} dead");
     // What would leave out a third of the keys without a word is an error.
@@ -95,12 +95,12 @@ async fn a_dead_node_takes_its_own_keys_only_and_comes_back() {
     assert!(driver.get_many(&all).await.is_err());
     assert!(driver.delete_many(&all).await.is_err());
     nodes[2].restart();
-    let begun = Instant::now();
+    let begun = SystemClock::default();
     while driver.ping().await.is_err() || driver.get_many(&all).await.is_err() {
-        assert!(begun.elapsed() < seconds(20));
+        assert!(begun.monotonic() < seconds(20));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    println!("all of the cluster back after {:?}", begun.elapsed());
+    println!("all of the cluster back after {:?}", begun.monotonic());
     for key in &keys {
         driver.set(key, record(2), None, When::Newer).await.unwrap();
     }
@@ -208,11 +208,11 @@ async fn sentinels_lead_to_the_new_primary() {
         .unwrap();
     let outcome = tokio::spawn(async move {
         let options = RedisOptions::new(&format!("redis+sentinel://:hunter2@127.0.0.1:{port}/main")).unwrap();
-        let begun = Instant::now();
+        let begun = SystemClock::default();
         let driver = loop {
             match RedisDriver::connect(options.clone()).await {
                 Ok(driver) => break driver,
-                Err(error) => assert!(begun.elapsed() < seconds(20), "{error}"),
+                Err(error) => assert!(begun.monotonic() < seconds(20), "{error}"),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
@@ -221,26 +221,26 @@ async fn sentinels_lead_to_the_new_primary() {
         let error = RedisDriver::connect(RedisOptions::new(&wrong).unwrap()).await.unwrap_err();
         assert!(!format!("{error:?}").contains("hunter"), "{error}");
         // The replica, and what the sentinel knows of it.
-        let begun = Instant::now();
+        let begun = SystemClock::default();
         let port = port.to_string();
         while !cli(&["-p", &port, "SENTINEL", "REPLICAS", "main"]).contains("slave-priority")
             || !cli(&["-a", "hunter2", "-p", &replica.port.to_string(), "INFO", "replication"])
                 .contains("master_link_status:up")
         {
-            assert!(begun.elapsed() < seconds(30), "the sentinel did not find the replica");
+            assert!(begun.monotonic() < seconds(30), "the sentinel did not find the replica");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         primary.kill();
-        let begun = Instant::now();
+        let begun = SystemClock::default();
         loop {
             match driver.set("k", record(2), None, When::Newer).await {
                 Ok(_) => break,
                 Err(error) => assert!(error.kind().is_transient(), "{error}"),
             }
-            assert!(begun.elapsed() < seconds(30), "no new primary");
+            assert!(begun.monotonic() < seconds(30), "no new primary");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        println!("the new primary takes writes after {:?}", begun.elapsed());
+        println!("the new primary takes writes after {:?}", begun.monotonic());
         assert_eq!(driver.get("k").await.unwrap(), Some(record(2)));
     })
     .await;

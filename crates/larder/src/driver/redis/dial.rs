@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::io::tcp::TcpSettings;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
@@ -67,6 +68,10 @@ impl Dial {
         Ok(Self { options, certificates })
     }
 
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.options.topology, RedisTopology::Cluster(_))
+    }
+
     /// How long nothing may be heard before the connection counts as broken.
     pub(super) fn patience(&self) -> Duration {
         self.options.response_timeout
@@ -97,6 +102,7 @@ impl Dial {
 
     async fn single(&self, place: ConnectionAddr, health: &Arc<Health>) -> RedisResult<Held> {
         let info = place.into_connection_info()?.set_redis_settings(self.identity());
+        let info = info.set_tcp_settings(self.tcp());
         let client = match &self.certificates {
             Some(certificates) => Client::build_with_tls(info, certificates.clone())?,
             None => Client::open(info)?,
@@ -121,7 +127,8 @@ impl Dial {
                 .connection_timeout(self.options.connect_timeout)
                 .response_timeout(self.options.response_timeout)
                 .overall_response_timeout(Some(self.options.connect_timeout + self.options.response_timeout))
-                .use_protocol(ProtocolVersion::RESP3);
+                .use_protocol(ProtocolVersion::RESP3)
+                .tcp_settings(self.tcp());
             if let Some(username) = &self.options.username {
                 builder = builder.username(username);
             }
@@ -158,7 +165,8 @@ impl Dial {
         let places = sentinels.iter().map(|sentinel| self.place(sentinel));
         let mut builder = SentinelClientBuilder::new(places, name, SentinelServerType::Master)?
             .set_client_to_redis_protocol(ProtocolVersion::RESP3)
-            .set_client_to_redis_db(self.options.db.into());
+            .set_client_to_redis_db(self.options.db.into())
+            .set_client_to_redis_tcp_settings(self.tcp());
         if let Some(username) = &self.options.username {
             builder = builder.set_client_to_redis_username(username);
         }
@@ -189,6 +197,15 @@ impl Dial {
         } else {
             ConnectionAddr::Tcp(host, port)
         }
+    }
+
+    /// A machine that vanished breaks no connection, and the client does not give one up because answers are late:
+    /// the kernel does, where it can be told for how long sent bytes may go without being acknowledged.
+    fn tcp(&self) -> TcpSettings {
+        let settings = TcpSettings::default().set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let settings = settings.set_user_timeout(self.options.response_timeout.saturating_mul(2));
+        settings
     }
 
     fn identity(&self) -> RedisConnectionInfo {

@@ -62,12 +62,6 @@ impl Link {
         outcome.map_err(|cause| failure::failed(what, cause))
     }
 
-    /// Whether the store is a cluster, where each key goes its own way. Calls for several keys at once are not the
-    /// client's to split: what it sends to nodes that it has lost is left out of its sums.
-    pub(super) async fn is_cluster(&self) -> Result<bool> {
-        Ok(matches!(self.held().await?.reads, RedisConnection::Cluster(_)))
-    }
-
     /// The nodes that keys live on.
     pub(super) async fn primaries(&self, what: &'static str) -> Result<Vec<Node>> {
         let held = self.held().await?;
@@ -111,9 +105,7 @@ impl Link {
         let outcome = self.attempt_on(held, &held.writes, command).await;
         match outcome {
             // The node did nothing and said so: now it may be sent to wherever it belongs.
-            Err(cause)
-                if failure::is_elsewhere(&cause) && matches!(held.reads, RedisConnection::Cluster(_)) =>
-            {
+            Err(cause) if failure::is_elsewhere(&cause) && self.is_cluster() => {
                 self.attempt_on(held, &held.reads, command).await
             }
             outcome => outcome,

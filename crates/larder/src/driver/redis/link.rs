@@ -163,6 +163,7 @@ pub(super) struct Link {
     state: Arc<Mutex<State>>,
     /// How to connect; `None` for a connection that was passed in.
     dial: Option<Arc<Dial>>,
+    cluster: bool,
     clock: SystemClock,
 }
 
@@ -178,14 +179,22 @@ impl fmt::Debug for Link {
 impl Link {
     /// A link that connects when it is first used.
     pub(super) fn owned(dial: Dial) -> Self {
-        Self { state: Arc::default(), dial: Some(Arc::new(dial)), clock: SystemClock::default() }
+        let cluster = dial.is_cluster();
+        Self { state: Arc::default(), dial: Some(Arc::new(dial)), cluster, clock: SystemClock::default() }
     }
 
     /// A link over a connection that is somebody else's.
     pub(super) fn borrowed(connection: RedisConnection) -> Self {
+        let cluster = matches!(connection, RedisConnection::Cluster(_));
         let held = Held::new(connection.clone(), connection, Arc::default());
         let state = State { held: Some(held), ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), dial: None, clock: SystemClock::default() }
+        Self { state: Arc::new(Mutex::new(state)), dial: None, cluster, clock: SystemClock::default() }
+    }
+
+    /// Whether the store is a cluster, where each key goes its own way. Calls for several keys at once are not the
+    /// client's to split: what it sends to nodes that it has lost is left out of its sums.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.cluster
     }
 
     /// The connection, made anew if it has to be.
@@ -200,7 +209,8 @@ impl Link {
             };
             let now = self.clock.monotonic();
             if let Some(held) = &state.held {
-                if held.health.is_good(now, dial.patience()) {
+                // A cluster's nodes fail one by one, and the client mends the connection to each by itself.
+                if self.cluster || held.health.is_good(now, dial.patience()) {
                     held.health.asked(now);
                     return Ok(held.clone());
                 }
@@ -236,15 +246,10 @@ impl Link {
     /// Notes what became of a call.
     pub(super) fn note<T>(&self, held: &Held, outcome: &RedisResult<T>) {
         match outcome {
-            Err(cause) if failure::is_broken(cause) && self.renews(held) => held.health.give_up(),
+            Err(cause) if failure::is_broken(cause) && !self.cluster => held.health.give_up(),
             Err(cause) if cause.is_io_error() => {}
             _ => held.health.heard(),
         }
-    }
-
-    /// Whether what broke is not mended by the connection itself.
-    fn renews(&self, held: &Held) -> bool {
-        self.dial.is_some() && !matches!(held.reads, RedisConnection::Cluster(_))
     }
 
     /// Lets go of the connection. Calls that are under way keep theirs until they end.

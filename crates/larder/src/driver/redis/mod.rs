@@ -195,7 +195,7 @@ impl Driver for RedisDriver {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        if self.link.is_cluster().await? {
+        if self.link.is_cluster() {
             let calls: Vec<_> = keys.iter().map(|key| self.get(key)).collect();
             return stream::iter(calls).buffered(CONCURRENT_MAX).try_collect().await;
         }
@@ -219,7 +219,7 @@ impl Driver for RedisDriver {
         }
         if writes.is_empty() {
             Ok(Vec::new())
-        } else if self.link.is_cluster().await? {
+        } else if self.link.is_cluster() {
             self.set_each(writes).await
         } else {
             self.set_together(&writes).await
@@ -230,7 +230,7 @@ impl Driver for RedisDriver {
         if keys.is_empty() {
             return Ok(0);
         }
-        let together = if self.link.is_cluster().await? { 1 } else { TOGETHER_KEYS };
+        let together = if self.link.is_cluster() { 1 } else { TOGETHER_KEYS };
         let calls: Vec<_> = keys
             .chunks(together)
             .map(|some| async move {
@@ -251,7 +251,7 @@ impl Driver for RedisDriver {
     }
 
     async fn ping(&self) -> Result<()> {
-        if self.link.is_cluster().await? {
+        if self.link.is_cluster() {
             return self.link.primaries("ping").await.map(|_| ());
         }
         self.link.ask("ping", &cmd("PING")).await.map(|_| ())

@@ -95,7 +95,7 @@ async fn heads(link: &Link, keys: &[String]) -> Result<Vec<Option<Bytes>>> {
         return Ok(Vec::new());
     }
     let commands = keys.iter().map(|key| cmd("GETRANGE").arg(key).arg(0).arg(HEAD_BYTES - 1).to_owned());
-    let heads: Vec<Value> = if link.is_cluster().await? {
+    let heads: Vec<Value> = if link.is_cluster() {
         let asked: Vec<_> =
             commands.map(|command| async move { link.ask_string("scan", &command).await }).collect();
         stream::iter(asked).buffered(CONCURRENT_MAX).try_collect().await?
@@ -130,7 +130,7 @@ async fn exists(link: &Link, key: &str) -> Result<bool> {
 pub(super) async fn clear(link: &Link, prefix: &str, until: Stamp) -> Result<u64> {
     let mut pages = pages(link, "clear", prefix);
     let mut gone = 0;
-    let together = if link.is_cluster().await? { 1 } else { CLEAR_KEYS };
+    let together = if link.is_cluster() { 1 } else { CLEAR_KEYS };
     while let Some(keys) = pages.try_next().await? {
         let calls = keys.chunks(together).map(|keys| async move {
             let answer = if script::takes_all(until) {
