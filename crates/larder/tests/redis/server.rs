@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use larder::driver::redis::client;
@@ -22,12 +23,15 @@ pub(crate) fn runs(program: &str) -> bool {
     started.is_ok_and(|status| status.success())
 }
 
-/// A port that nobody listens on. Its cluster bus is 10 000 above, so it is not taken from the upper half.
+/// A port that nobody listens on, and that no other test of this process was given. A node of a cluster takes the one
+/// 10 000 above as well, which has to stay below those that outgoing connections get.
 pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let port = 11_000 + port % 21_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 37;
+        let port = u16::try_from(11_000 + next % 10_000).unwrap();
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free(port) && free(port + 10_000) {
             return port;
         }
     }
@@ -44,20 +48,16 @@ pub(crate) struct Server {
 impl Server {
     /// A server with some more arguments, unless none is installed.
     pub(crate) fn start(args: &[&str]) -> Option<Self> {
-        is_installed().then(|| {
-            let directory = tempfile::tempdir().unwrap();
-            Self::start_in(directory, free_port(), args)
-        })
-    }
-
-    pub(crate) fn start_in(directory: tempfile::TempDir, port: u16, args: &[&str]) -> Self {
-        let mut all: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let folder = directory.path().display().to_string();
-        all.extend(["--dir".to_owned(), folder]);
-        let child = spawn(port, &all);
-        let server = Self { child, args: all, port, directory };
+        if !is_installed() {
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let mut args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        args.extend(["--dir".to_owned(), directory.path().display().to_string()]);
+        let port = free_port();
+        let mut server = Self { child: spawn(port, &args), args, port, directory };
         server.wait();
-        server
+        Some(server)
     }
 
     pub(crate) fn kill(&mut self) {
@@ -76,7 +76,7 @@ impl Server {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    fn wait(&self) {
+    fn wait(&mut self) {
         let begun = SystemClock::default();
         while !answers(self.port) {
             assert!(
@@ -86,6 +86,8 @@ impl Server {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "somebody else answers on port {}: {ended:?}", self.port);
     }
 
     pub(crate) fn url(&self) -> String {
