@@ -78,7 +78,7 @@ impl Dial {
     }
 
     /// Connects.
-    pub(super) async fn connect(&self) -> Result<Held> {
+    pub(super) async fn connect(&self) -> Result<Arc<Held>> {
         let health = Arc::<Health>::default();
         let connecting = async {
             Ok(match &self.options.topology {
@@ -100,7 +100,7 @@ impl Dial {
         outcome.map_err(|cause: RedisError| failure::failed(&format!("connect to {}", self.options), cause))
     }
 
-    async fn single(&self, place: ConnectionAddr, health: &Arc<Health>) -> RedisResult<Held> {
+    async fn single(&self, place: ConnectionAddr, health: &Arc<Health>) -> RedisResult<Arc<Held>> {
         let info = place.into_connection_info()?.set_redis_settings(self.identity());
         let info = info.set_tcp_settings(self.tcp());
         let client = match &self.certificates {
@@ -114,7 +114,7 @@ impl Dial {
 
     /// Two connections to each node. The client's retries also send again what was sent when a connection broke:
     /// fine for a read, but a write that landed would be refused the second time, and a counter count twice.
-    async fn cluster(&self, nodes: &[RedisAddress], health: Arc<Health>) -> RedisResult<Held> {
+    async fn cluster(&self, nodes: &[RedisAddress], health: Arc<Health>) -> RedisResult<Arc<Held>> {
         let client = |retries| -> RedisResult<ClusterClient> {
             let nodes: Vec<ConnectionInfo> = nodes
                 .iter()
@@ -154,7 +154,7 @@ impl Dial {
         name: &str,
         sentinels: &[RedisAddress],
         health: &Arc<Health>,
-    ) -> RedisResult<Held> {
+    ) -> RedisResult<Arc<Held>> {
         let connection =
             self.sentinel(name, sentinels)?.get_async_connection_with_config(&self.settings(health)).await?;
         let connection = RedisConnection::Single(connection);

@@ -20,7 +20,7 @@ impl Link {
     pub(super) async fn ask(&self, what: &'static str, command: &Cmd) -> Result<Value> {
         let held = self.held().await?;
         let outcome = self.attempt_on(&held, &held.reads, command).await;
-        outcome.map_err(|cause| failure::failed(what, cause))
+        outcome.map_err(|cause| self.failed(what, cause))
     }
 
     /// As [`Link::ask`]; what is no string is answered with nothing.
@@ -28,14 +28,14 @@ impl Link {
         let held = self.held().await?;
         match self.attempt_on(&held, &held.reads, command).await {
             Err(cause) if failure::is_wrong_type(&cause) => Ok(Value::Nil),
-            outcome => outcome.map_err(|cause| failure::failed(what, cause)),
+            outcome => outcome.map_err(|cause| self.failed(what, cause)),
         }
     }
 
     /// Sends what changes something: once.
     pub(super) async fn change(&self, what: &'static str, command: &Cmd) -> Result<Value> {
         let held = self.held().await?;
-        self.change_over(&held, command).await.map_err(|cause| failure::failed(what, cause))
+        self.change_over(&held, command).await.map_err(|cause| self.failed(what, cause))
     }
 
     /// As [`Link::change`], with a script: by its hash, and by its text if the server does not know it.
@@ -51,7 +51,7 @@ impl Link {
             }
             outcome => outcome,
         };
-        outcome.map_err(|cause| failure::failed(what, cause))
+        outcome.map_err(|cause| self.failed(what, cause))
     }
 
     /// Sends several commands to one server in one go. The answers may be errors.
@@ -59,7 +59,7 @@ impl Link {
         let held = self.held().await?;
         let outcome = held.writes.clone().req_packed_commands(pipeline, 0, pipeline.len()).await;
         self.note(&held, &outcome);
-        outcome.map_err(|cause| failure::failed(what, cause))
+        outcome.map_err(|cause| self.failed(what, cause))
     }
 
     /// The nodes that keys live on.
@@ -70,11 +70,11 @@ impl Link {
         let slots = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
         let reached = cluster.route_command(cmd("PING"), all).await;
         self.note(&held, &reached);
-        let Value::Map(reached) = reached.map_err(|cause| failure::failed(what, cause))? else {
+        let Value::Map(reached) = reached.map_err(|cause| self.failed(what, cause))? else {
             return Err(failure::unexpected(what, &Value::Nil));
         };
         let known = cluster.route_command(cmd("CLUSTER").arg("SLOTS").to_owned(), slots).await;
-        let known = primaries_of(&known.map_err(|cause| failure::failed(what, cause))?);
+        let known = primaries_of(&known.map_err(|cause| self.failed(what, cause))?);
         let nodes: Vec<Node> =
             reached.iter().filter_map(|(at, answer)| node_of(at, answer)).map(Some).collect();
         // The client leaves out the nodes that it cannot reach.
@@ -98,7 +98,14 @@ impl Link {
         let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host, port });
         let outcome = cluster.route_command(command, route).await.and_then(checked);
         self.note(&held, &outcome);
-        outcome.map_err(|cause| failure::failed(what, cause))
+        outcome.map_err(|cause| self.failed(what, cause))
+    }
+
+    fn failed(&self, what: &str, cause: RedisError) -> Error {
+        if self.is_cluster() && failure::is_elsewhere(&cause) {
+            return failure::unreachable_node(what, &cause);
+        }
+        failure::failed(what, cause)
     }
 
     async fn change_over(&self, held: &Held, command: &Cmd) -> RedisResult<Value> {

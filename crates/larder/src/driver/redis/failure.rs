@@ -23,6 +23,12 @@ pub(super) fn failed(what: &str, cause: RedisError) -> Error {
     Error::new(kind, format!("redis {what}: {advice} ({said})"))
 }
 
+/// The error of a call that one node of a cluster sent to another, over and over.
+pub(super) fn unreachable_node(what: &str, cause: &RedisError) -> Error {
+    let message = format!("redis {what}: the node that has the key cannot be reached ({})", said(cause));
+    Error::new(ErrorKind::Unavailable, message)
+}
+
 /// The error of an answer that no server gives to this command.
 pub(super) fn unexpected(what: &str, answer: &Value) -> Error {
     let shape = match answer {
@@ -92,6 +98,9 @@ fn client(cause: &RedisError) -> Option<(ErrorKind, &'static str)> {
     if cause.is_connection_refusal() {
         return Some((ErrorKind::Unavailable, "nobody listens there"));
     }
+    if cause.is_io_error() && cause.to_string().to_lowercase().contains("certificate") {
+        return Some((ErrorKind::Config, "one side does not accept the other's certificate"));
+    }
     match cause.kind() {
         Reported::Io => Some((ErrorKind::Unavailable, "the connection failed")),
         Reported::ClusterConnectionNotFound => Some((ErrorKind::Unavailable, "no node can be reached")),
@@ -137,4 +146,61 @@ pub(super) fn is_broken(cause: &RedisError) -> bool {
             cause.kind(),
             Reported::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) | Reported::Parse
         )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server answered, as the client reports it.
+    fn answered(line: &str) -> RedisError {
+        match redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap() {
+            Value::ServerError(error) => error.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn answers_are_told_by_what_can_be_done_about_them() {
+        use ErrorKind::{Config, Unavailable, Unsupported};
+        for (line, kind, advice) in [
+            ("LOADING Redis is loading the dataset in memory", Unavailable, "cannot do it now"),
+            ("CLUSTERDOWN Hash slot not served", Unavailable, "cannot do it now"),
+            ("MISCONF Errors writing to the AOF file", Unavailable, "cannot do it now"),
+            ("BUSY Redis is busy running a script", Unavailable, "cannot do it now"),
+            ("ERR max number of clients reached", Unavailable, "cannot do it now"),
+            ("OOM command not allowed when used memory > 'maxmemory'", Unavailable, "memory is full"),
+            (
+                "ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed when used memory",
+                Unavailable,
+                "memory is full",
+            ),
+            ("READONLY You can't write against a read only replica.", Unavailable, "is a replica"),
+            (
+                "ERR Error running script: @user_script:9: -READONLY You can't write",
+                Unavailable,
+                "is a replica",
+            ),
+            ("MOVED 866 127.0.0.1:7001", Config, "redis+cluster://"),
+            ("NOAUTH Authentication required.", Config, "the password"),
+            ("WRONGPASS invalid username-password pair or user is disabled.", Config, "the password"),
+            ("NOPERM this user has no permissions to run the 'eval' command", Config, "the user may not"),
+            ("ERR unknown command 'EVALSHA'", Unsupported, "unknown command"),
+        ] {
+            let error = failed("set", answered(line));
+            assert_eq!(error.kind(), kind, "{line}: {error}");
+            assert!(
+                error.message().starts_with("redis set: ") && error.message().contains(advice),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_server_repeats_of_a_command_is_not_shown() {
+        let line = "ERR unknown command 'EVALSHA', with args beginning with: 'f00' '1' 'key' 'hunter2'";
+        let error = failed("set", answered(line));
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        assert!(error.message().contains("unknown command 'EVALSHA'"), "{error}");
+    }
 }

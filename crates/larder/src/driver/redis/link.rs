@@ -95,7 +95,7 @@ impl ConnectionLike for RedisConnection {
 }
 
 /// What a link holds while it stands.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Held {
     /// For what may be sent twice.
     pub(super) reads: RedisConnection,
@@ -105,8 +105,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(reads: RedisConnection, writes: RedisConnection, health: Arc<Health>) -> Self {
-        Self { reads, writes, health }
+    pub(super) fn new(reads: RedisConnection, writes: RedisConnection, health: Arc<Health>) -> Arc<Self> {
+        Arc::new(Self { reads, writes, health })
     }
 }
 
@@ -147,11 +147,11 @@ fn instant(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-type Attempt = Shared<BoxFuture<'static, Result<Held>>>;
+type Attempt = Shared<BoxFuture<'static, Result<Arc<Held>>>>;
 
 #[derive(Debug, Default)]
 struct State {
-    held: Option<Held>,
+    held: Option<Arc<Held>>,
     /// Shared by all who need a connection meanwhile, and carried on if they all give up: with a deadline below
     /// the time that connecting takes, nobody would ever get one.
     attempt: Option<Attempt>,
@@ -198,7 +198,7 @@ impl Link {
     }
 
     /// The connection, made anew if it has to be.
-    pub(super) async fn held(&self) -> Result<Held> {
+    pub(super) async fn held(&self) -> Result<Arc<Held>> {
         let attempt = {
             let mut state = self.state.lock();
             if state.closed {
@@ -212,7 +212,7 @@ impl Link {
                 // A cluster's nodes fail one by one, and the client mends the connection to each by itself.
                 if self.cluster || held.health.is_good(now, dial.patience()) {
                     held.health.asked(now);
-                    return Ok(held.clone());
+                    return Ok(Arc::clone(held));
                 }
                 state.held = None;
             }
@@ -236,7 +236,7 @@ impl Link {
             let mut state = state.lock();
             state.attempt = None;
             if !state.closed {
-                state.held = Some(held.clone());
+                state.held = Some(Arc::clone(&held));
             }
             Ok(held)
         });
@@ -253,7 +253,7 @@ impl Link {
     }
 
     /// Lets go of the connection. Calls that are under way keep theirs until they end.
-    pub(super) fn close(&self) -> Option<Held> {
+    pub(super) fn close(&self) -> Option<Arc<Held>> {
         let mut state = self.state.lock();
         state.closed = true;
         state.attempt = None;

@@ -65,7 +65,9 @@ const CONCURRENT_MAX: usize = 128;
 /// let store = RedisDriver::connect(RedisOptions::new("redis://localhost/1")?).await?;
 /// // The same connection, for what Larder does not do.
 /// let mut connection = store.connection().await?;
-/// let _: redis::RedisResult<()> = client::cmd("PUBLISH").arg("news").arg("hello").query_async(&mut connection).await;
+/// let heard: client::RedisResult<u32> =
+///     client::cmd("PUBLISH").arg("news").arg("hello").query_async(&mut connection).await;
+/// # drop(heard);
 /// # Ok(())
 /// # }
 /// ```
@@ -106,7 +108,7 @@ impl RedisDriver {
     /// # Errors
     /// As [`RedisDriver::connect`]; [`ErrorKind::Closed`] after [`Driver::close`].
     pub async fn connection(&self) -> Result<RedisConnection> {
-        Ok(self.link.held().await?.reads)
+        Ok(self.link.held().await?.reads.clone())
     }
 
     async fn set_one(&self, write: &Write) -> Result<Written> {
@@ -261,7 +263,7 @@ impl Driver for RedisDriver {
         let Some(held) = self.link.close() else { return Ok(()) };
         // Answers come in the order of the commands: with this one, all that were under way have come. Whether it
         // fails makes no difference any more.
-        let mut connection = held.writes;
+        let mut connection = held.writes.clone();
         let _ = cmd("PING").query_async::<Value>(&mut connection).await;
         Ok(())
     }
