@@ -51,6 +51,17 @@ async fn cluster() -> Option<Vec<Server>> {
     Some(nodes)
 }
 
+/// What the nodes themselves say about their cluster.
+fn states(nodes: &[Server]) -> Vec<String> {
+    nodes.iter().map(|node| cli(&["-p", &node.port.to_string(), "CLUSTER", "NODES"])).collect()
+}
+
+async fn recovered(driver: &RedisDriver, keys: &[&str]) -> larder::Result<()> {
+    driver.ping().await?;
+    driver.get_many(keys).await?;
+    Ok(())
+}
+
 fn options(nodes: &[Server]) -> RedisOptions {
     let hosts: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     RedisOptions::new(&format!("redis+cluster://{}", hosts.join(","))).unwrap()
@@ -96,8 +107,8 @@ async fn a_dead_node_takes_its_own_keys_only_and_comes_back() {
     assert!(driver.delete_many(&all).await.is_err());
     nodes[2].restart();
     let begun = SystemClock::default();
-    while driver.ping().await.is_err() || driver.get_many(&all).await.is_err() {
-        assert!(begun.monotonic() < seconds(20));
+    while let Err(error) = recovered(&driver, &all).await {
+        assert!(begun.monotonic() < seconds(20), "{error}; {:?}", states(&nodes));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     println!("all of the cluster back after {:?}", begun.monotonic());

@@ -18,7 +18,7 @@ use redis::{
 };
 
 use super::failure;
-use super::link::{Health, Held, RedisConnection};
+use super::link::{Health, Held, Line};
 use super::options::{RedisAddress, RedisOptions, RedisTopology};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -72,9 +72,11 @@ impl Dial {
         matches!(self.options.topology, RedisTopology::Cluster(_))
     }
 
-    /// How long nothing may be heard before the connection counts as broken.
+    /// How long nothing may be heard before the connection counts as broken. To a cluster this is as long as a call
+    /// may take in all, reading it from node after node included.
     pub(super) fn patience(&self) -> Duration {
-        self.options.response_timeout
+        let one = self.options.response_timeout;
+        if self.is_cluster() { one + self.options.connect_timeout } else { one }
     }
 
     /// Connects.
@@ -86,7 +88,7 @@ impl Dial {
                 RedisTopology::Socket(path) => {
                     self.single(ConnectionAddr::Unix(path.clone()), &health).await?
                 }
-                RedisTopology::Cluster(nodes) => self.cluster(nodes, health).await?,
+                RedisTopology::Cluster(nodes) => self.cluster(nodes).await?,
                 RedisTopology::Sentinel { primary, sentinels } => {
                     self.primary(primary, sentinels, &health).await?
                 }
@@ -108,13 +110,12 @@ impl Dial {
             None => Client::open(info)?,
         };
         let connection = client.get_multiplexed_async_connection_with_config(&self.settings(health)).await?;
-        let connection = RedisConnection::Single(connection);
-        Ok(Held::new(connection.clone(), connection, Arc::clone(health)))
+        Ok(Held::one(Line::new(connection, Arc::clone(health))))
     }
 
     /// Two connections to each node. The client's retries also send again what was sent when a connection broke:
     /// fine for a read, but a write that landed would be refused the second time, and a counter count twice.
-    async fn cluster(&self, nodes: &[RedisAddress], health: Arc<Health>) -> RedisResult<Arc<Held>> {
+    async fn cluster(&self, nodes: &[RedisAddress]) -> RedisResult<Arc<Held>> {
         let client = |retries| -> RedisResult<ClusterClient> {
             let nodes: Vec<ConnectionInfo> = nodes
                 .iter()
@@ -146,7 +147,8 @@ impl Dial {
         let (reads, writes) = (client(REDIRECTS_MAX)?, client(0)?);
         let (reads, writes) =
             futures_util::try_join!(reads.get_async_connection(), writes.get_async_connection())?;
-        Ok(Held::new(reads.into(), writes.into(), health))
+        // Each has its own health: one may hang while the other one works.
+        Ok(Held::two(Line::new(reads, Arc::default()), Line::new(writes, Arc::default())))
     }
 
     async fn primary(
@@ -157,8 +159,7 @@ impl Dial {
     ) -> RedisResult<Arc<Held>> {
         let connection =
             self.sentinel(name, sentinels)?.get_async_connection_with_config(&self.settings(health)).await?;
-        let connection = RedisConnection::Single(connection);
-        Ok(Held::new(connection.clone(), connection, Arc::clone(health)))
+        Ok(Held::one(Line::new(connection, Arc::clone(health))))
     }
 
     fn sentinel(&self, name: &str, sentinels: &[RedisAddress]) -> RedisResult<SentinelClient> {

@@ -8,7 +8,7 @@ use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRou
 use redis::{Cmd, FromRedisValue as _, Pipeline, RedisError, RedisResult, Value, cmd};
 
 use super::failure;
-use super::link::{Held, Link, RedisConnection};
+use super::link::{Held, Line, Link, RedisConnection};
 use super::script::Named;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,14 +19,14 @@ impl Link {
     /// Sends what may be sent twice.
     pub(super) async fn ask(&self, what: &'static str, command: &Cmd) -> Result<Value> {
         let held = self.held().await?;
-        let outcome = self.attempt_on(&held, &held.reads, command).await;
+        let outcome = self.attempt_on(&held.reads, command).await;
         outcome.map_err(|cause| self.failed(what, cause))
     }
 
     /// As [`Link::ask`]; what is no string is answered with nothing.
     pub(super) async fn ask_string(&self, what: &'static str, command: &Cmd) -> Result<Value> {
         let held = self.held().await?;
-        match self.attempt_on(&held, &held.reads, command).await {
+        match self.attempt_on(&held.reads, command).await {
             Err(cause) if failure::is_wrong_type(&cause) => Ok(Value::Nil),
             outcome => outcome.map_err(|cause| self.failed(what, cause)),
         }
@@ -57,23 +57,26 @@ impl Link {
     /// Sends several commands to one server in one go. The answers may be errors.
     pub(super) async fn pipeline(&self, what: &'static str, pipeline: &Pipeline) -> Result<Vec<Value>> {
         let held = self.held().await?;
-        let outcome = held.writes.clone().req_packed_commands(pipeline, 0, pipeline.len()).await;
-        self.note(&held, &outcome);
+        let send = async |mut connection: RedisConnection| {
+            connection.req_packed_commands(pipeline, 0, pipeline.len()).await
+        };
+        let outcome = self.over(&held.writes, send).await;
         outcome.map_err(|cause| self.failed(what, cause))
     }
 
     /// The nodes that keys live on.
     pub(super) async fn primaries(&self, what: &'static str) -> Result<Vec<Node>> {
         let held = self.held().await?;
-        let RedisConnection::Cluster(mut cluster) = held.reads.clone() else { return Ok(vec![None]) };
+        if !self.is_cluster() {
+            return Ok(vec![None]);
+        }
         let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
         let slots = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-        let reached = cluster.route_command(cmd("PING"), all).await;
-        self.note(&held, &reached);
+        let reached = self.route(&held.reads, cmd("PING"), all).await;
         let Value::Map(reached) = reached.map_err(|cause| self.failed(what, cause))? else {
             return Err(failure::unexpected(what, &Value::Nil));
         };
-        let known = cluster.route_command(cmd("CLUSTER").arg("SLOTS").to_owned(), slots).await;
+        let known = self.route(&held.reads, cmd("CLUSTER").arg("SLOTS").to_owned(), slots).await;
         let known = primaries_of(&known.map_err(|cause| self.failed(what, cause))?);
         let nodes: Vec<Node> =
             reached.iter().filter_map(|(at, answer)| node_of(at, answer)).map(Some).collect();
@@ -92,13 +95,18 @@ impl Link {
     pub(super) async fn ask_node(&self, what: &'static str, node: &Node, command: Cmd) -> Result<Value> {
         let Some((host, port)) = node.clone() else { return self.ask(what, &command).await };
         let held = self.held().await?;
-        let RedisConnection::Cluster(mut cluster) = held.reads.clone() else {
-            return self.ask(what, &command).await;
-        };
         let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host, port });
-        let outcome = cluster.route_command(command, route).await.and_then(checked);
-        self.note(&held, &outcome);
+        let outcome = self.route(&held.reads, command, route).await;
         outcome.map_err(|cause| self.failed(what, cause))
+    }
+
+    /// Sends a command to some nodes of a cluster.
+    async fn route(&self, line: &Line, command: Cmd, route: RoutingInfo) -> RedisResult<Value> {
+        let send = async |connection: RedisConnection| match connection {
+            RedisConnection::Cluster(mut cluster) => cluster.route_command(command, route).await,
+            mut other => other.req_packed_command(&command).await,
+        };
+        self.over(line, async |connection| send(connection).await.and_then(checked)).await
     }
 
     fn failed(&self, what: &str, cause: RedisError) -> Error {
@@ -109,20 +117,21 @@ impl Link {
     }
 
     async fn change_over(&self, held: &Held, command: &Cmd) -> RedisResult<Value> {
-        let outcome = self.attempt_on(held, &held.writes, command).await;
+        let outcome = self.attempt_on(&held.writes, command).await;
         match outcome {
             // The node did nothing and said so: now it may be sent to wherever it belongs.
             Err(cause) if failure::is_elsewhere(&cause) && self.is_cluster() => {
-                self.attempt_on(held, &held.reads, command).await
+                self.attempt_on(&held.reads, command).await
             }
             outcome => outcome,
         }
     }
 
-    async fn attempt_on(&self, held: &Held, over: &RedisConnection, command: &Cmd) -> RedisResult<Value> {
-        let outcome = over.clone().req_packed_command(command).await.and_then(checked);
-        self.note(held, &outcome);
-        outcome
+    async fn attempt_on(&self, line: &Line, command: &Cmd) -> RedisResult<Value> {
+        let send = async |mut connection: RedisConnection| {
+            connection.req_packed_command(command).await.and_then(checked)
+        };
+        self.over(line, send).await
     }
 }
 

@@ -94,19 +94,39 @@ impl ConnectionLike for RedisConnection {
     }
 }
 
+/// A connection, and how it is.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) connection: RedisConnection,
+    health: Arc<Health>,
+}
+
+impl Line {
+    pub(super) fn new(connection: impl Into<RedisConnection>, health: Arc<Health>) -> Self {
+        Self { connection: connection.into(), health }
+    }
+}
+
 /// What a link holds while it stands.
 #[derive(Debug)]
 pub(super) struct Held {
     /// For what may be sent twice.
-    pub(super) reads: RedisConnection,
+    pub(super) reads: Line,
     /// For what must not be. To one server both are the same; of a cluster's, this one sends nothing again.
-    pub(super) writes: RedisConnection,
-    health: Arc<Health>,
+    pub(super) writes: Line,
 }
 
 impl Held {
-    pub(super) fn new(reads: RedisConnection, writes: RedisConnection, health: Arc<Health>) -> Arc<Self> {
-        Arc::new(Self { reads, writes, health })
+    pub(super) fn one(line: Line) -> Arc<Self> {
+        Arc::new(Self { reads: line.clone(), writes: line })
+    }
+
+    pub(super) fn two(reads: Line, writes: Line) -> Arc<Self> {
+        Arc::new(Self { reads, writes })
+    }
+
+    fn is_good(&self, now: Duration, patience: Duration) -> bool {
+        self.reads.health.is_good(now, patience) && self.writes.health.is_good(now, patience)
     }
 }
 
@@ -186,7 +206,7 @@ impl Link {
     /// A link over a connection that is somebody else's.
     pub(super) fn borrowed(connection: RedisConnection) -> Self {
         let cluster = matches!(connection, RedisConnection::Cluster(_));
-        let held = Held::new(connection.clone(), connection, Arc::default());
+        let held = Held::one(Line::new(connection, Arc::default()));
         let state = State { held: Some(held), ..State::default() };
         Self { state: Arc::new(Mutex::new(state)), dial: None, cluster, clock: SystemClock::default() }
     }
@@ -209,9 +229,7 @@ impl Link {
             };
             let now = self.clock.monotonic();
             if let Some(held) = &state.held {
-                // A cluster's nodes fail one by one, and the client mends the connection to each by itself.
-                if self.cluster || held.health.is_good(now, dial.patience()) {
-                    held.health.asked(now);
+                if held.is_good(now, dial.patience()) {
                     return Ok(Arc::clone(held));
                 }
                 state.held = None;
@@ -243,13 +261,21 @@ impl Link {
         task.map(|outcome| outcome.unwrap_or_else(|_| Err(gone()))).boxed().shared()
     }
 
-    /// Notes what became of a call.
-    pub(super) fn note<T>(&self, held: &Held, outcome: &RedisResult<T>) {
-        match outcome {
-            Err(cause) if failure::is_broken(cause) && !self.cluster => held.health.give_up(),
+    /// Sends something over a line, and notes what becomes of it.
+    pub(super) async fn over<T>(
+        &self,
+        line: &Line,
+        call: impl AsyncFnOnce(RedisConnection) -> RedisResult<T>,
+    ) -> RedisResult<T> {
+        line.health.asked(self.clock.monotonic());
+        let outcome = call(line.connection.clone()).await;
+        match &outcome {
+            // Of a cluster's nodes one may fail; the client mends the connection to it by itself.
+            Err(cause) if failure::is_broken(cause) && !self.cluster => line.health.give_up(),
             Err(cause) if cause.is_io_error() => {}
-            _ => held.health.heard(),
+            _ => line.health.heard(),
         }
+        outcome
     }
 
     /// Lets go of the connection. Calls that are under way keep theirs until they end.

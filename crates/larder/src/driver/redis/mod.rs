@@ -108,7 +108,7 @@ impl RedisDriver {
     /// # Errors
     /// As [`RedisDriver::connect`]; [`ErrorKind::Closed`] after [`Driver::close`].
     pub async fn connection(&self) -> Result<RedisConnection> {
-        Ok(self.link.held().await?.reads.clone())
+        Ok(self.link.held().await?.reads.connection.clone())
     }
 
     async fn set_one(&self, write: &Write) -> Result<Written> {
@@ -263,7 +263,7 @@ impl Driver for RedisDriver {
         let Some(held) = self.link.close() else { return Ok(()) };
         // Answers come in the order of the commands: with this one, all that were under way have come. Whether it
         // fails makes no difference any more.
-        let mut connection = held.writes.clone();
+        let mut connection = held.writes.connection.clone();
         let _ = cmd("PING").query_async::<Value>(&mut connection).await;
         Ok(())
     }
