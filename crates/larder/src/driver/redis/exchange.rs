@@ -82,6 +82,8 @@ impl Link {
             reached.iter().filter_map(|(at, answer)| node_of(at, answer)).map(Some).collect();
         // The client leaves out the nodes that it cannot reach.
         if nodes.is_empty() || nodes.len() < known {
+            // And looks for them only when somebody asks for their keys. A new connection looks now.
+            held.reads.give_up();
             let message = format!(
                 "redis {what}: {} of the cluster's {known} primaries can be reached, and it needs all",
                 nodes.len()

@@ -105,6 +105,11 @@ impl Line {
     pub(super) fn new(connection: impl Into<RedisConnection>, health: Arc<Health>) -> Self {
         Self { connection: connection.into(), health }
     }
+
+    /// Has the connection made anew by the next call.
+    pub(super) fn give_up(&self) {
+        self.health.give_up();
+    }
 }
 
 /// What a link holds while it stands.
