@@ -17,6 +17,7 @@ const FEATURES: &[&str] = &[
     "messagepack",
     "file",
     "sqlite",
+    "redis",
     "compress",
     "encrypt",
     "config",

@@ -9,6 +9,8 @@ use super::store::StoreOptions;
 #[cfg(all(feature = "file", unix))]
 use crate::driver::file::{FileDriver, FileOptions, LEVELS_MAX};
 use crate::driver::memory::MemoryDriver;
+#[cfg(feature = "redis")]
+use crate::driver::redis::{RedisDriver, RedisOptions};
 #[cfg(feature = "sqlite")]
 use crate::driver::sqlite::{SqliteDriver, SqliteOptions};
 use crate::error::Result;
@@ -95,6 +97,40 @@ pub const DRIVERS: &[DriverInfo] = &[
             option("read_only", &[], "false"),
         ],
     },
+    DriverInfo {
+        name: "redis",
+        schemes: REDIS_SCHEMES,
+        feature: Some("redis"),
+        about: "a Redis server, a cluster, or a primary that sentinels know",
+        options: &[
+            option("host", &["connection.host"], "required, unless there is a URL"),
+            option("port", &["connection.port"], "6379"),
+            option("tls", &[], "false"),
+            option("username", &["connection.username"], "none"),
+            option("password", &["connection.password"], "none"),
+            option("db", &["connection.db"], "0"),
+            option("ca_file", &[], "what the system trusts"),
+            option("cert_file", &[], "none"),
+            option("key_file", &[], "none"),
+            option("sentinel_username", &[], "none"),
+            option("sentinel_password", &[], "none"),
+            option("connect_timeout", &[], "1s"),
+            option("response_timeout", &[], "1s"),
+        ],
+    },
+];
+
+/// The schemes of a Redis store's URLs; see [`RedisOptions::new`](crate::driver::redis::RedisOptions::new).
+const REDIS_SCHEMES: &[&str] = &[
+    "rediss",
+    "valkey",
+    "valkeys",
+    "unix",
+    "redis+unix",
+    "redis+cluster",
+    "rediss+cluster",
+    "redis+sentinel",
+    "rediss+sentinel",
 ];
 
 /// The options of a stack, by their paths; an empty default is "not there".
@@ -155,6 +191,11 @@ pub(crate) fn compiled() -> Registry {
     let registry = registry.driver("sqlite", &["sqlite3"], |options| {
         let sqlite = sqlite(options)?;
         Ok(SqliteDriver::open(sqlite))
+    });
+    #[cfg(feature = "redis")]
+    let registry = registry.driver("redis", REDIS_SCHEMES, |options| {
+        let redis = redis(options)?;
+        Ok(RedisDriver::connect(redis))
     });
     registry
 }
@@ -235,6 +276,56 @@ fn sqlite(options: &mut StoreOptions) -> Result<SqliteOptions> {
     Ok(sqlite)
 }
 
+#[cfg(feature = "redis")]
+fn redis(options: &mut StoreOptions) -> Result<RedisOptions> {
+    for (other, name) in [
+        ("connection.host", "host"),
+        ("connection.port", "port"),
+        ("connection.username", "username"),
+        ("connection.password", "password"),
+        ("connection.db", "db"),
+    ] {
+        options.alias(other, name)?;
+    }
+    let url = options.url();
+    let (host, port) = (options.text("host")?, options.integer("port", 1..=i64::from(u16::MAX))?);
+    let (tls, db) = (options.boolean("tls")?, options.integer("db", 0..=i64::from(i32::MAX))?);
+    let (username, password) = (options.text("username")?, options.secret("password")?);
+    let (ca_file, cert_file, key_file) =
+        (options.text("ca_file")?, options.text("cert_file")?, options.text("key_file")?);
+    let sentinel = (options.text("sentinel_username")?, options.secret("sentinel_password")?);
+    let timeouts = (options.duration("connect_timeout")?, options.duration("response_timeout")?);
+
+    let mut redis = match url {
+        Some(_) if host.is_some() || port.is_some() || tls.is_some() => {
+            return Err(options.refuse("the URL and \"host\", \"port\" or \"tls\" both say where"));
+        }
+        Some(url) => RedisOptions::new(&url).map_err(|error| options.refuse(error.message()))?,
+        None => {
+            let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(6379);
+            RedisOptions::at(options.required("host", host)?, port)
+        }
+    };
+    let twice = (username.is_some() && redis.username.is_some())
+        || (password.is_some() && redis.password.is_some())
+        || (db.is_some() && redis.db != 0);
+    if twice {
+        return Err(options.refuse("the URL and the options both say as whom, or in which database"));
+    }
+    redis.tls |= tls.unwrap_or(false);
+    redis.username = username.or(redis.username);
+    redis.password = password.or(redis.password);
+    redis.db = db.and_then(|db| u32::try_from(db).ok()).unwrap_or(redis.db);
+    redis.ca_file = ca_file.map(Into::into);
+    redis.cert_file = cert_file.map(Into::into);
+    redis.key_file = key_file.map(Into::into);
+    (redis.sentinel_username, redis.sentinel_password) = sentinel;
+    redis.connect_timeout = timeouts.0.unwrap_or(redis.connect_timeout);
+    redis.response_timeout = timeouts.1.unwrap_or(redis.response_timeout);
+    redis.check().map_err(|error| options.refuse(error.message()))?;
+    Ok(redis)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,5 +382,16 @@ mod tests {
         assert_eq!(default_of("sqlite", "readers"), sqlite.readers.to_string());
         assert_eq!(default_of("sqlite", "busy_timeout"), format_duration(sqlite.busy_timeout));
         assert_eq!(default_of("sqlite", "prune_interval"), format_duration(sqlite.prune_interval.unwrap()));
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn the_table_says_what_the_redis_driver_does() {
+        let redis = RedisOptions::new("redis://h").unwrap();
+        assert_eq!(redis.to_string(), format!("redis://h:{}/{}", default_of("redis", "port"), redis.db));
+        assert_eq!(default_of("redis", "db"), redis.db.to_string());
+        assert_eq!(default_of("redis", "tls"), redis.tls.to_string());
+        assert_eq!(default_of("redis", "connect_timeout"), format_duration(redis.connect_timeout));
+        assert_eq!(default_of("redis", "response_timeout"), format_duration(redis.response_timeout));
     }
 }

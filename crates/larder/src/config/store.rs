@@ -33,6 +33,8 @@ pub struct StoreConfig {
 /// What follows a URL's scheme, without its query.
 #[derive(Clone)]
 struct UrlRest {
+    /// What the URL begins with. The driver may have been named beside it.
+    scheme: String,
     /// Percent-encoded.
     rest: String,
     shown: String,
@@ -147,8 +149,9 @@ impl StoreConfig {
             fields.put(&name, Node { value: Value::Text(value), origin: item.node.origin.clone() });
         }
         let origin = item.node.origin.clone();
+        let scheme = parts.scheme.clone();
         let driver = Setting { value: parts.scheme, origin: origin.clone() };
-        let url = parts.rest.map(|rest| UrlRest { rest, shown: parts.shown, origin });
+        let url = parts.rest.map(|rest| UrlRest { scheme, rest, shown: parts.shown, origin });
         Ok(Self { driver, url, fields })
     }
 }
@@ -264,7 +267,7 @@ impl StoreOptions {
         let url = self.store.url.take()?;
         let shown = Some(url::masked(&url.rest));
         self.records.push(Record { name: "url".to_owned(), shown, origin: url.origin });
-        Some(format!("{}:{}", self.store.driver(), url.rest))
+        Some(format!("{}:{}", url.scheme, url.rest))
     }
 
     /// Text.

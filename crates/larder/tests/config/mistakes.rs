@@ -144,11 +144,11 @@ const MISTAKES: &[Mistake] = &[
         ],
     ),
     (
-        "stacks.users.l2: unknown driver \"redis\" (this build has: DRIVERS)",
+        "stacks.users.l2: unknown driver \"mongodb\" (this build has: DRIVERS)",
         [
-            ("stacks:\n  users:\n    l2: redis://:hunter2@cache:6379/0", "3:9"),
-            ("[stacks.users]\nl2 = 'redis://:hunter2@cache:6379/0'", "2:6"),
-            ("{\"stacks\": {\"users\": {\n\"l2\": \"redis://:hunter2@cache:6379/0\"}}}", "2:7"),
+            ("stacks:\n  users:\n    l2: mongodb://:hunter2@cache:6379/0", "3:9"),
+            ("[stacks.users]\nl2 = 'mongodb://:hunter2@cache:6379/0'", "2:6"),
+            ("{\"stacks\": {\"users\": {\n\"l2\": \"mongodb://:hunter2@cache:6379/0\"}}}", "2:7"),
         ],
     ),
     (

@@ -83,6 +83,56 @@ stacks:
     );
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn redis_stores_are_understood_as_others_write_them() {
+    let told = |store: &str| {
+        let lines = yaml(&format!("stacks: {{a: {{l2: {store}}}}}")).explain(&Registry::compiled()).unwrap();
+        let told = lines.iter().filter(|line| line.option.starts_with("l2.") && !line.value.is_empty());
+        told.map(|line| format!("{} {}", line.option.trim_start_matches("l2."), line.value))
+            .filter(|line| !line.ends_with(" none"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    for (store, expected) in [
+        // BentoCache, deepstream, Beignet.
+        (
+            "{driver: redis, connection: {host: h, port: 7, username: u, password: hunter2, db: 3}}",
+            vec!["host h", "port 7", "username u", "password ***", "db 3"],
+        ),
+        ("{name: redis, options: {host: h, port: '7', password: hunter2}}", vec!["host h", "port 7"]),
+        ("'redis://u:hunter2@h:7/3?response_timeout=300ms'", vec!["//***@h:7/3", "response_timeout 300ms"]),
+        ("{driver: redis, url: 'rediss://u:hunter2@h', db: 3, ca_file: ca.pem}", vec!["//***@h", "ca.pem"]),
+        ("'redis+cluster://:hunter2@a:7000,b:7001'", vec!["//***@a:7000,b:7001"]),
+        ("'redis+sentinel://a,b/main/2?sentinel_password=hunter2'", vec!["sentinel_password ***"]),
+    ] {
+        let told = told(store);
+        assert!(expected.iter().all(|part| told.contains(part)), "{store}: {told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    for (store, said) in [
+        ("{driver: redis}", "the redis driver needs the option \"host\""),
+        (
+            "{driver: redis, url: 'redis://h', host: i}",
+            "the URL and \"host\", \"port\" or \"tls\" both say where",
+        ),
+        ("'redis://h/1?db=2'", "the URL and the options both say as whom, or in which database"),
+        // A URL's scheme counts, not the driver's name beside it: it says whether there is TLS.
+        (
+            "{driver: redis, url: 'redis://h', ca_file: x}",
+            "certificates are of no use to a redis store without TLS",
+        ),
+        ("'redis+sentinel://h'", "needs the primary's name"),
+        ("'redis:h'", "redis URL: expected redis://HOST:PORT/DB"),
+    ] {
+        let error = error_of(&format!("stacks: {{a: {{l2: {store}}}}}"), Format::Yaml, "c");
+        assert!(error.contains(said), "{store}: {error}");
+    }
+    let checked = |url: &str| Registry::compiled().check(&StoreConfig::from_url(url, "--store").unwrap());
+    checked("rediss://h?ca_file=x").unwrap();
+    checked("valkeys://h?ca_file=x").unwrap();
+}
+
 #[test]
 fn beego_memory_strings_are_understood() {
     for json in [r#"{"interval":60}"#, r#"{"interval":"60"}"#, "{}"] {

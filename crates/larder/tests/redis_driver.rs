@@ -1,0 +1,112 @@
+//! The Redis driver over real servers: the compliance suite, its faults, and stacks that share a store.
+//!
+//! `LARDER_TEST_REDIS_URL` names a server and `LARDER_TEST_REDIS_CLUSTER_URLS` the nodes of a cluster, as `cargo xtask
+//! services` starts them. Tests that break a server start one of their own, with the `redis-server` that is
+//! installed. What is missing is not tested, and `what_was_left_out` says so; `LARDER_TEST_REQUIRE=redis`
+//! (`redis-cluster`, `redis-server`) makes that a failure.
+#![cfg(feature = "redis")]
+#![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
+
+#[path = "redis/cluster.rs"]
+mod cluster;
+#[path = "redis/faults.rs"]
+mod faults;
+#[path = "redis/server.rs"]
+mod server;
+#[path = "redis/stacks.rs"]
+mod stacks;
+#[path = "redis/traffic.rs"]
+mod traffic;
+
+use std::sync::Arc;
+
+use larder::driver::Driver;
+use larder::driver::memory::MemoryDriver;
+use larder::driver::redis::{RedisDriver, RedisOptions};
+
+const URL: &str = "LARDER_TEST_REDIS_URL";
+const CLUSTER_URLS: &str = "LARDER_TEST_REDIS_CLUSTER_URLS";
+
+/// The server that tests share, if there is one.
+async fn shared() -> Option<RedisDriver> {
+    let url = std::env::var(URL).ok()?;
+    Some(RedisDriver::connect(RedisOptions::new(&url).unwrap()).await.unwrap())
+}
+
+/// The cluster that tests share, if there is one: some of its nodes as URLs with commas between, or as one URL.
+async fn shared_cluster() -> Option<RedisDriver> {
+    let urls = std::env::var(CLUSTER_URLS).ok()?;
+    let hosts: Vec<&str> = urls.split(',').map(|url| url.rsplit('/').next().unwrap_or(url)).collect();
+    let url = format!("redis+cluster://{}", hosts.join(","));
+    Some(RedisDriver::connect(RedisOptions::new(&url).unwrap()).await.unwrap())
+}
+
+/// What the suite runs over. Without a server it is the memory driver, which says nothing about Redis; see
+/// [`what_was_left_out`].
+async fn open() -> Arc<dyn Driver> {
+    match shared().await {
+        Some(driver) => Arc::new(driver),
+        None => Arc::new(MemoryDriver::default()),
+    }
+}
+
+async fn open_cluster() -> Arc<dyn Driver> {
+    match shared_cluster().await {
+        Some(driver) => Arc::new(driver),
+        None => Arc::new(MemoryDriver::default()),
+    }
+}
+
+#[test]
+fn what_was_left_out() {
+    let required = std::env::var("LARDER_TEST_REQUIRE").unwrap_or_default();
+    let mut missing = Vec::new();
+    for (name, there, what) in [
+        ("redis", std::env::var(URL).is_ok(), URL),
+        ("redis-cluster", std::env::var(CLUSTER_URLS).is_ok(), CLUSTER_URLS),
+        ("redis-server", server::is_installed(), "an installed redis-server"),
+    ] {
+        if !there {
+            println!("NOT TESTED: {name}, for lack of {what}; the suite over it ran over the memory driver");
+            if required.split(',').any(|required| required.trim() == name) {
+                missing.push(what);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "LARDER_TEST_REQUIRE={required} needs {missing:?}");
+}
+
+larder::driver_suite!(plain, open);
+
+larder::driver_suite!(over_a_cluster, open_cluster);
+
+mod borrowed {
+    use super::*;
+    use larder::driver::redis::RedisConnection;
+    use larder::driver::redis::client::Client;
+
+    async fn open_borrowed() -> Arc<dyn Driver> {
+        let Ok(url) = std::env::var(URL) else { return Arc::new(MemoryDriver::default()) };
+        let manager = Client::open(url).unwrap().get_connection_manager().await.unwrap();
+        Arc::new(RedisDriver::with_client(RedisConnection::from(manager)))
+    }
+
+    larder::driver_suite!(suite, open_borrowed);
+}
+
+#[cfg(all(feature = "compress", feature = "encrypt"))]
+mod decorated {
+    use super::open;
+    use larder::driver::compress::{Compress, CompressOptions};
+    use larder::driver::encrypt::{Cipher, Encrypt, EncryptionKey, KeyRing};
+
+    larder::driver_suite!(compressed, async || {
+        let mut options = CompressOptions::default();
+        options.threshold_bytes = 0;
+        Compress::new(open().await, options).unwrap()
+    });
+
+    larder::driver_suite!(encrypted, async || {
+        Encrypt::new(open().await, KeyRing::new(EncryptionKey::new(7, Cipher::Aes256Gcm, [42; 32])))
+    });
+}
