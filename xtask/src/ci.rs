@@ -67,6 +67,16 @@ pub(crate) fn run(root: &Path) -> ExitCode {
         let args = ["test", "--workspace", "--all-features", "--lib", "--bins", "--tests", "--no-fail-fast"];
         report.step(root, "tests", &args, &[]);
     }
+    if runs("redis-server") {
+        // Those that break servers and move slots are for people: they measure how long things take.
+        let tests = ["test", "--package", "larder", "--all-features", "--test", "redis_driver", "--"];
+        let stable = ["--skip", "faults::", "--skip", "topology::"];
+        let servers = ["xtask", "services", "run", "redis", "cluster", "--", "cargo"];
+        let required = [("LARDER_TEST_REQUIRE", "redis,redis-cluster")];
+        report.step(root, "redis tests", &[&servers[..], &tests, &stable].concat(), &required);
+    } else {
+        report.skip("redis tests", "redis-server is not installed: cargo xtask services up redis");
+    }
     report.step(root, "doc tests", &[&["test", "--doc", "--no-fail-fast"][..], &all].concat(), &[]);
     let races = ["--manifest-path", "races/Cargo.toml", "--target-dir", "target"];
     report.step(root, "race tests", &[&["test", "--test", "race"][..], &races].concat(), &[]);
@@ -166,6 +176,12 @@ fn cargo(args: &[&str]) -> Command {
 }
 
 /// Whether cargo has a subcommand that works.
+/// Whether a program can be started.
+fn runs(program: &str) -> bool {
+    let version = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
+}
+
 fn has(subcommand: &str) -> bool {
     let version = cargo(&[subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     version.is_ok_and(|status| status.success())

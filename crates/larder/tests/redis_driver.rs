@@ -1,20 +1,20 @@
 //! The Redis driver over real servers: the compliance suite, its faults, and stacks that share a store.
 //!
 //! `LARDER_TEST_REDIS_URL` names a server and `LARDER_TEST_REDIS_CLUSTER_URLS` the nodes of a cluster, as `cargo xtask
-//! services` starts them. Tests that break a server start one of their own, with the `redis-server` that is
-//! installed. What is missing is not tested, and `what_was_left_out` says so; `LARDER_TEST_REQUIRE=redis`
+//! services` starts them. With such a server named, tests that break one start one of their own, with the
+//! `redis-server` that is installed. What is missing is not tested, and `what_was_left_out` says so; `LARDER_TEST_REQUIRE=redis`
 //! (`redis-cluster`, `redis-server`) makes that a failure.
 #![cfg(feature = "redis")]
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
-#[path = "redis/cluster.rs"]
-mod cluster;
 #[path = "redis/faults.rs"]
 mod faults;
 #[path = "redis/server.rs"]
 mod server;
 #[path = "redis/stacks.rs"]
 mod stacks;
+#[path = "redis/topology.rs"]
+mod topology;
 #[path = "redis/traffic.rs"]
 mod traffic;
 

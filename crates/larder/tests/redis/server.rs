@@ -12,9 +12,9 @@ use larder::time::{Clock as _, SystemClock};
 
 const PROGRAM: &str = "redis-server";
 
-/// Whether there is a server to start. Tests that need one end at once if there is not.
+/// Whether servers are to be started, and can be. Tests that need one end at once if not.
 pub(crate) fn is_installed() -> bool {
-    runs(PROGRAM)
+    std::env::var_os(crate::URL).is_some() && runs(PROGRAM)
 }
 
 /// Whether a program can be started at all.
