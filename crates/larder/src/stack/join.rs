@@ -203,8 +203,8 @@ impl Core {
         }
     }
 
-    /// Loads keys that are due, their entries with these stamps, in the background, but for those that are being loaded or whose source is left alone.
-    /// Returns the loads that were begun.
+    /// Loads keys that are due, their entries with these stamps, in the background, but for those that are being loaded
+    /// or whose source is left alone. Returns the loads that were begun.
     pub(crate) fn renew(
         self: &Arc<Self>,
         door: &Arc<Door>,

@@ -15,7 +15,7 @@ use crate::loads::Gate;
 use crate::resilience::{count, failing, settle, timers_now, with_stale};
 
 /// Lets time pass for the stack and for tokio's timers, second by second.
-async fn pass(harness: &Harness, time: Duration) {
+pub(crate) async fn pass(harness: &Harness, time: Duration) {
     for _ in 0..time.as_secs() {
         harness.clock.advance(seconds(1));
         tokio::time::advance(seconds(1)).await;
@@ -24,7 +24,7 @@ async fn pass(harness: &Harness, time: Duration) {
 }
 
 /// A loader that counts how often it was run, and returns the count.
-fn counting(
+pub(crate) fn counting(
     runs: &Arc<AtomicU64>,
 ) -> impl FnOnce() -> std::future::Ready<Result<u32, std::io::Error>> + Clone + Send + 'static {
     let runs = Arc::clone(runs);

@@ -17,6 +17,7 @@ use larder::time::{Clock, Timestamp, Ttl, hours, minutes, seconds};
 use larder::{Cache, EntryOptions, ErrorKind, Loaded, Previous, Refresh, Stack, explain};
 
 use crate::flow::{cache, ok};
+use crate::freshness::{counting, pass};
 use crate::loads::{Gate, spawn_load};
 use crate::resilience::{count, failing, settle};
 
@@ -24,23 +25,6 @@ const WITH_STORE: [Tiers; 2] = [Tiers::L2, Tiers::Both];
 
 fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
-}
-
-/// Lets time pass for the stack and for tokio's timers, second by second.
-async fn pass(harness: &Harness, time: Duration) {
-    for _ in 0..time.as_secs() {
-        harness.clock.advance(seconds(1));
-        tokio::time::advance(seconds(1)).await;
-        settle().await;
-    }
-}
-
-/// A loader that counts how often it was run, and returns the count.
-fn counting(
-    runs: &Arc<AtomicU64>,
-) -> impl FnOnce() -> std::future::Ready<Result<u32, std::io::Error>> + Clone + Send + 'static {
-    let runs = Arc::clone(runs);
-    move || std::future::ready(Ok(u32::try_from(runs.fetch_add(1, Ordering::Relaxed) + 1).unwrap()))
 }
 
 #[tokio::test]
