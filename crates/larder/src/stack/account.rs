@@ -7,7 +7,6 @@ use crate::event::{Event, Fate, Subject};
 use crate::explain::{self, Because, Fact, Finding, Step};
 use crate::stack::Core;
 use crate::stack::space::Space;
-use crate::stack::verdict::standing;
 use crate::time::{Stamp, Timestamp};
 
 impl Core {
@@ -47,7 +46,7 @@ impl Core {
 
     /// What an entry is at `now`, and what decided that. Memory may serve one until `until` without asking the store.
     pub(crate) fn finding(&self, space: &Space, meta: &Meta, until: Timestamp, now: Timestamp) -> Finding {
-        let freshness = standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now);
+        let freshness = self.standing(space, meta, now);
         let has_to_ask = freshness == Freshness::Fresh && now >= until && until != Timestamp::FOREVER;
         let because = match freshness {
             Freshness::Fresh if has_to_ask => Because::MemoryTtl,

@@ -13,7 +13,6 @@ use crate::options::EntryOptions;
 use crate::stack::fill::{Fill, Occasion, Request};
 use crate::stack::flight::{Flight, Landed, Patience, Source};
 use crate::stack::flights::Joined;
-use crate::stack::verdict::standing;
 use crate::stack::{Core, Door, Space, span};
 use crate::stats::Timed;
 use crate::time::{Stamp, Timestamp};
@@ -97,7 +96,8 @@ impl Core {
                 }
                 Ok(Landed { source: Source::Fallback(tier), entry, .. }) => {
                     // What a forced load or a renewal was to replace may be fresh.
-                    let is_fresh = self.standing(&door.space, entry, self.clock.now()) == Freshness::Fresh;
+                    let is_fresh =
+                        self.standing(&door.space, &entry.meta, self.clock.now()) == Freshness::Fresh;
                     self.emit_hit(&door.space, key, *tier, !is_fresh)
                 }
                 Ok(Landed { source: Source::Loader, .. }) | Err(_) => self.emit_miss(&door.space, key),
@@ -140,7 +140,7 @@ impl Core {
         options: EntryOptions,
         spare: Option<Request>,
     ) -> Result<Landed> {
-        let standing = |offered: &Entry| self.standing(&door.space, offered, self.clock.now());
+        let standing = |offered: &Entry| self.standing(&door.space, &offered.meta, self.clock.now());
         let (Some(after), Some(request)) = (options.replace_after, spare) else {
             return flight.wait(patience, standing).await;
         };
@@ -187,13 +187,7 @@ impl Core {
 
     /// Whether an entry may be served at `now`, be it stale.
     pub(super) fn may_serve(&self, space: &Space, entry: &Entry, now: Timestamp) -> bool {
-        self.standing(space, entry, now) != Freshness::Expired
-    }
-
-    /// What may be done with an entry at `now`.
-    fn standing(&self, space: &Space, entry: &Entry, now: Timestamp) -> Freshness {
-        let meta = &entry.meta;
-        standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now)
+        self.standing(space, &entry.meta, now) != Freshness::Expired
     }
 
     /// Offers what memory has left of a key to those who will not wait for its load.

@@ -6,7 +6,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use crate::codec::AnyCodec;
 use crate::entry::wire::{Head, StoredEntry};
-use crate::entry::{AnyValue, Entry, Freshness};
+use crate::entry::{AnyValue, Entry, Freshness, Meta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EvictionCause, Tier};
 use crate::explain::{Fact, Finding};
@@ -29,16 +29,21 @@ pub(crate) enum Accept {
 }
 
 impl Core {
+    /// What may be done at `now` with an entry of this namespace, after all clears and tags that this process knows of.
+    #[inline]
+    pub(super) fn standing(&self, space: &Space, meta: &Meta, now: Timestamp) -> Freshness {
+        standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now)
+    }
+
     /// What memory may serve of a key at once, and counts as a hit. The hottest way: one hash, one lock that readers
     /// share, one reference count. It is not taken where somebody listens, who is told more on the other way.
     #[inline]
     pub(crate) fn serve(&self, space: &Space, key: &str, now: Timestamp) -> Serving {
         let Some(memory) = &self.memory else { return Serving::Nothing };
         memory.serve(space.id, key, |meta, until| {
-            let mark = self.spaces.mark(space, meta.born, meta.tags());
             let is_sliding = meta.extras.as_ref().is_some_and(|extras| extras.sliding.is_some());
             let is_served = now < until || until == Timestamp::FOREVER;
-            standing(meta, mark, now) == Freshness::Fresh && is_served && !is_sliding
+            self.standing(space, meta, now) == Freshness::Fresh && is_served && !is_sliding
         })
     }
 
@@ -53,7 +58,7 @@ impl Core {
             tier: Tier::L1,
             found: self.finding(space, &entry.meta, until, now),
         });
-        match standing(&entry.meta, self.spaces.mark(space, entry.meta.born, entry.meta.tags()), now) {
+        match self.standing(space, &entry.meta, now) {
             Freshness::Expired => {
                 self.drop_expired(space, key, now);
                 None
@@ -73,8 +78,7 @@ impl Core {
             return None;
         }
         let (entry, _) = self.probe(space, key, now)?;
-        let mark = self.spaces.mark(space, entry.meta.born, entry.meta.tags());
-        (standing(&entry.meta, mark, now) == Freshness::Fresh).then_some(entry)
+        (self.standing(space, &entry.meta, now) == Freshness::Fresh).then_some(entry)
     }
 
     /// Until when memory may serve what it takes in now without asking the store again.
@@ -91,8 +95,7 @@ impl Core {
         let Some(memory) = &self.memory else { return };
         let looked_at = self.flights.with_lock(space.id, key, || {
             let entry = memory.get(space.id, key)?;
-            let mark = self.spaces.mark(space, entry.meta.born, entry.meta.tags());
-            let is_dead = standing(&entry.meta, mark, now) == Freshness::Expired;
+            let is_dead = self.standing(space, &entry.meta, now) == Freshness::Expired;
             Some((is_dead.then(|| memory.remove(space.id, key)).flatten(), entry))
         });
         // What was looked at may be the last of its kind by now, and is dropped after the lock is gone.
@@ -377,9 +380,10 @@ impl Core {
                     .boxed()
             }
             (None, Some(memory)) => {
-                let living = memory.keys(space.id).into_iter().filter(move |(_, meta)| {
-                    standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now) != Freshness::Expired
-                });
+                let living = memory
+                    .keys(space.id)
+                    .into_iter()
+                    .filter(move |(_, meta)| self.standing(space, meta, now) != Freshness::Expired);
                 let keys: Vec<_> = living.map(|(key, _)| Ok(key.into_string())).collect();
                 stream::iter(keys).boxed()
             }

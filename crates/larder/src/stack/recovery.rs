@@ -17,7 +17,7 @@ use crate::event::{DropCause, Event, Fate, Subject};
 use crate::stack::breaker::Breaker;
 use crate::stack::l2::L2;
 use crate::stack::retry::{Pending, Queued, Retry, What};
-use crate::stack::verdict::{Mark, standing};
+use crate::stack::verdict::Mark;
 use crate::stack::{Core, Space};
 use crate::time::{Stamp, Timestamp};
 
@@ -205,8 +205,7 @@ impl Core {
             return None;
         }
         let space = self.spaces.by_id(queued.pending.namespace)?;
-        let mark = self.spaces.mark(&space, entry.meta.born, entry.meta.tags());
-        (standing(&entry.meta, mark, now) != Freshness::Expired).then(|| entry.meta.life_left(now))
+        (self.standing(&space, &entry.meta, now) != Freshness::Expired).then(|| entry.meta.life_left(now))
     }
 
     async fn write_again(&self, l2: &L2, retry: &Retry, tried: &[Again], now: Timestamp) -> Result<()> {

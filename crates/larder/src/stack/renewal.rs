@@ -82,7 +82,7 @@ fn with_slack(idle: Duration) -> Duration {
 /// What it inherited from a previous one goes.
 pub(crate) fn note(meta: &mut Meta, options: &EntryOptions, took: Option<Duration>, now: Timestamp) {
     let load_time = took.filter(|_| options.refresh == Some(Refresh::Probabilistic)).map(|took| {
-        // Less than nothing is known of what takes no time.
+        // To the millisecond, and never none: a load of no time would be renewed only when its entry has ended.
         Duration::from_millis(u64::try_from(took.as_millis()).unwrap_or(u64::MAX).max(1))
     });
     let sliding = match options.refresh {

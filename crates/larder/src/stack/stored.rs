@@ -9,7 +9,6 @@ use crate::explain::{Fact, Finding};
 use crate::stack::Core;
 use crate::stack::retry::What;
 use crate::stack::space::Space;
-use crate::stack::verdict::standing;
 use crate::time::{Stamp, Timestamp};
 
 /// What the store has for a key.
@@ -64,13 +63,10 @@ impl Understood {
         core.note(space, key, || Fact::Looked { tier: Tier::L2, found: self.finding(core, space, now) });
         match self {
             Self::Nothing { stamp } => Stored::Nothing { stamp },
-            Self::Entry(entry) => {
-                match standing(&entry.meta, core.spaces.mark(space, entry.meta.born, entry.meta.tags()), now)
-                {
-                    Freshness::Expired => Stored::Nothing { stamp: Some(entry.meta.stamp) },
-                    freshness => Stored::Entry { entry, freshness },
-                }
-            }
+            Self::Entry(entry) => match core.standing(space, &entry.meta, now) {
+                Freshness::Expired => Stored::Nothing { stamp: Some(entry.meta.stamp) },
+                freshness => Stored::Entry { entry, freshness },
+            },
         }
     }
 }
@@ -93,5 +89,5 @@ pub(crate) fn is_alive(core: &Core, space: &Space, head: &Head, now: Timestamp) 
     let meta = Meta { stamp, born, fresh_until, stale_until, extras: None };
     kind == Kind::Entry
         && is_timely(core, &meta, now)
-        && standing(&meta, core.spaces.mark(space, born, &[]), now) != Freshness::Expired
+        && core.standing(space, &meta, now) != Freshness::Expired
 }

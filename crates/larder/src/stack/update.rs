@@ -18,7 +18,6 @@ use crate::memory::Prolonged;
 use crate::stack::l2::{L2, OnFailure, contended};
 use crate::stack::read::try_decode;
 use crate::stack::stored::Stored;
-use crate::stack::verdict::standing;
 use crate::stack::write::{Abandoned, NewValue};
 use crate::stack::{Core, Door, renewal};
 use crate::time::{Stamp, Timestamp, Ttl};
@@ -122,8 +121,7 @@ impl Core {
         let mut is_new = false;
         let changed = self.flights.supersede_if(space.id, key, || {
             let found = memory.get(space.id, key).and_then(|entry| {
-                let freshness =
-                    standing(&entry.meta, self.spaces.mark(space, entry.meta.born, entry.meta.tags()), now);
+                let freshness = self.standing(space, &entry.meta, now);
                 (freshness != Freshness::Expired).then_some((entry, freshness))
             });
             let change = decide(found.as_ref().map(|(entry, freshness)| Found {
