@@ -1,21 +1,11 @@
-//! The Redis driver over real servers: the compliance suite, its faults, and stacks that share a store.
-//!
-//! `LARDER_TEST_REDIS_URL` names a server and `LARDER_TEST_REDIS_CLUSTER_URLS` the nodes of a cluster, as `cargo xtask
-//! services` starts them. With such a server named, tests that break one start one of their own, with the
-//! `redis-server` that is installed. What is missing is not tested, and `what_was_left_out` says so; `LARDER_TEST_REQUIRE=redis`
-//! (`redis-cluster`, `redis-server`) makes that a failure.
-#![cfg(feature = "redis")]
-#![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
+//! The Redis driver: over one server (`LARDER_TEST_REDIS_URL`) and over a cluster (`LARDER_TEST_REDIS_CLUSTER_URLS`, some
+//! of its nodes). With a server named, tests that break one start one of their own, with the `redis-server` that is
+//! installed.
 
-#[path = "redis/faults.rs"]
 mod faults;
-#[path = "redis/server.rs"]
-mod server;
-#[path = "redis/stacks.rs"]
+mod servers;
 mod stacks;
-#[path = "redis/topology.rs"]
 mod topology;
-#[path = "redis/traffic.rs"]
 mod traffic;
 
 use std::sync::Arc;
@@ -23,6 +13,8 @@ use std::sync::Arc;
 use larder::driver::Driver;
 use larder::driver::memory::MemoryDriver;
 use larder::driver::redis::{RedisDriver, RedisOptions};
+
+use crate::Need;
 
 const URL: &str = "LARDER_TEST_REDIS_URL";
 const CLUSTER_URLS: &str = "LARDER_TEST_REDIS_CLUSTER_URLS";
@@ -42,7 +34,7 @@ async fn shared_cluster() -> Option<RedisDriver> {
 }
 
 /// What the suite runs over. Without a server it is the memory driver, which says nothing about Redis; see
-/// [`what_was_left_out`].
+/// `what_was_left_out`.
 async fn open() -> Arc<dyn Driver> {
     match shared().await {
         Some(driver) => Arc::new(driver),
@@ -57,23 +49,13 @@ async fn open_cluster() -> Arc<dyn Driver> {
     }
 }
 
-#[test]
-fn what_was_left_out() {
-    let required = std::env::var("LARDER_TEST_REQUIRE").unwrap_or_default();
-    let mut missing = Vec::new();
-    for (name, there, what) in [
-        ("redis", std::env::var(URL).is_ok(), URL),
-        ("redis-cluster", std::env::var(CLUSTER_URLS).is_ok(), CLUSTER_URLS),
-        ("redis-server", server::is_installed(), "an installed redis-server"),
-    ] {
-        if !there {
-            println!("NOT TESTED: {name}, for lack of {what}; the suite over it ran over the memory driver");
-            if required.split(',').any(|required| required.trim() == name) {
-                missing.push(what);
-            }
-        }
-    }
-    assert!(missing.is_empty(), "LARDER_TEST_REQUIRE={required} needs {missing:?}");
+/// What these tests need.
+pub(crate) fn needs() -> [Need; 3] {
+    [
+        Need { name: "redis", found: std::env::var(URL).is_ok(), what: URL },
+        Need { name: "redis-cluster", found: std::env::var(CLUSTER_URLS).is_ok(), what: CLUSTER_URLS },
+        Need { name: "redis-server", found: servers::is_installed(), what: "an installed redis-server" },
+    ]
 }
 
 larder::driver_suite!(plain, open);

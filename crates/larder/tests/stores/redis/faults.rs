@@ -8,7 +8,8 @@ use larder::driver::redis::{RedisDriver, RedisOptions, client};
 use larder::driver::{Driver, When, Written};
 use larder::time::{Clock as _, Stamp, SystemClock, seconds};
 
-use crate::server::{Server, free_port};
+use super::servers::Server;
+use crate::server::free_port;
 
 /// Bytes that carry a stamp where a record has it.
 fn record(stamp: u64, payload: &str) -> Bytes {
@@ -294,7 +295,7 @@ fn certificate(folder: &std::path::Path, name: &str) -> (std::path::PathBuf, std
 #[tokio::test]
 async fn tls_verifies_the_server_and_may_show_a_certificate() {
     // `openssl` has a command for it, not an option; it makes the certificates.
-    if !crate::server::is_installed() || !runs_openssl() {
+    if !super::servers::is_installed() || !runs_openssl() {
         println!("NOT TESTED: TLS, for lack of redis-server or openssl");
         return;
     }

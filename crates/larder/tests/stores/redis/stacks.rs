@@ -5,7 +5,7 @@ use larder::memory::MemoryOptions;
 use larder::time::{Clock as _, SystemClock, minutes};
 use larder::{Cache, Stack};
 
-use crate::{shared, shared_cluster};
+use super::{shared, shared_cluster};
 
 /// Two stacks that share a store and a prefix which nobody else has.
 async fn pairs() -> Vec<[Stack; 2]> {
@@ -102,7 +102,7 @@ async fn counts_of_two_stacks_add_up() {
 
 #[tokio::test]
 async fn a_stack_serves_stale_while_its_server_is_gone_and_goes_on_when_it_is_back() {
-    let Some(mut server) = crate::server::Server::start(&[]) else { return };
+    let Some(mut server) = super::servers::Server::start(&[]) else { return };
     let driver = std::sync::Arc::new(server.driver().await);
     let stack = Stack::builder("outage")
         .memory(MemoryOptions::new(100))

@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, StreamExt as _, future};
 use larder::driver::{Driver, When, Write};
 use larder::time::Stamp;
 
-use crate::{shared, shared_cluster};
+use super::{shared, shared_cluster};
 
 async fn drivers() -> Vec<Arc<dyn Driver>> {
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();

@@ -8,7 +8,8 @@ use larder::driver::redis::{RedisDriver, RedisOptions};
 use larder::driver::{Driver, When, Write, Written};
 use larder::time::{Clock as _, Stamp, SystemClock, seconds};
 
-use crate::server::{Server, free_port, is_installed, runs};
+use super::servers::{Server, is_installed};
+use crate::server::{free_port, runs};
 
 const CLI: &str = "redis-cli";
 

@@ -1,20 +1,4 @@
-//! The drivers that this crate has, and their options; and the table of all options, for whoever explains them.
-
-#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
-use std::time::Duration;
-
-use super::registry::Registry;
-use super::stacks::MEMORY_ALIASES;
-use super::store::StoreOptions;
-#[cfg(all(feature = "file", unix))]
-use crate::driver::file::{FileDriver, FileOptions, LEVELS_MAX};
-use crate::driver::memory::MemoryDriver;
-#[cfg(feature = "redis")]
-use crate::driver::redis::{RedisDriver, RedisOptions};
-#[cfg(feature = "sqlite")]
-use crate::driver::sqlite::{SqliteDriver, SqliteOptions};
-use crate::error::Result;
-use crate::memory::MemoryOptions;
+//! The drivers that this crate has, whether or not this build does, and every option with its name and its default.
 
 /// A driver that this crate has, whether or not this build does.
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +105,7 @@ pub const DRIVERS: &[DriverInfo] = &[
 ];
 
 /// The schemes of a Redis store's URLs; see [`RedisOptions::new`](crate::driver::redis::RedisOptions::new).
-const REDIS_SCHEMES: &[&str] = &[
+pub(super) const REDIS_SCHEMES: &[&str] = &[
     "rediss",
     "valkey",
     "valkeys",
@@ -134,7 +118,7 @@ const REDIS_SCHEMES: &[&str] = &[
 ];
 
 /// The options of a stack, by their paths; an empty default is "not there".
-pub(crate) const STACK_OPTIONS: &[OptionInfo] = &[
+const STACK_OPTIONS: &[OptionInfo] = &[
     option("l1", &[], "on"),
     option("l1.max_items", &["maxItems"], "100000"),
     option("l1.max_bytes", &["maxSize"], "no limit"),
@@ -176,160 +160,17 @@ pub(crate) fn stack_default(path: &str) -> &'static str {
     STACK_OPTIONS.iter().find(|info| info.name == path).map_or("", |info| info.default)
 }
 
-/// The drivers of this build.
-pub(crate) fn compiled() -> Registry {
-    let registry = Registry::empty().driver("memory", &[], |options| {
-        let memory = memory(options)?;
-        Ok(async move { Ok(MemoryDriver::new(memory)) })
-    });
-    #[cfg(all(feature = "file", unix))]
-    let registry = registry.driver("file", &["dir"], |options| {
-        let file = file(options)?;
-        Ok(FileDriver::open(file))
-    });
-    #[cfg(feature = "sqlite")]
-    let registry = registry.driver("sqlite", &["sqlite3"], |options| {
-        let sqlite = sqlite(options)?;
-        Ok(SqliteDriver::open(sqlite))
-    });
-    #[cfg(feature = "redis")]
-    let registry = registry.driver("redis", REDIS_SCHEMES, |options| {
-        let redis = redis(options)?;
-        Ok(RedisDriver::connect(redis))
-    });
-    registry
-}
-
-fn memory(options: &mut StoreOptions) -> Result<MemoryOptions> {
-    for (other, name) in MEMORY_ALIASES {
-        options.alias(other, name)?;
-    }
-    let mut memory = MemoryOptions::default();
-    if let Some(items) = options.integer("max_items", 1..=i64::MAX)? {
-        memory.max_items = items.unsigned_abs();
-    }
-    memory.max_bytes = options.size("max_bytes")?;
-    memory.max_entry_bytes = options.size("max_entry_bytes")?;
-    Ok(memory)
-}
-
-#[cfg(all(feature = "file", unix))]
-fn file(options: &mut StoreOptions) -> Result<FileOptions> {
-    for (other, name) in
-        [("path", "directory"), ("location", "directory"), ("pruneInterval", "prune_interval")]
-    {
-        options.alias(other, name)?;
-    }
-    let directory = options.location("directory")?;
-    let (max_bytes, prune_interval) = (options.size("max_bytes")?, prune_interval(options)?);
-    let (levels, suffix) = (options.integer("levels", 0..=i64::from(LEVELS_MAX))?, options.text("suffix")?);
-    let create = options.boolean("create")?;
-
-    let mut file = FileOptions::new(options.required("directory", directory)?);
-    file.max_bytes = max_bytes;
-    file.prune_interval = prune_interval.unwrap_or(file.prune_interval);
-    file.levels = levels.and_then(|levels| u8::try_from(levels).ok()).unwrap_or(file.levels);
-    file.suffix = suffix.unwrap_or(file.suffix);
-    file.create = create.unwrap_or(file.create);
-    file.check().map_err(|error| options.refuse(error.message()))?;
-    Ok(file)
-}
-
-/// How often a driver prunes by itself: a time, or `Some(None)` for never.
-#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
-fn prune_interval(options: &mut StoreOptions) -> Result<Option<Option<Duration>>> {
-    let interval = options.duration_or_off("prune_interval")?;
-    if interval.flatten().is_some_and(|interval| interval.is_zero()) {
-        return Err(options.error("prune_interval", "must be longer than zero (false switches it off)"));
-    }
-    Ok(interval)
-}
-
-#[cfg(feature = "sqlite")]
-fn sqlite(options: &mut StoreOptions) -> Result<SqliteOptions> {
-    for (other, name) in [
-        ("path", "location"),
-        ("filename", "location"),
-        ("connection.filename", "location"),
-        ("tableName", "table"),
-        ("autoCreateTable", "create_table"),
-        ("pruneInterval", "prune_interval"),
-    ] {
-        options.alias(other, name)?;
-    }
-    let location = options.location("location")?;
-    let (table, create_table) = (options.text("table")?, options.boolean("create_table")?);
-    let (max_bytes, prune_interval) = (options.size("max_bytes")?, prune_interval(options)?);
-    let (readers, busy_timeout) = (options.integer("readers", 1..=64)?, options.duration("busy_timeout")?);
-    let (create, read_only) = (options.boolean("create")?, options.boolean("read_only")?);
-
-    let mut sqlite = SqliteOptions::new(options.required("location", location)?);
-    sqlite.table = table.unwrap_or(sqlite.table);
-    sqlite.create_table = create_table.unwrap_or(sqlite.create_table);
-    sqlite.max_bytes = max_bytes;
-    sqlite.prune_interval = prune_interval.unwrap_or(sqlite.prune_interval);
-    sqlite.readers = readers.and_then(|readers| usize::try_from(readers).ok()).unwrap_or(sqlite.readers);
-    sqlite.busy_timeout = busy_timeout.unwrap_or(sqlite.busy_timeout);
-    sqlite.create = create.unwrap_or(sqlite.create);
-    sqlite.read_only = read_only.unwrap_or(sqlite.read_only);
-    sqlite.check().map_err(|error| options.refuse(error.message()))?;
-    Ok(sqlite)
-}
-
-#[cfg(feature = "redis")]
-fn redis(options: &mut StoreOptions) -> Result<RedisOptions> {
-    for (other, name) in [
-        ("connection.host", "host"),
-        ("connection.port", "port"),
-        ("connection.username", "username"),
-        ("connection.password", "password"),
-        ("connection.db", "db"),
-    ] {
-        options.alias(other, name)?;
-    }
-    let url = options.url();
-    let (host, port) = (options.text("host")?, options.integer("port", 1..=i64::from(u16::MAX))?);
-    let (tls, db) = (options.boolean("tls")?, options.integer("db", 0..=i64::from(i32::MAX))?);
-    let (username, password) = (options.text("username")?, options.secret("password")?);
-    let (ca_file, cert_file, key_file) =
-        (options.text("ca_file")?, options.text("cert_file")?, options.text("key_file")?);
-    let sentinel = (options.text("sentinel_username")?, options.secret("sentinel_password")?);
-    let timeouts = (options.duration("connect_timeout")?, options.duration("response_timeout")?);
-
-    let mut redis = match url {
-        Some(_) if host.is_some() || port.is_some() || tls.is_some() => {
-            return Err(options.refuse("the URL and \"host\", \"port\" or \"tls\" both say where"));
-        }
-        Some(url) => RedisOptions::new(&url).map_err(|error| options.refuse(error.message()))?,
-        None => {
-            let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(6379);
-            RedisOptions::at(options.required("host", host)?, port)
-        }
-    };
-    let twice = (username.is_some() && redis.username.is_some())
-        || (password.is_some() && redis.password.is_some())
-        || (db.is_some() && redis.db != 0);
-    if twice {
-        return Err(options.refuse("the URL and the options both say as whom, or in which database"));
-    }
-    redis.tls |= tls.unwrap_or(false);
-    redis.username = username.or(redis.username);
-    redis.password = password.or(redis.password);
-    redis.db = db.and_then(|db| u32::try_from(db).ok()).unwrap_or(redis.db);
-    redis.ca_file = ca_file.map(Into::into);
-    redis.cert_file = cert_file.map(Into::into);
-    redis.key_file = key_file.map(Into::into);
-    (redis.sentinel_username, redis.sentinel_password) = sentinel;
-    redis.connect_timeout = timeouts.0.unwrap_or(redis.connect_timeout);
-    redis.response_timeout = timeouts.1.unwrap_or(redis.response_timeout);
-    redis.check().map_err(|error| options.refuse(error.message()))?;
-    Ok(redis)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{format_duration, format_size};
+    #[cfg(all(feature = "file", unix))]
+    use crate::driver::file::FileOptions;
+    #[cfg(feature = "redis")]
+    use crate::driver::redis::RedisOptions;
+    #[cfg(feature = "sqlite")]
+    use crate::driver::sqlite::SqliteOptions;
+    use crate::memory::MemoryOptions;
 
     fn default_of(driver: &str, name: &str) -> &'static str {
         let info = DRIVERS.iter().find(|info| info.name == driver).unwrap();

@@ -1,0 +1,66 @@
+//! The drivers that this crate has, and their options; and the table of all options, for whoever explains them.
+//!
+//! Each file reads the options of one driver.
+
+#[cfg(all(feature = "file", unix))]
+mod file;
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod table;
+
+#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
+use std::time::Duration;
+
+use super::registry::Registry;
+#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
+use super::store::StoreOptions;
+#[cfg(all(feature = "file", unix))]
+use crate::driver::file::FileDriver;
+use crate::driver::memory::MemoryDriver;
+#[cfg(feature = "redis")]
+use crate::driver::redis::RedisDriver;
+#[cfg(feature = "sqlite")]
+use crate::driver::sqlite::SqliteDriver;
+#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
+use crate::error::Result;
+#[cfg(feature = "redis")]
+use table::REDIS_SCHEMES;
+pub(crate) use table::stack_default;
+pub use table::{DRIVERS, DriverInfo, OptionInfo};
+
+/// The drivers of this build.
+pub(crate) fn compiled() -> Registry {
+    let registry = Registry::empty().driver("memory", &[], |options| {
+        let memory = memory::read(options)?;
+        Ok(async move { Ok(MemoryDriver::new(memory)) })
+    });
+    #[cfg(all(feature = "file", unix))]
+    let registry = registry.driver("file", &["dir"], |options| {
+        let file = file::read(options)?;
+        Ok(FileDriver::open(file))
+    });
+    #[cfg(feature = "sqlite")]
+    let registry = registry.driver("sqlite", &["sqlite3"], |options| {
+        let sqlite = sqlite::read(options)?;
+        Ok(SqliteDriver::open(sqlite))
+    });
+    #[cfg(feature = "redis")]
+    let registry = registry.driver("redis", REDIS_SCHEMES, |options| {
+        let redis = redis::read(options)?;
+        Ok(RedisDriver::connect(redis))
+    });
+    registry
+}
+
+/// How often a driver prunes by itself: a time, or `Some(None)` for never.
+#[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
+fn prune_interval(options: &mut StoreOptions) -> Result<Option<Option<Duration>>> {
+    let interval = options.duration_or_off("prune_interval")?;
+    if interval.flatten().is_some_and(|interval| interval.is_zero()) {
+        return Err(options.error("prune_interval", "must be longer than zero (false switches it off)"));
+    }
+    Ok(interval)
+}
