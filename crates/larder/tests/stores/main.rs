@@ -6,9 +6,11 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
+mod faults;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
+mod traffic;
 
 /// A server or a program that tests here need.
 struct Need {
