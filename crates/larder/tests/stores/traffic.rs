@@ -1,11 +1,14 @@
 //! Keys and calls that clients get wrong: whatever happens, no call reads another one's answer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, future};
 use larder::driver::{Driver, When, Write};
-use larder::time::Stamp;
+use larder::time::{Stamp, minutes, seconds};
+use larder::{Cache, Stack};
 
 /// Runs the tests of this file over a driver: `open` gives one, or `None` if there is no server.
 macro_rules! traffic_suite {
@@ -24,6 +27,13 @@ macro_rules! traffic_suite {
             async fn no_answer_reaches_another_key_however_many_calls_are_dropped() {
                 if let Some(driver) = $open().await {
                     $crate::traffic::dropped_calls(std::sync::Arc::new(driver)).await;
+                }
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn of_eight_processes_one_loads() {
+                if let Some(driver) = $open().await {
+                    $crate::traffic::turns(std::sync::Arc::new(driver)).await;
                 }
             }
         }
@@ -131,4 +141,25 @@ pub(crate) async fn dropped_calls(driver: Arc<dyn Driver>) {
     let keys: Vec<String> = (0..100).map(key).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     assert_eq!(driver.delete_many(&keys).await.unwrap(), 100);
+}
+
+/// What processes are that take turns at loading: stacks over one store.
+pub(crate) async fn turns(driver: Arc<dyn Driver>) {
+    let prefix = prefix("turns");
+    let loads = Arc::new(AtomicU64::new(0));
+    let asking = (0..8).map(|_| {
+        let (stack, loads) = (Stack::builder("turns").prefix(&prefix), Arc::clone(&loads));
+        let cache: Cache<u64> = stack.store(Arc::clone(&driver)).build().unwrap().cache().unwrap();
+        tokio::spawn(async move {
+            let load = || async move {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                Ok::<_, std::io::Error>(loads.fetch_add(1, Ordering::Relaxed))
+            };
+            cache.get_or_set("k", load).ttl(minutes(5)).across_processes(seconds(5)).await.unwrap()
+        })
+    });
+    for found in future::join_all(asking).await {
+        assert_eq!(*found.unwrap(), 0);
+    }
+    assert_eq!(loads.load(Ordering::Relaxed), 1);
 }
