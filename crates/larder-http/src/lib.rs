@@ -1,0 +1,3 @@
+//! What an HTTP cache may do.
+#![warn(missing_docs)]
+pub mod header;
