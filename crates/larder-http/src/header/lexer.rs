@@ -64,7 +64,7 @@ pub(crate) enum Escapes {
 /// A member of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Member<'a> {
-    /// Without white space around it; never empty.
+    /// Without white space around it.
     pub(crate) text: &'a [u8],
     /// A quote before or in it never ends, so that nobody knows where members end.
     pub(crate) is_broken: bool,
@@ -78,11 +78,17 @@ pub(crate) struct Members<'a> {
     rest: Option<&'a [u8]>,
     escapes: Escapes,
     is_broken: bool,
+    keeps_empty: bool,
 }
 
 impl<'a> Members<'a> {
     pub(crate) fn new(line: &'a [u8], escapes: Escapes) -> Self {
-        Self { rest: Some(line), escapes, is_broken: false }
+        Self { rest: Some(line), escapes, is_broken: false, keeps_empty: false }
+    }
+
+    /// Empty members too, for fields of which nobody knows that they are lists.
+    pub(crate) fn with_empty(line: &'a [u8]) -> Self {
+        Self { keeps_empty: true, ..Self::new(line, Escapes::Yes) }
     }
 
     /// Where the quoted string that begins at `from` ends.
@@ -129,7 +135,7 @@ impl<'a> Iterator for Members<'a> {
                 None => text,
             };
             let member = trim(member);
-            if !member.is_empty() {
+            if self.keeps_empty || !member.is_empty() {
                 return Some(Member { text: member, is_broken: self.is_broken });
             }
         }

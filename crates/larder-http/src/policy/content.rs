@@ -1,0 +1,175 @@
+//! What of a stored response is sent: all of it, parts, or nothing; and parts that become a whole
+//! (RFC 9111 sections 3.3 and 3.4, RFC 9110 section 14).
+
+use http::request::Parts as Request;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use super::{Kept, Policy, Stored};
+use crate::header::{ContentRange, Ranges, Span};
+
+/// What of a stored response answers a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Answer {
+    /// 304: the client has it.
+    NotModified,
+    /// It, with its status and its whole body.
+    Whole,
+    /// 206 with these bytes of the representation, in this order; if several, as `multipart/byteranges`.
+    Parts(Vec<Span>),
+    /// 416: there are no such bytes.
+    NotSatisfiable,
+}
+
+/// The request for the rest of a representation of which a part is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// `Range`.
+    pub range: HeaderValue,
+    /// `If-Range`: if the representation is another one by now, the whole of it comes.
+    pub if_range: HeaderValue,
+}
+
+impl Stored {
+    /// What of it answers a request. `None` if it does not have all that is asked for.
+    //= https://www.rfc-editor.org/rfc/rfc9111#section-3.3
+    //# A cache MUST NOT send a partial response to a client without
+    //# explicitly marking it using the 206 (Partial Content) status code.
+    pub fn answer(&self, request: &Request) -> Option<Answer> {
+        let wanted = self.wanted(request);
+        if self.is_partial() && wanted.is_none() {
+            return None;
+        }
+        if self.is_not_modified(request) {
+            return Some(Answer::NotModified);
+        }
+        let Some(ranges) = wanted else { return Some(Answer::Whole) };
+        if self.is_partial() && self.kept().range.as_ref() == request.headers.get(header::RANGE) {
+            // The very same question: whatever came is the answer to it.
+            return Some(Answer::Whole);
+        }
+        let (held, complete_bytes) = self.held();
+        if !self.is_partial() && complete_bytes.is_none() {
+            // It is still coming: nobody knows yet where it ends.
+            return Some(Answer::Whole);
+        }
+        let Some(spans) = ranges.of(complete_bytes?) else {
+            return (!self.is_partial()).then_some(Answer::Whole);
+        };
+        if spans.is_empty() {
+            return Some(Answer::NotSatisfiable);
+        }
+        let is_there = |span: &Span| held.is_some_and(|held| held.contains(span));
+        spans.iter().all(is_there).then_some(Answer::Parts(spans))
+    }
+
+    /// Whether it has all that a request asks for.
+    pub(super) fn covers(&self, request: &Request) -> bool {
+        !self.is_partial() || self.answer(request).is_some()
+    }
+
+    /// The ranges that a request asks for of it; `None` if it asks for the whole.
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-14.2
+    //# A server MUST ignore a Range header field received with a request
+    //# method that is unrecognized or for which range handling is not
+    //# defined.  For this specification, GET is the only method for which
+    //# range handling is defined.
+    fn wanted(&self, request: &Request) -> Option<Ranges> {
+        if request.method != Method::GET {
+            return None;
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-14.2
+        //# If all of the preconditions are true, the server supports the Range
+        //# header field for the target resource, the received Range field-value
+        //# contains a valid ranges-specifier, and either the range-unit is not
+        //# supported for that target resource or the ranges-specifier is
+        //# unsatisfiable with respect to the selected representation, the server
+        //# SHOULD send a 416 (Range Not Satisfiable) response.
+        let can_be_cut = matches!(self.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        let ranges = Ranges::parse(&request.headers).filter(|_| can_be_cut)?;
+        self.is_right_for_range(request).then_some(ranges)
+    }
+
+    /// How to ask for what is missing of a representation. `None` if it is whole, or if the parts could not be put
+    /// together because nothing says that they are of the same.
+    //= https://www.rfc-editor.org/rfc/rfc9111#section-3.3
+    //# A cache MAY complete a stored incomplete response by making a
+    //# subsequent range request (Section 14.2 of [HTTP]) and combining the
+    //# successful response with the stored response, as defined in
+    //# Section 3.4.
+    pub fn completion(&self) -> Option<Completion> {
+        let (held, complete_bytes) = self.held();
+        let (held, complete_bytes) = (held?, complete_bytes?);
+        let is_strong = self.entity_tag().is_some_and(|tag| tag.is_strong());
+        let is_whole = Span::whole(complete_bytes).is_none_or(|whole| held.contains(&whole));
+        if !self.is_partial() || is_whole || !is_strong {
+            return None;
+        }
+        let range = if held.first == 0 {
+            format!("bytes={}-", held.last + 1)
+        } else if held.last + 1 == complete_bytes {
+            format!("bytes=0-{}", held.first - 1)
+        } else {
+            // What is before and behind would come as a multipart body: the whole is simpler.
+            return None;
+        };
+        Some(Completion {
+            range: HeaderValue::try_from(range).ok()?,
+            if_range: self.headers().get(header::ETAG)?.clone(),
+        })
+    }
+}
+
+impl Policy {
+    /// Two parts of one representation as one, the later one's fields over the earlier one's. `None` if they are not of
+    /// the same, or do not meet.
+    ///
+    /// What comes of it is complete (200) if nothing is missing, else still partial. The bytes are the caller's to join:
+    /// those of `later`, over those of `earlier`.
+    //= https://www.rfc-editor.org/rfc/rfc9111#section-3.4
+    //# A client that has received multiple partial responses to GET requests
+    //# on a target resource MAY combine those responses into a larger
+    //# continuous range if they share the same strong validator.
+    pub fn combine(&self, earlier: &Stored, later: &Stored) -> Option<Stored> {
+        let same = earlier.entity_tag().zip(later.entity_tag())?;
+        if !same.0.strong_eq(&same.1) || !later.is_partial() {
+            return None;
+        }
+        let ((one, total), (other, other_total)) = (earlier.held(), later.held());
+        let (one, other) = (one?, other?);
+        let complete_bytes = match (total, other_total) {
+            (Some(one), Some(other)) if one != other => return None,
+            (one, other) => one.or(other),
+        };
+        let meets = one.first <= other.last.saturating_add(1) && other.first <= one.last.saturating_add(1);
+        if !meets {
+            return None;
+        }
+        let span = Span { first: one.first.min(other.first), last: one.last.max(other.last) };
+        let is_whole = span.first == 0 && complete_bytes == Some(span.bytes());
+        let mut headers = earlier.headers().clone();
+        for name in [header::CONTENT_RANGE, header::CONTENT_LENGTH, header::AGE] {
+            headers.remove(name);
+        }
+        merge(&mut headers, later.headers());
+        let status = if is_whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
+        if !is_whole {
+            let range = ContentRange { span: Some(span), complete_bytes };
+            let _ = headers.try_insert(header::CONTENT_RANGE, range.to_value());
+        }
+        let _ = headers.try_insert(header::CONTENT_LENGTH, HeaderValue::from(span.bytes()));
+        let kept =
+            Kept { status, headers, range: None, body_bytes: Some(span.bytes()), ..later.kept().clone() };
+        Some(Stored::new(self, kept))
+    }
+}
+
+/// The fields of a later part over those of an earlier one (RFC 9110 section 15.3.7.3).
+fn merge(headers: &mut HeaderMap, later: &HeaderMap) {
+    for name in later.keys().filter(|name| ![header::CONTENT_RANGE, header::CONTENT_LENGTH].contains(name)) {
+        headers.remove(name);
+        for value in later.get_all(name) {
+            let _ = headers.try_append(name, value.clone());
+        }
+    }
+}

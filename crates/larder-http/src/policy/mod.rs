@@ -1,0 +1,108 @@
+//! What a cache may do: RFC 9111 as pure functions. Messages and times come in, decisions with their reasons go out.
+//!
+//! No clock, no I/O, no bodies. How fields are written is known by [`header`](crate::header).
+
+mod age;
+mod conditional;
+mod content;
+mod freshness;
+mod freshen;
+mod invalidate;
+mod reason;
+mod respond;
+mod reuse;
+mod select;
+mod stale;
+mod storable;
+mod stored;
+mod terms;
+mod uri;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+pub use content::{Answer, Completion};
+pub use freshen::{Freshened, HeadEffect, NotFreshened};
+pub use freshness::{Lifetime, LifetimeSource};
+pub use invalidate::Invalidation;
+pub use reason::{NotStorable, Reason};
+pub use respond::Outgoing;
+pub use reuse::Verdict;
+pub use select::{Selected, Selecting};
+pub use stale::{Failure, Fallback};
+pub use stored::{Exchange, Kept, Mark, Stored};
+pub use validate::Outcome;
+
+/// Whom a cache serves (RFC 9111 section 1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Several users.
+    Shared,
+    /// One user.
+    Private,
+}
+
+/// How a cache is configured, where the RFCs leave it a choice.
+///
+/// ```
+/// use larder_http::policy::Policy;
+///
+/// let mut policy = Policy::shared();
+/// policy.stale_if_error = std::time::Duration::from_secs(60);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Policy {
+    /// Whom it serves.
+    pub scope: Scope,
+    /// The targeted fields that are meant for it, the first one first (RFC 9213).
+    pub targeted: Vec<HeaderName>,
+    /// How much of the time since its last modification a response without explicit freshness is fresh, in percent;
+    /// 0 for never (RFC 9111 section 4.2.2).
+    pub heuristic_percent: u32,
+    /// The longest that such a response is fresh.
+    pub heuristic_max: Duration,
+    /// `stale-while-revalidate` of responses that do not say their own (RFC 5861 section 3).
+    pub stale_while_revalidate: Duration,
+    /// `stale-if-error` of responses that do not say their own (RFC 5861 section 4).
+    pub stale_if_error: Duration,
+    /// How far past its freshness a response may be used if the origin cannot be reached at all; zero for never
+    /// (RFC 9111 section 4.2.4).
+    pub stale_if_disconnected: Duration,
+    /// The most responses kept for one target, told apart by `Vary`.
+    pub variants_max: usize,
+}
+
+impl Policy {
+    /// A cache for several users: a proxy, or what stands beside a server. It obeys `CDN-Cache-Control`.
+    pub fn shared() -> Self {
+        Self {
+            scope: Scope::Shared,
+            targeted: vec![HeaderName::from_static("cdn-cache-control")],
+            ..Self::private()
+        }
+    }
+
+    /// A cache for one user: what stands in a client.
+    pub fn private() -> Self {
+        Self {
+            scope: Scope::Private,
+            targeted: Vec::new(),
+            heuristic_percent: 10,
+            heuristic_max: Duration::from_secs(24 * 60 * 60),
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            stale_if_disconnected: Duration::MAX,
+            variants_max: 64,
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.scope == Scope::Shared
+    }
+}

@@ -1,0 +1,250 @@
+//! Which of several stored responses is meant for a request (RFC 9111 section 4.1).
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::{Policy, Stored};
+use crate::header::{Members, Vary, lines, trim};
+
+/// What the fields that `Vary` names were in the request that a response answered, in a form in which fields that mean
+/// the same are the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Selecting(Vec<(HeaderName, Option<Vec<u8>>)>);
+
+impl Selecting {
+    /// Takes the named fields out of a request. A field that is not there is remembered as not there.
+    pub fn of(names: Vec<HeaderName>, request: &HeaderMap) -> Self {
+        let value = |name: &HeaderName| normal(name, request).map(Cow::into_owned);
+        Self(
+            names
+                .into_iter()
+                .map(|name| {
+                    let value = value(&name);
+                    (name, value)
+                })
+                .collect(),
+        )
+    }
+
+    /// What was stored, put together again.
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (HeaderName, Option<Vec<u8>>)>) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+
+    /// Names and normal values, `None` for fields that were not there.
+    pub fn pairs(&self) -> impl Iterator<Item = (&HeaderName, Option<&[u8]>)> {
+        self.0.iter().map(|(name, value)| (name, value.as_deref()))
+    }
+
+    /// Whether a request has the same.
+    //= https://www.rfc-editor.org/rfc/rfc9111#section-4.1
+    //# When a cache receives a request that can be satisfied by a stored
+    //# response and that stored response contains a Vary header field
+    //# (Section 12.5.5 of [HTTP]), the cache MUST NOT use that stored
+    //# response without revalidation unless all the presented request header
+    //# fields nominated by that Vary field value match those fields in the
+    //# original request
+    pub fn matches(&self, request: &HeaderMap) -> bool {
+        self.0.iter().all(|(name, stored)| {
+            let mut presented = lines(request, name);
+            match (stored, presented.next(), presented.next()) {
+                //= https://www.rfc-editor.org/rfc/rfc9111#section-4.1
+                //# If (after any normalization that might take place) a header field is
+                //# absent from a request, it can only match another request if it is
+                //# also absent there.
+                (None, None, _) => true,
+                (None, Some(_), _) | (Some(_), None, _) => false,
+                // The normal form of a normal form is itself, so most need no work.
+                (Some(stored), Some(only), None) if stored == only => true,
+                (Some(stored), ..) => normal(name, request).as_deref() == Some(stored),
+            }
+        })
+    }
+}
+
+/// Which stored response is meant.
+#[derive(Debug, Clone, Copy)]
+pub enum Selected<'a> {
+    /// This one.
+    One(&'a Stored),
+    /// None of those for other values of the fields that `Vary` names.
+    VaryMiss,
+    /// There is none.
+    Nothing,
+}
+
+impl Policy {
+    /// Of the responses stored for a target, the one that is meant for a request with these fields.
+    //= https://www.rfc-editor.org/rfc/rfc9111#section-4
+    //# When more than one suitable response is stored, a cache MUST use the
+    //# most recent one (as determined by the Date header field).
+    pub fn select<'a>(
+        &self,
+        request: &HeaderMap,
+        stored: impl IntoIterator<Item = &'a Stored>,
+    ) -> Selected<'a> {
+        let mut selected = Selected::Nothing;
+        for candidate in stored {
+            selected = match selected {
+                _ if !candidate.kept().selecting.matches(request) => match selected {
+                    Selected::Nothing => Selected::VaryMiss,
+                    other => other,
+                },
+                Selected::One(best) if recency(best) > recency(candidate) => selected,
+                _ => Selected::One(candidate),
+            };
+        }
+        selected
+    }
+
+    /// Which of the responses stored for a target has to make room before another one is stored: the one that a newer
+    /// one replaces, else the oldest if there are too many.
+    pub fn makes_room<'a>(
+        &self,
+        newer: &Stored,
+        stored: impl IntoIterator<Item = &'a Stored>,
+    ) -> Option<usize> {
+        let mut count = 0;
+        let mut oldest = None;
+        for (at, candidate) in stored.into_iter().enumerate() {
+            let is_same_part = candidate.kept().range == newer.kept().range;
+            if candidate.kept().selecting == newer.kept().selecting && is_same_part {
+                return Some(at);
+            }
+            count += 1;
+            if oldest.is_none_or(|(_, age)| recency(candidate) < age) {
+                oldest = Some((at, recency(candidate)));
+            }
+        }
+        oldest.filter(|_| count >= self.variants_max.max(1)).map(|(at, _)| at)
+    }
+}
+
+fn recency(stored: &Stored) -> (std::time::SystemTime, std::time::SystemTime) {
+    (stored.generated_at(), stored.kept().times.received_at)
+}
+
+/// A field of a request in its normal form; `None` if it is not there.
+//= https://www.rfc-editor.org/rfc/rfc9111#section-4.1
+//# *  adding or removing whitespace, where allowed in the header field's
+//#    syntax
+//#
+//# *  combining multiple header field lines with the same field name
+//#    (see Section 5.2 of [HTTP])
+//#
+//# *  normalizing both header field values in a way that is known to have
+//#    identical semantics, according to the header field's specification
+//#    (e.g., reordering field values when order is not significant;
+//#    case-normalization, where values are defined to be case-
+//#    insensitive)
+fn normal<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
+    let mut values = lines(headers, name);
+    let first = values.next()?;
+    let is_single = values.next().is_none();
+    let joined = |separator: &[u8]| -> Cow<'a, [u8]> {
+        if is_single {
+            return Cow::Borrowed(trim(first));
+        }
+        Cow::Owned(lines(headers, name).collect::<Vec<_>>().join(separator))
+    };
+    if *name == header::COOKIE {
+        // HTTP/2 and 3 split it at will (RFC 9113 section 8.2.3).
+        return Some(joined(b"; "));
+    }
+    if is_no_list(name) {
+        return Some(joined(b", "));
+    }
+    if is_preferences(name) {
+        if let Some(preferences) = preferences(headers, name) {
+            return Some(Cow::Owned(preferences));
+        }
+    }
+    let whole = joined(b",");
+    if !whole.contains(&b',') {
+        return Some(whole);
+    }
+    let mut list = Vec::with_capacity(whole.len());
+    for (at, member) in Members::with_empty(&whole).enumerate() {
+        if member.is_broken {
+            return Some(whole.clone());
+        }
+        if at > 0 {
+            list.push(b',');
+        }
+        list.extend_from_slice(member.text);
+    }
+    Some(Cow::Owned(list))
+}
+
+/// Fields in which a comma is no separator.
+fn is_no_list(name: &HeaderName) -> bool {
+    const NO_LISTS: [HeaderName; 9] = [
+        header::AUTHORIZATION,
+        header::DATE,
+        header::FROM,
+        header::HOST,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+        header::ORIGIN,
+        header::REFERER,
+        header::USER_AGENT,
+    ];
+    NO_LISTS.contains(name)
+}
+
+/// Fields that are a list of names in any case, with weights, in no particular order.
+fn is_preferences(name: &HeaderName) -> bool {
+    [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT_CHARSET].contains(name)
+}
+
+/// Preferences by weight, then by name; `None` if they are not written as they should be.
+fn preferences(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let mut wishes = Vec::new();
+    for line in lines(headers, name) {
+        for member in line.split(|byte| *byte == b',').map(trim).filter(|member| !member.is_empty()) {
+            let mut parts = member.splitn(2, |byte| *byte == b';');
+            let what = trim(parts.next()?).to_ascii_lowercase();
+            let weight = parts.next().map_or(Some(1000), |parameter| thousandths(trim(parameter)))?;
+            wishes.push((weight, what));
+        }
+    }
+    wishes.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
+    wishes.dedup();
+    let mut text = Vec::new();
+    for (weight, what) in wishes {
+        if !text.is_empty() {
+            text.push(b',');
+        }
+        text.extend_from_slice(&what);
+        if weight != 1000 {
+            text.extend_from_slice(format!(";q={}.{:03}", weight / 1000, weight % 1000).as_bytes());
+        }
+    }
+    Some(text)
+}
+
+/// `q=0.5` as 500 (RFC 9110 section 12.4.2).
+fn thousandths(parameter: &[u8]) -> Option<u32> {
+    let [b'q' | b'Q', b'=', value @ ..] = parameter else { return None };
+    let (whole, fraction) = match value {
+        [whole] => (whole, &[][..]),
+        [whole, b'.', fraction @ ..] if fraction.len() <= 3 => (whole, fraction),
+        _ => return None,
+    };
+    if !whole.is_ascii_digit() || !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digits = fraction.iter().chain(b"000").take(3);
+    let weight = digits.fold(u32::from(whole - b'0'), |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    (weight <= 1000).then_some(weight)
+}
+
+/// The fields that a response depends on; an error if it is not known which.
+pub(super) fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, super::NotStorable> {
+    match Vary::parse(headers) {
+        Vary::Names(names) => Ok(names),
+        Vary::Any => Err(super::NotStorable::VaryAny),
+        Vary::Malformed => Err(super::NotStorable::VaryMalformed),
+    }
+}

@@ -1,0 +1,122 @@
+//! Asking the origin whether what is stored is still right (RFC 9111 sections 4.3.1 and 4.3.3).
+
+use std::time::SystemTime;
+
+use http::request::Parts as Request;
+use http::response::Parts as Response;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{Exchange, Failure, Freshened, NotFreshened, Policy, Reason, Stored};
+use crate::header::RequestDirectives;
+
+/// What an answer to a validation request means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// What is stored is right: this is it now. The client's own conditions and ranges are judged against it.
+    Freshened(Box<Freshened>),
+    /// The 304 is about something else: ask again without conditions.
+    Refetch(NotFreshened),
+    /// The origin failed, and what is stored may be used instead.
+    Serve(Reason),
+    /// The answer is for the client, and may be stored by [`Policy::store`].
+    Replace(Reason),
+}
+
+impl Policy {
+    /// The fields of a request that validates what is stored: those of the client's request, with its conditions
+    /// replaced by ours.
+    ///
+    /// If a complete response is stored, the range of the client is left out: it is cut from what comes of it.
+    //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.1
+    //# When generating a conditional request for validation, a cache either
+    //# starts with a request it is attempting to satisfy or -- if it is
+    //# initiating the request independently -- synthesizes a request using a
+    //# stored response by copying the method, target URI, and request header
+    //# fields identified by the Vary header field (Section 4.1).
+    pub fn validation_request(&self, request: &Request, stored: &Stored) -> HeaderMap {
+        let mut fields = request.headers.clone();
+        for condition in [
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            header::IF_MODIFIED_SINCE,
+            header::IF_UNMODIFIED_SINCE,
+            header::IF_RANGE,
+        ] {
+            fields.remove(condition);
+        }
+        if !stored.is_partial() {
+            fields.remove(header::RANGE);
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.1
+        //# *  MUST send the relevant entity tags (using If-Match, If-None-Match,
+        //#    or If-Range) if the entity tags were provided in the stored
+        //#    response(s) being validated.
+        if stored.entity_tag().is_some() {
+            copy(&mut fields, header::IF_NONE_MATCH, stored.headers().get(header::ETAG));
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.1
+        //# *  SHOULD send the Last-Modified value (using If-Modified-Since) if
+        //#    the request is not for a subrange, a single stored response is
+        //#    being validated, and that response contains a Last-Modified value.
+        if stored.last_modified().is_some() && !stored.is_partial() {
+            copy(&mut fields, header::IF_MODIFIED_SINCE, stored.headers().get(header::LAST_MODIFIED));
+        }
+        fields
+    }
+
+    /// What to do with an answer to a validation request.
+    ///
+    /// `request` is the client's; `times` are of the validation.
+    //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.3
+    //# Cache handling of a response to a conditional request depends upon
+    //# its status code:
+    pub fn after_validation(
+        &self,
+        request: &Request,
+        stored: &Stored,
+        response: &Response,
+        times: Exchange,
+    ) -> Outcome {
+        //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.3
+        //# *  A 304 (Not Modified) response status code indicates that the
+        //#    stored response can be updated and reused; see Section 4.3.4.
+        if response.status == StatusCode::NOT_MODIFIED {
+            return match self.freshen(request, stored, response, times) {
+                Ok(freshened) => Outcome::Freshened(Box::new(freshened)),
+                Err(why) => Outcome::Refetch(why),
+            };
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.3
+        //# *  However, if a cache receives a 5xx (Server Error) response while
+        //#    attempting to validate a response, it can either forward this
+        //#    response to the requesting client or act as if the server failed
+        //#    to respond.
+        match self.on_failure(request, stored, Failure::Status(response.status), times.received_at) {
+            Ok(reason) => Outcome::Serve(reason),
+            Err(Reason::NotAFailure) => Outcome::Replace(Reason::Replaced),
+            Err(reason) => Outcome::Replace(reason),
+        }
+    }
+
+    /// What to do if the origin failed: use what is stored, or pass the failure on.
+    ///
+    /// # Errors
+    /// Why it may not be used.
+    pub fn on_failure(
+        &self,
+        request: &Request,
+        stored: &Stored,
+        failure: Failure,
+        now: SystemTime,
+    ) -> Result<Reason, Reason> {
+        self.fallback(&RequestDirectives::parse(&request.headers), stored, now).on(failure)
+    }
+}
+
+fn copy(fields: &mut HeaderMap, name: header::HeaderName, value: Option<&HeaderValue>) {
+    if let Some(value) = value {
+        // A request that has no room for a condition goes out without: it costs a body.
+        let _ = fields.try_insert(name, value.clone());
+    }
+}
