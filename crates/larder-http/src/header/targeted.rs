@@ -129,7 +129,7 @@ mod tests {
         let read =
             parse_lines(&["foobar, max-age=3600;x=1", "no-store, immutable, no-cache=\"a, b\""]).unwrap();
         assert_eq!(read.max_age, Some(Delta::Seconds(3600)));
-        assert!(read.no_store && read.immutable && !read.private.is_some());
+        assert!(read.no_store && read.immutable && read.private.is_none());
         assert_eq!(Extent::fields(read.no_cache.as_ref()).len(), 2);
         for (line, expected) in [
             ("max-age=2147483648", Delta::Seconds(SECONDS_MAX)),

@@ -48,10 +48,10 @@ impl Invalidation {
             //# However, a cache MUST NOT trigger an invalidation under these
             //# conditions if the origin (Section 4.3.1 of [HTTP]) of the URI to be
             //# invalidated differs from that of the target URI
-            if let Some(other) = other.filter(|other| uri::is_same_origin(&request.uri, other)) {
-                if !targets.contains(&other) {
-                    targets.push(other);
-                }
+            if let Some(other) = other.filter(|other| uri::is_same_origin(&request.uri, other))
+                && !targets.contains(&other)
+            {
+                targets.push(other);
             }
         }
         //= https://www.rfc-editor.org/rfc/rfc9875#section-3

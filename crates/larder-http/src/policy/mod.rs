@@ -19,9 +19,6 @@ mod terms;
 mod uri;
 mod validate;
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Duration;
 
 use http::HeaderName;

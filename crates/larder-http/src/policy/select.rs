@@ -146,7 +146,8 @@ fn normal<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<Cow<'a, [u8]>
         if is_single {
             return Cow::Borrowed(trim(first));
         }
-        Cow::Owned(lines(headers, name).collect::<Vec<_>>().join(separator))
+        let whole = lines(headers, name).map(trim).collect::<Vec<_>>().join(separator);
+        Cow::Owned(trim(&whole).to_vec())
     };
     if *name == header::COOKIE {
         // HTTP/2 and 3 split it at will (RFC 9113 section 8.2.3).
@@ -155,10 +156,10 @@ fn normal<'a>(name: &HeaderName, headers: &'a HeaderMap) -> Option<Cow<'a, [u8]>
     if is_no_list(name) {
         return Some(joined(b", "));
     }
-    if is_preferences(name) {
-        if let Some(preferences) = preferences(headers, name) {
-            return Some(Cow::Owned(preferences));
-        }
+    if is_preferences(name)
+        && let Some(preferences) = preferences(headers, name)
+    {
+        return Some(Cow::Owned(preferences));
     }
     let whole = joined(b",");
     if !whole.contains(&b',') {

@@ -88,10 +88,10 @@ impl Policy {
         //# Date header field MUST record the time it was received and append a
         //# corresponding Date header field to the message's header section if it
         //# is cached or forwarded downstream.
-        if single_date(&fields, DATE, times.received_at).is_none() {
-            if let Ok(now) = HeaderValue::try_from(date::format(times.received_at)) {
-                let _ = fields.try_insert(DATE, now);
-            }
+        if single_date(&fields, DATE, times.received_at).is_none()
+            && let Ok(now) = HeaderValue::try_from(date::format(times.received_at))
+        {
+            let _ = fields.try_insert(DATE, now);
         }
         fields
     }
