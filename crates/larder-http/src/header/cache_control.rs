@@ -172,8 +172,11 @@ impl CacheControl {
                 self.restrict(name);
             }
             // An argument that nobody defined: it does not say what it would say without.
-            b"public" | b"immutable" | b"must-understand" if argument.is_some() => self.is_garbled = true,
+            b"public" | b"must-understand" if argument.is_some() => self.is_garbled = true,
             b"public" => self.public = true,
+            //= https://www.rfc-editor.org/rfc/rfc8246#section-2
+            //# The immutable extension takes no arguments.  If any arguments are
+            //# present, they have no meaning and MUST be ignored.
             b"immutable" => self.immutable = true,
             b"must-understand" => self.must_understand = true,
             //= https://www.rfc-editor.org/rfc/rfc9111#section-5.2.3
@@ -372,6 +375,18 @@ mod tests {
         }
         let read = parse(r#"x="y, max-age=60, immutable, stale-if-error=60"#);
         assert_eq!((read.max_age, read.immutable, read.stale_if_error), (Some(Delta::Invalid), false, None));
+    }
+
+    //= https://www.rfc-editor.org/rfc/rfc8246#section-2
+    //= type=test
+    //# If any arguments are
+    //# present, they have no meaning and MUST be ignored.
+    #[test]
+    fn immutable_is_itself_whatever_is_behind_it() {
+        for line in ["immutable", "immutable=x", "immutable=\"a\", immutable"] {
+            let read = parse(line);
+            assert!(read.immutable && !read.is_garbled, "{line}");
+        }
     }
 
     #[test]

@@ -119,8 +119,6 @@ impl CacheStatus {
     }
 
     /// Adds the member after those of caches nearer to the origin.
-    //= https://www.rfc-editor.org/rfc/rfc9211#section-2
-    //# Caches appending to the Cache-Status header field
     pub fn append_to(&self, headers: &mut HeaderMap) {
         // A map that is full stays as it is: the field is for people.
         let _ = headers.try_append(CACHE_STATUS, self.to_value());

@@ -10,6 +10,9 @@ use super::trim;
 /// The field's name.
 pub const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
+/// A parameter's name and value.
+type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
 /// Which names of parameters are looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Looked {
@@ -60,7 +63,7 @@ impl NoVarySearch {
 
     /// A query in the form that all equivalent ones share: two queries are equivalent if this is equal for both.
     pub fn normalize(&self, query: &str) -> String {
-        let mut pairs: Vec<(Cow<'_, [u8]>, Cow<'_, [u8]>)> = query
+        let mut pairs: Vec<Pair<'_>> = query
             .split('&')
             .filter(|pair| !pair.is_empty())
             .map(|pair| pair.split_once('=').unwrap_or((pair, "")))

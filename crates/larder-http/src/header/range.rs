@@ -8,6 +8,9 @@ use super::trim;
 //= https://www.rfc-editor.org/rfc/rfc9110#section-14.2
 //# A server that supports range requests MAY ignore or reject a Range
 //# header field that contains an invalid ranges-specifier
+//# (Section 14.1.1), a ranges-specifier with more than two overlapping
+//# ranges, or a set of many small ranges that are not listed in
+//# ascending order
 pub const RANGES_MAX: usize = 64;
 
 /// The bytes from `first` to `last`, both counted in.
@@ -132,7 +135,7 @@ impl Ranges {
     pub fn of(&self, length: u64) -> Option<Vec<Span>> {
         let spans: Vec<Span> = self.0.iter().filter_map(|range| range.of(length)).collect();
         //= https://www.rfc-editor.org/rfc/rfc9110#section-14.2
-        //# or a Range header field with more than two overlapping ranges
+        //# a ranges-specifier with more than two overlapping ranges
         let overlapping = spans
             .iter()
             .enumerate()

@@ -42,7 +42,7 @@ impl Stored {
     /// Whether the range of a request still means something: `If-Range` is absent, or names what is stored.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
     //# A recipient of an If-Range header field MUST ignore the Range header
-    //# field if the If-Range condition evaluates as false.
+    //# field if the If-Range condition evaluates to false.
     pub(super) fn is_right_for_range(&self, request: &Request) -> bool {
         let mut conditions = request.headers.get_all(header::IF_RANGE).iter();
         let Some(condition) = conditions.next() else { return true };
@@ -63,8 +63,11 @@ impl Stored {
 
     /// Whether nothing can have changed again in the second in which it was last modified.
     //= https://www.rfc-editor.org/rfc/rfc9110#section-8.8.2.2
-    //# *  The validator is about to be used by an intermediate cache to
-    //#    validate a stored response
+    //# *  The validator is being compared by an intermediate cache to the
+    //#    validator stored in its cache entry for the representation, and
+    //#
+    //# *  That cache entry includes a Date value which is at least one
+    //#    second after the Last-Modified value
     fn is_last_modified_strong(&self) -> bool {
         let modified_at = self.last_modified();
         let unchanged = modified_at.and_then(|modified| self.generated_at().duration_since(modified).ok());

@@ -127,9 +127,9 @@ impl Policy {
     /// What comes of it is complete (200) if nothing is missing, else still partial. The bytes are the caller's to join:
     /// those of `later`, over those of `earlier`.
     //= https://www.rfc-editor.org/rfc/rfc9111#section-3.4
-    //# A client that has received multiple partial responses to GET requests
-    //# on a target resource MAY combine those responses into a larger
-    //# continuous range if they share the same strong validator.
+    //# A cache MAY combine these ranges into a single stored response, and
+    //# reuse that response to satisfy later requests, if they all share the
+    //# same strong validator
     pub fn combine(&self, earlier: &Stored, later: &Stored) -> Option<Stored> {
         let same = earlier.entity_tag().zip(later.entity_tag())?;
         if !same.0.strong_eq(&same.1) || !later.is_partial() {

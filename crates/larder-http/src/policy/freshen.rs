@@ -152,9 +152,9 @@ fn identifies(newer: &HeaderMap, stored: &Stored, times: Exchange) -> bool {
     }
     //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.4
     //# *  If the new response contains no strong validators but does contain
-    //#    one or more "weak validators", and if those validators correspond
-    //#    to one of the initial set's stored responses, then the most recent
-    //#    of those matching stored responses is identified for update.
+    //#    one or more "weak validators", and those validators correspond to
+    //#    one of the initial set's stored responses, then the most recent of
+    //#    those matching stored responses is identified for update.
     match single_date(newer, header::LAST_MODIFIED, times.received_at) {
         Some(modified_at) => stored.last_modified() == Some(modified_at),
         // It answers our conditions, which were about this response and no other: origins that send a bare 304 are many.

@@ -88,8 +88,8 @@ pub(super) fn lifetime(
         let source = if is_shared { LifetimeSource::SMaxage } else { LifetimeSource::MaxAge };
         //= https://www.rfc-editor.org/rfc/rfc9111#section-4.2.1
         //# Caches are encouraged to consider responses that have invalid
-        //# freshness information (e.g., a max-age directive with a non-integer
-        //# value) to be stale.
+        //# freshness information (e.g., a max-age directive with non-integer
+        //# content) to be stale.
         return Lifetime { duration: seconds.or_zero(), source };
     }
     let generated_at = generated_at(headers, received_at);

@@ -27,7 +27,7 @@ impl Invalidation {
     //# method (including methods whose safety is unknown).
     pub fn of(request: &Request, response: &Response) -> Self {
         //= https://www.rfc-editor.org/rfc/rfc9111#section-4.4
-        //# Here, a "non-error response" is one with a 2xx (Successful) or 3xx
+        //# A "non-error response" is one with a 2xx (Successful) or 3xx
         //# (Redirection) status code.
         let is_error = !response.status.is_success() && !response.status.is_redirection();
         if is_error || is_safe(&request.method) || request.method == Method::CONNECT {
@@ -55,8 +55,8 @@ impl Invalidation {
             }
         }
         //= https://www.rfc-editor.org/rfc/rfc9875#section-3
-        //# The Cache-Group-Invalidation response header field is a List of
-        //# Strings
+        //# The Cache-Group-Invalidation header field MUST be ignored on
+        //# responses to requests that have a safe method
         let groups = groups::parse(&response.headers, &groups::CACHE_GROUP_INVALIDATION);
         Self { targets, groups }
     }

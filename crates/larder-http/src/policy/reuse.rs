@@ -149,10 +149,10 @@ impl Policy {
             return Verdict::Serve { age, reason: Reason::MaxStale };
         }
         //= https://www.rfc-editor.org/rfc/rfc5861#section-3
-        //# When present in an HTTP response, the stale-while-revalidate Cache-
-        //# Control extension indicates that caches MAY serve the response in
-        //# which it appears after it becomes stale, up to the indicated number
-        //# of seconds.
+        //# When present in an HTTP response, the stale-while-revalidate
+        //# Cache-Control extension indicates that caches MAY serve the response
+        //# it appears in after it becomes stale, up to the indicated number of
+        //# seconds.
         let wants_fresh = wishes.max_age.is_some() || wishes.min_fresh.is_some();
         if !wants_fresh && staleness < self.while_revalidate_window(stored) {
             return Verdict::ServeAndValidate { age, validation: self.validation_request(request, stored) };

@@ -37,6 +37,11 @@ impl Selecting {
         self.0.iter().map(|(name, value)| (name, value.as_deref()))
     }
 
+    /// Whether the response depends on no field.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a request has the same.
     //= https://www.rfc-editor.org/rfc/rfc9111#section-4.1
     //# When a cache receives a request that can be satisfied by a stored
@@ -76,6 +81,13 @@ pub enum Selected<'a> {
 
 impl Policy {
     /// Of the responses stored for a target, the one that is meant for a request with these fields.
+    ///
+    /// One that names fields is meant rather than one that forgot to.
+    //= https://www.rfc-editor.org/rfc/rfc9111#section-4.1
+    //# When a cache has multiple stored responses for a target URI and one
+    //# or more omits the Vary header field, the cache SHOULD choose the most
+    //# recent (see Section 4.2.3) stored response with a valid Vary field
+    //# value.
     //= https://www.rfc-editor.org/rfc/rfc9111#section-4
     //# When more than one suitable response is stored, a cache MUST use the
     //# most recent one (as determined by the Date header field).
@@ -91,7 +103,7 @@ impl Policy {
                     Selected::Nothing => Selected::VaryMiss,
                     other => other,
                 },
-                Selected::One(best) if recency(best) > recency(candidate) => selected,
+                Selected::One(best) if rank(best) > rank(candidate) => selected,
                 _ => Selected::One(candidate),
             };
         }
@@ -119,6 +131,10 @@ impl Policy {
         }
         oldest.filter(|_| count >= self.variants_max.max(1)).map(|(at, _)| at)
     }
+}
+
+fn rank(stored: &Stored) -> (bool, (std::time::SystemTime, std::time::SystemTime)) {
+    (!stored.kept().selecting.is_empty(), recency(stored))
 }
 
 fn recency(stored: &Stored) -> (std::time::SystemTime, std::time::SystemTime) {

@@ -18,6 +18,8 @@ pub enum Failure {
 
 /// What may be done with a stored response if the origin does not answer. A function of time: ask again if it took
 /// long, by [`Policy::fallback`].
+///
+/// Where it may not be used, the client gets 504 (RFC 9111 section 5.2.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fallback {
     /// If it cannot be reached: use it, or why not.
@@ -29,8 +31,8 @@ pub struct Fallback {
 impl Fallback {
     /// What is to be done about this failure: use what is stored, or pass the failure on, and why.
     //= https://www.rfc-editor.org/rfc/rfc5861#section-4
-    //# In this context, an error is any situation that would result in a
-    //# 500, 502, 503, or 504 HTTP response status code being returned.
+    //# In this context, an error is any situation which would result in a
+    //# 500, 502, 503 or 504 HTTP response status code being returned.
     pub fn on(&self, failure: Failure) -> Result<Reason, Reason> {
         match failure {
             Failure::Disconnected => self.disconnected,

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::select::Selecting;
 use super::terms::Terms;
 use super::{Lifetime, Policy, age, freshness};
-use crate::header::{ContentRange, EntityTag, Span};
+use crate::header::{ContentRange, EntityTag, Span, groups};
 
 /// When a request was sent and its response came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +174,12 @@ impl Stored {
     /// Its entity tag.
     pub fn entity_tag(&self) -> Option<EntityTag<'_>> {
         EntityTag::of(&self.kept.headers)
+    }
+
+    /// The groups that it belongs to, among the responses of its origin (RFC 9875 section 2). What invalidates it may
+    /// invalidate them too, and no further.
+    pub fn groups(&self) -> Vec<String> {
+        groups::parse(&self.kept.headers, &groups::CACHE_GROUPS)
     }
 
     pub(super) fn generated_at(&self) -> SystemTime {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::request::Parts as Request;
 use http::response::Parts as Response;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{Exchange, Failure, Freshened, NotFreshened, Policy, Reason, Stored};
 use crate::header::RequestDirectives;
@@ -20,7 +20,12 @@ pub enum Outcome {
     /// The origin failed, and what is stored may be used instead.
     Serve(Reason),
     /// The answer is for the client, and may be stored by [`Policy::store`].
-    Replace(Reason),
+    Replace {
+        /// Why what is stored is not used.
+        reason: Reason,
+        /// What is stored is another representation than the origin's, and has to go, also if the answer is not stored.
+        is_superseded: bool,
+    },
 }
 
 impl Policy {
@@ -94,8 +99,16 @@ impl Policy {
         //#    to respond.
         match self.on_failure(request, stored, Failure::Status(response.status), times.received_at) {
             Ok(reason) => Outcome::Serve(reason),
-            Err(Reason::NotAFailure) => Outcome::Replace(Reason::Replaced),
-            Err(reason) => Outcome::Replace(reason),
+            //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.3
+            //# *  A full response (i.e., one containing content) indicates that none
+            //#    of the stored responses nominated in the conditional request are
+            //#    suitable.
+            Err(Reason::NotAFailure) => {
+                let has_content = request.method != Method::HEAD;
+                let is_superseded = has_content && !response.status.is_server_error();
+                Outcome::Replace { reason: Reason::Replaced, is_superseded }
+            }
+            Err(reason) => Outcome::Replace { reason, is_superseded: false },
         }
     }
 

@@ -239,7 +239,10 @@ impl Cache {
                 Got { asked, reason: None, ..self.serve(request, &freshened.stored, true, reason) }
             }
             Outcome::Serve(reason) => Got { asked, ..self.serve(request, stored, false, reason) },
-            Outcome::Replace(reason) => {
+            Outcome::Replace { reason, is_superseded } => {
+                if is_superseded {
+                    self.replace(ask.target, stored, None);
+                }
                 Got { reason: Some(reason), ..self.pass(ask, request, validation, response, times) }
             }
             Outcome::Refetch(_) => {

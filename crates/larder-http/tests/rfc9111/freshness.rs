@@ -112,8 +112,8 @@ fn directives_are_parsed_and_not_searched_for() {
 //= https://www.rfc-editor.org/rfc/rfc9111#section-4.2.1
 //= type=test
 //# Caches are encouraged to consider responses that have invalid
-//# freshness information (e.g., a max-age directive with a non-integer
-//# value) to be stale.
+//# freshness information (e.g., a max-age directive with non-integer
+//# content) to be stale.
 #[test]
 fn what_is_not_understood_is_stale_and_nothing_is_guessed_instead() {
     // U32.

@@ -57,7 +57,7 @@ fn ranges_beyond_the_end_are_refused_and_what_is_no_range_is_ignored() {
 //= https://www.rfc-editor.org/rfc/rfc9110#section-13.1.5
 //= type=test
 //# A recipient of an If-Range header field MUST ignore the Range header
-//# field if the If-Range condition evaluates as false.
+//# field if the If-Range condition evaluates to false.
 #[test]
 fn if_range_compares_strongly() {
     let mut cache = with_complete(&[("etag", "\"a\""), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]);
@@ -196,8 +196,9 @@ fn a_part_is_validated_with_its_range() {
 
 //= https://www.rfc-editor.org/rfc/rfc9111#section-3.4
 //= type=test
-//# MAY combine those responses into a larger
-//# continuous range if they share the same strong validator.
+//# A cache MAY combine these ranges into a single stored response, and
+//# reuse that response to satisfy later requests, if they all share the
+//# same strong validator
 #[test]
 fn parts_become_a_whole_if_they_share_a_strong_validator() {
     let tag = [("etag", "\"a\"")];

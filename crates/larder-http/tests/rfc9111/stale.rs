@@ -74,8 +74,8 @@ fn failing(mut cache: Cache, directives: &str, wish: &str, status: u16) -> (u16,
 
 //= https://www.rfc-editor.org/rfc/rfc5861#section-4
 //= type=test
-//# In this context, an error is any situation that would result in a
-//# 500, 502, 503, or 504 HTTP response status code being returned.
+//# In this context, an error is any situation which would result in a
+//# 500, 502, 503 or 504 HTTP response status code being returned.
 #[test]
 fn stale_if_error_covers_the_failures_of_servers_in_its_window() {
     // stale-503, stale-sie-503; U34.
@@ -123,9 +123,9 @@ fn what_responses_do_not_say_is_configured() {
 
 //= https://www.rfc-editor.org/rfc/rfc5861#section-3
 //= type=test
-//# indicates that caches MAY serve the response in
-//# which it appears after it becomes stale, up to the indicated number
-//# of seconds.
+//# indicates that caches MAY serve the response
+//# it appears in after it becomes stale, up to the indicated number of
+//# seconds.
 #[test]
 fn stale_while_revalidate_answers_at_once_and_validates_behind_it() {
     // stale-while-revalidate, stale-while-revalidate-window; U25, U39.

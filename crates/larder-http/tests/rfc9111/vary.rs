@@ -119,12 +119,32 @@ fn variants_live_side_by_side_and_the_newest_of_those_that_match_is_meant() {
     assert_eq!(cache.again(&get(&[("foo", "2")])).field("n"), Some("2"));
     let miss = cache.ask(&get(&[]), ok(&[FRESH, ("n", "any"), ("date", "@10")]));
     assert_eq!(miss.reason, Some(Reason::VaryMiss));
-    assert_eq!(cache.again(&get(&[("foo", "1")])).field("n"), Some("any"), "by Date");
+    assert_eq!(
+        cache.again(&get(&[("foo", "1")])).field("n"),
+        Some("1"),
+        "it names fields, the newer one does not"
+    );
+    assert_eq!(cache.again(&get(&[("foo", "3")])).field("n"), Some("any"));
     assert_eq!(cache.stored(TARGET).len(), 3);
     // The same request again replaces its own.
     cache.ask(&get(&[(CC, "no-cache")]), ok(&[FRESH, ("n", "newer"), ("date", "@20")]));
     assert_eq!(cache.stored(TARGET).len(), 3);
     assert_eq!(cache.again(&get(&[])).field("n"), Some("newer"));
+}
+
+//= https://www.rfc-editor.org/rfc/rfc9111#section-4
+//= type=test
+//# When more than one suitable response is stored, a cache MUST use the
+//# most recent one (as determined by the Date header field).
+#[test]
+fn of_two_that_match_the_more_recent_one_by_date_is_meant() {
+    let mut cache = shared();
+    let both = get(&[("a", "1"), ("b", "1")]);
+    cache.ask(&both, ok(&[FRESH, ("vary", "a"), ("n", "newer"), ("date", "@-10")]));
+    let other = get(&[("a", "2"), ("b", "1")]);
+    cache.ask(&other, ok(&[FRESH, ("vary", "b"), ("n", "older"), ("date", "@-20")]));
+    assert_eq!(cache.again(&both).field("n"), Some("newer"));
+    assert_eq!(cache.again(&other).field("n"), Some("older"));
 }
 
 #[test]
