@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
@@ -21,6 +23,8 @@ struct Need {
 
 fn needs() -> Vec<Need> {
     let mut needs = Vec::new();
+    #[cfg(feature = "dynamodb")]
+    needs.extend(dynamodb::needs());
     #[cfg(feature = "redis")]
     needs.extend(redis::needs());
     needs
