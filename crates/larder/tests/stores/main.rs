@@ -8,9 +8,11 @@
 
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
+mod faults;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
+mod traffic;
 
 /// A server or a program that tests here need.
 struct Need {
