@@ -8,11 +8,8 @@ pub(super) fn read(options: &mut StoreOptions) -> Result<DynamoDbOptions> {
     for (other, name) in [
         ("table.name", "table"),
         ("credentials.accessKeyId", "access_key_id"),
-        ("credentials.access_key_id", "access_key_id"),
         ("credentials.secretAccessKey", "secret_access_key"),
-        ("credentials.secret_access_key", "secret_access_key"),
         ("credentials.sessionToken", "session_token"),
-        ("credentials.session_token", "session_token"),
     ] {
         options.alias(other, name)?;
     }

@@ -25,33 +25,44 @@ use crate::time::{Clock as _, Stamp, SystemClock, Timestamp};
 pub(super) struct Clients {
     /// As it was configured.
     pub(super) reads: Client,
-    /// With [`WritesOnce`].
+    /// With [`Again::Refused`].
     writes: Client,
 }
 
 impl Clients {
     pub(super) fn new(client: Client) -> Self {
-        let once = client.config().to_builder().retry_classifier(WritesOnce).build();
+        let once = client.config().to_builder().retry_classifier(Again::Refused).build();
         Self { reads: client, writes: Client::from_conf(once) }
     }
 }
 
-/// Forbids what could do a write twice: a write that landed before its answer was lost would be refused the second
-/// time, by itself, and a counter that stands on it would count twice. What the server says it did not do, such as a
-/// write that it throttled, may be sent again.
+/// What the client may send again, of what it would by itself.
 #[derive(Debug)]
-struct WritesOnce;
+pub(super) enum Again {
+    /// What failed soon: after a timeout the caller has waited enough.
+    Prompt,
+    /// What the server says it did not do, such as a write that it throttled. A write that landed before its answer
+    /// was lost would be refused the second time, by itself, and a counter that stands on it would count twice.
+    Refused,
+}
 
-impl ClassifyRetry for WritesOnce {
+impl ClassifyRetry for Again {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        match context.response() {
-            Some(response) if response.status().as_u16() < 500 => RetryAction::NoActionIndicated,
-            _ => RetryAction::RetryForbidden,
-        }
+        let timed_out = || match context.output_or_error() {
+            Some(Err(error)) => {
+                error.is_timeout_error() || error.as_connector_error().is_some_and(|cause| cause.is_timeout())
+            }
+            _ => false,
+        };
+        let forbidden = match self {
+            Self::Prompt => timed_out(),
+            Self::Refused => context.response().is_none_or(|answer| answer.status().as_u16() >= 500),
+        };
+        if forbidden { RetryAction::RetryForbidden } else { RetryAction::NoActionIndicated }
     }
 
     fn name(&self) -> &'static str {
-        "writes are sent once"
+        "what may be sent again"
     }
 }
 

@@ -8,7 +8,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::config::{Credentials, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::config::{self, Credentials, StalledStreamProtectionConfig};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::types::{
@@ -20,6 +20,7 @@ use aws_smithy_http_client::{Builder, tls};
 
 use super::failure::Place;
 use super::item;
+use super::link::Again;
 use super::options::DynamoDbOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock as _, SystemClock, seconds};
@@ -75,7 +76,8 @@ pub(super) async fn client(options: &DynamoDbOptions) -> Result<(Client, Place)>
             "a dynamodb store needs a region: set its option region, or AWS_REGION, or one in the profile",
         ));
     };
-    Ok((Client::new(&config), Place::new(options, &region)))
+    let config = config::Builder::from(&config).retry_classifier(Again::Prompt).build();
+    Ok((Client::from_conf(config), Place::new(options, &region)))
 }
 
 /// Creates the table, unless somebody else does, and waits until it can be used.

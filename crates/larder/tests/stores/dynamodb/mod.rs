@@ -2,10 +2,9 @@
 //! tests of a run share; and over scripted answers, for what no such server does.
 
 mod answers;
-mod faults;
+mod server;
 mod stacks;
 mod tables;
-mod traffic;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -15,6 +14,8 @@ use larder::driver::dynamodb::{DynamoDbCredentials, DynamoDbDriver, DynamoDbOpti
 use larder::driver::memory::MemoryDriver;
 
 use crate::Need;
+use crate::faults::fault_suite;
+use crate::traffic::traffic_suite;
 
 const ENDPOINT: &str = "LARDER_TEST_DYNAMODB_ENDPOINT";
 
@@ -68,6 +69,22 @@ pub(crate) fn needs() -> [Need; 1] {
 }
 
 larder::driver_suite!(plain, open);
+
+traffic_suite!(traffic, shared);
+
+/// Where the server is that tests share.
+fn server_address() -> Option<std::net::SocketAddr> {
+    std::env::var(ENDPOINT).ok()?.strip_prefix("http://")?.trim_end_matches('/').parse().ok()
+}
+
+fault_suite!(through_a_proxy, server_address, async |at: std::net::SocketAddr| {
+    let mut options = super::at(&format!("http://{at}"));
+    options.table = table();
+    options.create_table = true;
+    options.response_timeout = std::time::Duration::from_millis(300);
+    options.connect_timeout = std::time::Duration::from_millis(300);
+    DynamoDbDriver::connect(options).await.unwrap()
+});
 
 mod borrowed {
     use super::*;
