@@ -10,6 +10,8 @@
 mod body;
 #[cfg(feature = "compress")]
 pub mod compress;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 #[cfg(feature = "encrypt")]
 pub mod encrypt;
 #[cfg(all(feature = "file", unix))]

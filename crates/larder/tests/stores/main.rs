@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod faults;
 #[cfg(feature = "redis")]
 mod redis;
@@ -23,6 +25,8 @@ struct Need {
 
 fn needs() -> Vec<Need> {
     let mut needs = Vec::new();
+    #[cfg(feature = "dynamodb")]
+    needs.extend(dynamodb::needs());
     #[cfg(feature = "redis")]
     needs.extend(redis::needs());
     needs

@@ -2,6 +2,8 @@
 //!
 //! Each file reads the options of one driver.
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 #[cfg(all(feature = "file", unix))]
 mod file;
 mod memory;
@@ -17,6 +19,8 @@ use std::time::Duration;
 use super::registry::Registry;
 #[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
 use super::store::StoreOptions;
+#[cfg(feature = "dynamodb")]
+use crate::driver::dynamodb::DynamoDbDriver;
 #[cfg(all(feature = "file", unix))]
 use crate::driver::file::FileDriver;
 use crate::driver::memory::MemoryDriver;
@@ -51,6 +55,11 @@ pub(crate) fn compiled() -> Registry {
     let registry = registry.driver("redis", REDIS_SCHEMES, |options| {
         let redis = redis::read(options)?;
         Ok(RedisDriver::connect(redis))
+    });
+    #[cfg(feature = "dynamodb")]
+    let registry = registry.driver("dynamodb", &[], |options| {
+        let dynamodb = dynamodb::read(options)?;
+        Ok(DynamoDbDriver::connect(dynamodb))
     });
     registry
 }

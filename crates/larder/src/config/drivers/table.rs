@@ -102,6 +102,24 @@ pub const DRIVERS: &[DriverInfo] = &[
             option("response_timeout", &[], "1s"),
         ],
     },
+    DriverInfo {
+        name: "dynamodb",
+        schemes: &[],
+        feature: Some("dynamodb"),
+        about: "a table in DynamoDB",
+        options: &[
+            option("table", &["table.name"], "required, unless there is a URL"),
+            option("region", &[], "what the environment says"),
+            option("endpoint", &[], "the region's own"),
+            option("access_key_id", &["credentials.accessKeyId"], "what the environment says"),
+            option("secret_access_key", &["credentials.secretAccessKey"], "what the environment says"),
+            option("session_token", &["credentials.sessionToken"], "none"),
+            option("consistent_reads", &[], "true"),
+            option("create_table", &[], "false"),
+            option("connect_timeout", &[], "1s"),
+            option("response_timeout", &[], "1s"),
+        ],
+    },
 ];
 
 /// The schemes of a Redis store's URLs; see [`RedisOptions::new`](crate::driver::redis::RedisOptions::new).
@@ -165,6 +183,8 @@ pub(crate) fn stack_default(path: &str) -> &'static str {
 mod tests {
     use super::*;
     use crate::config::{format_duration, format_size};
+    #[cfg(feature = "dynamodb")]
+    use crate::driver::dynamodb::DynamoDbOptions;
     #[cfg(all(feature = "file", unix))]
     use crate::driver::file::FileOptions;
     #[cfg(feature = "redis")]
@@ -235,5 +255,15 @@ mod tests {
         assert_eq!(default_of("redis", "tls"), redis.tls.to_string());
         assert_eq!(default_of("redis", "connect_timeout"), format_duration(redis.connect_timeout));
         assert_eq!(default_of("redis", "response_timeout"), format_duration(redis.response_timeout));
+    }
+
+    #[cfg(feature = "dynamodb")]
+    #[test]
+    fn the_table_says_what_the_dynamodb_driver_does() {
+        let dynamodb = DynamoDbOptions::new("t");
+        assert_eq!(default_of("dynamodb", "consistent_reads"), dynamodb.consistent_reads.to_string());
+        assert_eq!(default_of("dynamodb", "create_table"), dynamodb.create_table.to_string());
+        assert_eq!(default_of("dynamodb", "connect_timeout"), format_duration(dynamodb.connect_timeout));
+        assert_eq!(default_of("dynamodb", "response_timeout"), format_duration(dynamodb.response_timeout));
     }
 }
