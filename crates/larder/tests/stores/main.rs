@@ -9,6 +9,8 @@
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod sql;
 
 /// A server or a program that tests here need.
 struct Need {

@@ -1,0 +1,2 @@
+//! The PostgreSQL and the MySQL driver.
+mod postgres;
