@@ -109,9 +109,17 @@ pub const DRIVERS: &[DriverInfo] = &[
         about: "a table in a PostgreSQL database",
         options: &POSTGRES_OPTIONS,
     },
+    DriverInfo {
+        name: "mysql",
+        schemes: &["mariadb"],
+        feature: Some("mysql"),
+        about: "a table in a MySQL or MariaDB database",
+        options: &MYSQL_OPTIONS,
+    },
 ];
 
 const POSTGRES_OPTIONS: [OptionInfo; 16] = sql_options("5432");
+const MYSQL_OPTIONS: [OptionInfo; 16] = sql_options("3306");
 
 /// The options of a store in a database, whose servers listen there.
 const fn sql_options(port: &'static str) -> [OptionInfo; 16] {
@@ -256,7 +264,7 @@ mod tests {
         assert_eq!(default_of("sqlite", "prune_interval"), format_duration(sqlite.prune_interval.unwrap()));
     }
 
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
     fn check_sql<D: crate::driver::sql::Dialect>() {
         let sql = crate::driver::sql::SqlOptions::<D>::default();
         let said = |name| default_of(D::NAME, name);
@@ -274,6 +282,12 @@ mod tests {
     #[test]
     fn the_table_says_what_the_postgres_driver_does() {
         check_sql::<crate::driver::postgres::Postgres>();
+    }
+
+    #[cfg(feature = "mysql")]
+    #[test]
+    fn the_table_says_what_the_mysql_driver_does() {
+        check_sql::<crate::driver::mysql::Mysql>();
     }
 
     #[cfg(feature = "redis")]
