@@ -6,11 +6,13 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
+mod faults;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod sql;
+mod traffic;
 
 /// A server or a program that tests here need.
 struct Need {

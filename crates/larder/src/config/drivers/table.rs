@@ -174,6 +174,7 @@ const STACK_OPTIONS: &[OptionInfo] = &[
     option("refresh.early", &[], ""),
     option("refresh.sliding", &[], ""),
     option("memory_ttl", &[], "none"),
+    option("across_processes", &[], "none"),
     option("replace_after", &[], "none"),
     option("codec", &[], "json"),
     option("deadline", &[], "2s"),
