@@ -12,6 +12,8 @@ mod faults;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod sql;
 mod traffic;
 
 /// A server or a program that tests here need.

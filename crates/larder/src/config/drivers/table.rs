@@ -120,7 +120,46 @@ pub const DRIVERS: &[DriverInfo] = &[
             option("response_timeout", &[], "1s"),
         ],
     },
+    DriverInfo {
+        name: "postgres",
+        schemes: &["postgresql"],
+        feature: Some("postgres"),
+        about: "a table in a PostgreSQL database",
+        options: &POSTGRES_OPTIONS,
+    },
+    DriverInfo {
+        name: "mysql",
+        schemes: &["mariadb"],
+        feature: Some("mysql"),
+        about: "a table in a MySQL or MariaDB database",
+        options: &MYSQL_OPTIONS,
+    },
 ];
+
+const POSTGRES_OPTIONS: [OptionInfo; 16] = sql_options("5432");
+const MYSQL_OPTIONS: [OptionInfo; 16] = sql_options("3306");
+
+/// The options of a store in a database, whose servers listen there.
+const fn sql_options(port: &'static str) -> [OptionInfo; 16] {
+    [
+        option("host", &["connection.host"], "required, unless there is a URL"),
+        option("port", &["connection.port"], port),
+        option("username", &["connection.user"], "the client's"),
+        option("password", &["connection.password"], "none"),
+        option("database", &["connection.database"], "the client's"),
+        option("tls", &["sslmode", "ssl-mode"], "verify-full with ca_file, prefer without"),
+        option("ca_file", &["sslrootcert", "ssl-ca"], "what the system trusts"),
+        option("cert_file", &[], "none"),
+        option("key_file", &[], "none"),
+        option("table", &["tableName"], "larder"),
+        option("create_table", &["autoCreateTable"], "true"),
+        option("prune_interval", &["pruneInterval"], "1m"),
+        option("max_connections", &[], "10"),
+        option("connect_timeout", &[], "1s"),
+        option("response_timeout", &[], "1s"),
+        option("statement_cache", &[], "100"),
+    ]
+}
 
 /// The schemes of a Redis store's URLs; see [`RedisOptions::new`](crate::driver::redis::RedisOptions::new).
 pub(super) const REDIS_SCHEMES: &[&str] = &[
@@ -244,6 +283,32 @@ mod tests {
         assert_eq!(default_of("sqlite", "readers"), sqlite.readers.to_string());
         assert_eq!(default_of("sqlite", "busy_timeout"), format_duration(sqlite.busy_timeout));
         assert_eq!(default_of("sqlite", "prune_interval"), format_duration(sqlite.prune_interval.unwrap()));
+    }
+
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    fn check_sql<D: crate::driver::sql::Dialect>() {
+        let sql = crate::driver::sql::SqlOptions::<D>::default();
+        let said = |name| default_of(D::NAME, name);
+        assert_eq!(said("port"), D::PORT.to_string());
+        assert_eq!(said("table"), sql.table);
+        assert_eq!(said("create_table"), sql.create_table.to_string());
+        assert_eq!(said("prune_interval"), format_duration(sql.prune_interval.unwrap()));
+        assert_eq!(said("max_connections"), sql.max_connections.to_string());
+        assert_eq!(said("connect_timeout"), format_duration(sql.connect_timeout));
+        assert_eq!(said("response_timeout"), format_duration(sql.response_timeout));
+        assert_eq!(said("statement_cache"), sql.statement_cache.to_string());
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn the_table_says_what_the_postgres_driver_does() {
+        check_sql::<crate::driver::postgres::Postgres>();
+    }
+
+    #[cfg(feature = "mysql")]
+    #[test]
+    fn the_table_says_what_the_mysql_driver_does() {
+        check_sql::<crate::driver::mysql::Mysql>();
     }
 
     #[cfg(feature = "redis")]

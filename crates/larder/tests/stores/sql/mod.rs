@@ -1,0 +1,3 @@
+//! The PostgreSQL and the MySQL driver.
+mod postgres;
+mod mysql;
