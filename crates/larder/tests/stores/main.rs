@@ -12,6 +12,7 @@ mod redis;
 mod server;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod sql;
+mod stacks;
 mod traffic;
 
 /// A server or a program that tests here need.
@@ -27,6 +28,8 @@ fn needs() -> Vec<Need> {
     let mut needs = Vec::new();
     #[cfg(feature = "redis")]
     needs.extend(redis::needs());
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    needs.extend(sql::needs());
     needs
 }
 
