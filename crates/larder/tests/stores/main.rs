@@ -14,6 +14,7 @@ mod redis;
 mod server;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod sql;
+mod stacks;
 mod traffic;
 
 /// A server or a program that tests here need.
@@ -31,6 +32,8 @@ fn needs() -> Vec<Need> {
     needs.extend(dynamodb::needs());
     #[cfg(feature = "redis")]
     needs.extend(redis::needs());
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    needs.extend(sql::needs());
     needs
 }
 

@@ -3,8 +3,9 @@
 //!
 //! MySQL cannot say what an upsert did or replaced. So a conditional write looks first, asks [`When::outcome`], and
 //! writes only if the head that it saw is still there, which is all that the outcome was made of; else it looks again.
-//! Each of these is a statement of its own, so nothing is locked between two of them. Several writes at once are a
-//! transaction that locks their rows, and is done again if the server undoes it in favour of another one.
+//! Each of these is a statement of its own, so nothing is locked between two of them. Several writes at once, and one that
+//! others came before again and again, are a transaction that locks their rows, and is done again if the server undoes it
+//! in favour of another one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -41,8 +42,8 @@ pub type MysqlDriver = SqlDriver<Mysql>;
 /// How a store in a MySQL or MariaDB database is opened.
 pub type MysqlOptions = SqlOptions<Mysql>;
 
-/// How often a write looks again because somebody came between its look and its write.
-const TRIES_MAX: u32 = 50;
+/// How often a write looks again because somebody came between its look and its write, before it locks the row.
+const TRIES_MAX: u32 = 4;
 
 const ALIVE: &str = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(3))";
 const ENDS: &str = "UTC_TIMESTAMP(3) + INTERVAL ? MICROSECOND";
@@ -243,7 +244,9 @@ impl Dialect for Mysql {
             let wait = patience.as_secs().clamp(1, 1_000_000);
             // Without gaps being locked, new keys beside each other are not in each other's way.
             let isolation = "SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
-            let limits = AssertSqlSafe(format!("SET {limit}, innodb_lock_wait_timeout = {wait}"));
+            let limits = AssertSqlSafe(format!(
+                "SET {limit}, innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait}"
+            ));
             sqlx::raw_sql(limits).execute(&mut *connection).await?;
             sqlx::raw_sql(AssertSqlSafe(format!("SET {isolation}"))).execute(connection).await.map(drop)
         }
@@ -350,7 +353,8 @@ impl Dialect for Mysql {
                 Err(cause) => return Err(cause),
             }
         }
-        Ok(None)
+        // Many write this key: whoever only looks might never get through.
+        Ok(Self::set_many(connection, statements, &[write]).await?.pop().flatten())
     }
 
     fn go_together(_: &Write, _: &Write) -> bool {

@@ -62,6 +62,11 @@ fn refused<D: Dialect>(what: &str, place: &str, refusal: &dyn DatabaseError) -> 
     Error::new(kind, format!("{name} {what}: {advice} ({place}: {code} {words})"))
 }
 
+/// What the client would report if it had not panicked.
+pub(super) fn nonsense() -> sqlx::Error {
+    sqlx::Error::Protocol(String::new())
+}
+
 /// The error of a call without an answer.
 pub(super) fn late<D: Dialect>(what: &str, place: &str) -> Error {
     Error::new(ErrorKind::Timeout, format!("{} {what}: no answer in time ({place})", D::NAME))

@@ -5,10 +5,12 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::FutureExt as _;
 use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::{Connection as _, Pool};
 
@@ -178,9 +180,12 @@ impl<D: Dialect> Link<D> {
         loop {
             let lease = self.lease(what).await?;
             tries += 1;
-            let answered = tokio::time::timeout(self.response_timeout, work(lease)).await;
-            let Ok((lease, outcome)) = answered else {
-                return Err(failure::late::<D>(what, &self.place));
+            // The client panics at some answers that no server gives; the connection goes with it.
+            let working = AssertUnwindSafe(work(lease)).catch_unwind();
+            let (lease, outcome) = match tokio::time::timeout(self.response_timeout, working).await {
+                Ok(Ok(done)) => done,
+                Ok(Err(_)) => return Ok(Err(failure::nonsense())),
+                Err(_) => return Err(failure::late::<D>(what, &self.place)),
             };
             let cause = match outcome {
                 Ok(value) => {
@@ -215,8 +220,13 @@ impl<D: Dialect> Link<D> {
             return Err(Error::new(ErrorKind::Closed, format!("{} {what}: the driver was closed", D::NAME)));
         }
         // Somebody's pool may have more patience.
-        let acquired = tokio::time::timeout(self.connect_timeout, self.pool.acquire()).await;
-        match acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        let acquiring = AssertUnwindSafe(self.pool.acquire()).catch_unwind();
+        let acquired = match tokio::time::timeout(self.connect_timeout, acquiring).await {
+            Ok(Ok(acquired)) => acquired,
+            Ok(Err(_)) => Err(failure::nonsense()),
+            Err(_) => Err(sqlx::Error::PoolTimedOut),
+        };
+        match acquired {
             Ok(connection) => Ok(Lease { connection, is_clean: false }),
             Err(sqlx::Error::PoolTimedOut) => Err(self.unavailable(what)),
             Err(cause) => Err(failure::failed::<D>(what, &self.place, cause)),

@@ -34,6 +34,9 @@ pub(crate) use dialect::{rest_of, scanned, ttl_ms};
 pub use options::{SqlOptions, SqlTls};
 pub use table::TableName;
 
+/// The client that these drivers use, for pools and statements of one's own.
+pub use ::sqlx as client;
+
 /// How many keys one statement names.
 const TOGETHER_KEYS: usize = 1_000;
 /// How many writes one statement has, and how many bytes of them.
