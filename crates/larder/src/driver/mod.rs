@@ -14,6 +14,8 @@ pub mod compress;
 pub mod encrypt;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
+#[cfg(feature = "memcached")]
+pub mod memcached;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
+#[cfg(feature = "memcached")]
+mod memcached;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
@@ -21,6 +23,8 @@ struct Need {
 
 fn needs() -> Vec<Need> {
     let mut needs = Vec::new();
+    #[cfg(feature = "memcached")]
+    needs.extend(memcached::needs());
     #[cfg(feature = "redis")]
     needs.extend(redis::needs());
     needs

@@ -4,6 +4,8 @@
 
 #[cfg(all(feature = "file", unix))]
 mod file;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -19,6 +21,8 @@ use super::registry::Registry;
 use super::store::StoreOptions;
 #[cfg(all(feature = "file", unix))]
 use crate::driver::file::FileDriver;
+#[cfg(feature = "memcached")]
+use crate::driver::memcached::MemcachedDriver;
 use crate::driver::memory::MemoryDriver;
 #[cfg(feature = "redis")]
 use crate::driver::redis::RedisDriver;
@@ -26,6 +30,8 @@ use crate::driver::redis::RedisDriver;
 use crate::driver::sqlite::SqliteDriver;
 #[cfg(any(feature = "sqlite", all(feature = "file", unix)))]
 use crate::error::Result;
+#[cfg(feature = "memcached")]
+use table::MEMCACHED_SCHEMES;
 #[cfg(feature = "redis")]
 use table::REDIS_SCHEMES;
 pub(crate) use table::stack_default;
@@ -51,6 +57,11 @@ pub(crate) fn compiled() -> Registry {
     let registry = registry.driver("redis", REDIS_SCHEMES, |options| {
         let redis = redis::read(options)?;
         Ok(RedisDriver::connect(redis))
+    });
+    #[cfg(feature = "memcached")]
+    let registry = registry.driver("memcached", MEMCACHED_SCHEMES, |options| {
+        let memcached = memcached::read(options)?;
+        Ok(MemcachedDriver::connect(memcached))
     });
     registry
 }

@@ -102,7 +102,30 @@ pub const DRIVERS: &[DriverInfo] = &[
             option("response_timeout", &[], "1s"),
         ],
     },
+    DriverInfo {
+        name: "memcached",
+        schemes: MEMCACHED_SCHEMES,
+        feature: Some("memcached"),
+        about: "memcached servers, each of which has its share of the keys",
+        options: &[
+            option("host", &[], "required, unless there is a URL"),
+            option("port", &[], "11211"),
+            option("tls", &[], "false"),
+            option("username", &[], "none"),
+            option("password", &[], "none"),
+            option("ca_file", &[], "what the system trusts"),
+            option("cert_file", &[], "none"),
+            option("key_file", &[], "none"),
+            option("value_bytes_max", &[], "what the servers take"),
+            option("connect_timeout", &[], "1s"),
+            option("response_timeout", &[], "1s"),
+        ],
+    },
 ];
+
+/// The schemes of a memcached store's URLs; see
+/// [`MemcachedOptions::new`](crate::driver::memcached::MemcachedOptions::new).
+pub(super) const MEMCACHED_SCHEMES: &[&str] = &["memcacheds", "memcached+unix"];
 
 /// The schemes of a Redis store's URLs; see [`RedisOptions::new`](crate::driver::redis::RedisOptions::new).
 pub(super) const REDIS_SCHEMES: &[&str] = &[
@@ -166,6 +189,8 @@ mod tests {
     use crate::config::{format_duration, format_size};
     #[cfg(all(feature = "file", unix))]
     use crate::driver::file::FileOptions;
+    #[cfg(feature = "memcached")]
+    use crate::driver::memcached::MemcachedOptions;
     #[cfg(feature = "redis")]
     use crate::driver::redis::RedisOptions;
     #[cfg(feature = "sqlite")]
@@ -234,5 +259,15 @@ mod tests {
         assert_eq!(default_of("redis", "tls"), redis.tls.to_string());
         assert_eq!(default_of("redis", "connect_timeout"), format_duration(redis.connect_timeout));
         assert_eq!(default_of("redis", "response_timeout"), format_duration(redis.response_timeout));
+    }
+    #[cfg(feature = "memcached")]
+    #[test]
+    fn the_table_says_what_the_memcached_driver_does() {
+        let memcached = MemcachedOptions::new("memcached://h").unwrap();
+        assert_eq!(memcached.to_string(), format!("memcached://h:{}", default_of("memcached", "port")));
+        assert_eq!(default_of("memcached", "tls"), memcached.tls.to_string());
+        assert!(memcached.value_bytes_max.is_none());
+        assert_eq!(default_of("memcached", "connect_timeout"), format_duration(memcached.connect_timeout));
+        assert_eq!(default_of("memcached", "response_timeout"), format_duration(memcached.response_timeout));
     }
 }
