@@ -16,6 +16,8 @@ pub mod dynamodb;
 pub mod encrypt;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
+#[cfg(feature = "memcached")]
+pub mod memcached;
 pub mod memory;
 #[cfg(feature = "mysql")]
 pub mod mysql;

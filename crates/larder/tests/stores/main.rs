@@ -9,6 +9,8 @@
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod faults;
+#[cfg(feature = "memcached")]
+mod memcached;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
@@ -30,6 +32,8 @@ fn needs() -> Vec<Need> {
     let mut needs = Vec::new();
     #[cfg(feature = "dynamodb")]
     needs.extend(dynamodb::needs());
+    #[cfg(feature = "memcached")]
+    needs.extend(memcached::needs());
     #[cfg(feature = "redis")]
     needs.extend(redis::needs());
     #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -6,6 +6,8 @@
 mod dynamodb;
 #[cfg(all(feature = "file", unix))]
 mod file;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -25,6 +27,8 @@ use super::store::StoreOptions;
 use crate::driver::dynamodb::DynamoDbDriver;
 #[cfg(all(feature = "file", unix))]
 use crate::driver::file::FileDriver;
+#[cfg(feature = "memcached")]
+use crate::driver::memcached::MemcachedDriver;
 use crate::driver::memory::MemoryDriver;
 #[cfg(feature = "mysql")]
 use crate::driver::mysql::MysqlDriver;
@@ -36,6 +40,8 @@ use crate::driver::redis::RedisDriver;
 use crate::driver::sqlite::SqliteDriver;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", all(feature = "file", unix)))]
 use crate::error::Result;
+#[cfg(feature = "memcached")]
+use table::MEMCACHED_SCHEMES;
 #[cfg(feature = "redis")]
 use table::REDIS_SCHEMES;
 pub(crate) use table::stack_default;
@@ -76,6 +82,11 @@ pub(crate) fn compiled() -> Registry {
     let registry = registry.driver("mysql", &["mariadb"], |options| {
         let mysql = sql::read(options)?;
         Ok(MysqlDriver::connect(mysql))
+    });
+    #[cfg(feature = "memcached")]
+    let registry = registry.driver("memcached", MEMCACHED_SCHEMES, |options| {
+        let memcached = memcached::read(options)?;
+        Ok(MemcachedDriver::connect(memcached))
     });
     registry
 }

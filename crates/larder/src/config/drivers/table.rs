@@ -103,19 +103,20 @@ pub const DRIVERS: &[DriverInfo] = &[
         ],
     },
     DriverInfo {
-        name: "dynamodb",
-        schemes: &[],
-        feature: Some("dynamodb"),
-        about: "a table in DynamoDB",
+        name: "memcached",
+        schemes: MEMCACHED_SCHEMES,
+        feature: Some("memcached"),
+        about: "memcached servers, each of which has its share of the keys",
         options: &[
-            option("table", &["table.name"], "required, unless there is a URL"),
-            option("region", &[], "what the environment says"),
-            option("endpoint", &[], "the region's own"),
-            option("access_key_id", &["credentials.accessKeyId"], "what the environment says"),
-            option("secret_access_key", &["credentials.secretAccessKey"], "what the environment says"),
-            option("session_token", &["credentials.sessionToken"], "none"),
-            option("consistent_reads", &[], "true"),
-            option("create_table", &[], "false"),
+            option("host", &[], "required, unless there is a URL"),
+            option("port", &[], "11211"),
+            option("tls", &[], "false"),
+            option("username", &[], "none"),
+            option("password", &[], "none"),
+            option("ca_file", &[], "what the system trusts"),
+            option("cert_file", &[], "none"),
+            option("key_file", &[], "none"),
+            option("value_bytes_max", &[], "what the servers take"),
             option("connect_timeout", &[], "1s"),
             option("response_timeout", &[], "1s"),
         ],
@@ -133,6 +134,24 @@ pub const DRIVERS: &[DriverInfo] = &[
         feature: Some("mysql"),
         about: "a table in a MySQL or MariaDB database",
         options: &MYSQL_OPTIONS,
+    },
+    DriverInfo {
+        name: "dynamodb",
+        schemes: &[],
+        feature: Some("dynamodb"),
+        about: "a table in DynamoDB",
+        options: &[
+            option("table", &["table.name"], "required, unless there is a URL"),
+            option("region", &[], "what the environment says"),
+            option("endpoint", &[], "the region's own"),
+            option("access_key_id", &["credentials.accessKeyId"], "what the environment says"),
+            option("secret_access_key", &["credentials.secretAccessKey"], "what the environment says"),
+            option("session_token", &["credentials.sessionToken"], "none"),
+            option("consistent_reads", &[], "true"),
+            option("create_table", &[], "false"),
+            option("connect_timeout", &[], "1s"),
+            option("response_timeout", &[], "1s"),
+        ],
     },
 ];
 
@@ -160,6 +179,10 @@ const fn sql_options(port: &'static str) -> [OptionInfo; 16] {
         option("statement_cache", &[], "100"),
     ]
 }
+
+/// The schemes of a memcached store's URLs; see
+/// [`MemcachedOptions::new`](crate::driver::memcached::MemcachedOptions::new).
+pub(super) const MEMCACHED_SCHEMES: &[&str] = &["memcacheds", "memcached+unix"];
 
 /// The schemes of a Redis store's URLs; see [`RedisOptions::new`](crate::driver::redis::RedisOptions::new).
 pub(super) const REDIS_SCHEMES: &[&str] = &[
@@ -226,6 +249,8 @@ mod tests {
     use crate::driver::dynamodb::DynamoDbOptions;
     #[cfg(all(feature = "file", unix))]
     use crate::driver::file::FileOptions;
+    #[cfg(feature = "memcached")]
+    use crate::driver::memcached::MemcachedOptions;
     #[cfg(feature = "redis")]
     use crate::driver::redis::RedisOptions;
     #[cfg(feature = "sqlite")]
@@ -330,5 +355,16 @@ mod tests {
         assert_eq!(default_of("dynamodb", "create_table"), dynamodb.create_table.to_string());
         assert_eq!(default_of("dynamodb", "connect_timeout"), format_duration(dynamodb.connect_timeout));
         assert_eq!(default_of("dynamodb", "response_timeout"), format_duration(dynamodb.response_timeout));
+    }
+
+    #[cfg(feature = "memcached")]
+    #[test]
+    fn the_table_says_what_the_memcached_driver_does() {
+        let memcached = MemcachedOptions::new("memcached://h").unwrap();
+        assert_eq!(memcached.to_string(), format!("memcached://h:{}", default_of("memcached", "port")));
+        assert_eq!(default_of("memcached", "tls"), memcached.tls.to_string());
+        assert!(memcached.value_bytes_max.is_none());
+        assert_eq!(default_of("memcached", "connect_timeout"), format_duration(memcached.connect_timeout));
+        assert_eq!(default_of("memcached", "response_timeout"), format_duration(memcached.response_timeout));
     }
 }
