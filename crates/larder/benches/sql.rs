@@ -15,6 +15,7 @@
 )]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -30,6 +31,13 @@ use larder::time::{Stamp, minutes, seconds};
 const KEYS: usize = 1_000;
 const ROUNDS: usize = 15;
 const CALLS_PER_ROUND: usize = 1_000;
+
+/// Writes are newer than those before, as most are.
+static STAMP: AtomicU64 = AtomicU64::new(1);
+
+fn stamp() -> u64 {
+    STAMP.fetch_add(1, Ordering::Relaxed)
+}
 
 type Call = Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -73,7 +81,10 @@ async fn run<D: Dialect>(mut options: SqlOptions<D>, bare: impl Fn(&Arc<Vec<Stri
             let ratio = median(samples.iter().map(|(ours, theirs)| ours / theirs).collect());
             let ours = median(samples.iter().map(|(ours, _)| *ours).collect());
             let theirs = median(samples.iter().map(|(_, theirs)| *theirs).collect());
-            println!("{:<34} {tasks:>6} {ours:>10.1} {theirs:>10.1} {ratio:>8.2}", format!("{}: {name}", D::NAME));
+            println!(
+                "{:<34} {tasks:>6} {ours:>10.1} {theirs:>10.1} {ratio:>8.2}",
+                format!("{}: {name}", D::NAME)
+            );
         }
     }
     driver.clear("larder bench:", Stamp::MAX).await.unwrap();
@@ -91,11 +102,12 @@ fn call<S: Clone + Send + Sync + 'static>(
 fn ours<D: Dialect>(driver: &Arc<SqlDriver<D>>, keys: &Arc<Vec<String>>) -> [Call; 3] {
     [
         call(driver, keys, |driver, keys, n| {
-            async move { assert_eq!(driver.get(&keys[n % KEYS]).await.unwrap().unwrap().len(), 1_024) }.boxed()
+            async move { assert_eq!(driver.get(&keys[n % KEYS]).await.unwrap().unwrap().len(), 1_024) }
+                .boxed()
         }),
         call(driver, keys, |driver, keys, n| {
             async move {
-                driver.set(&keys[n % KEYS], value(n as u64), Some(minutes(9)), When::Newer).await.unwrap();
+                driver.set(&keys[n % KEYS], value(stamp()), Some(minutes(9)), When::Newer).await.unwrap();
             }
             .boxed()
         }),
@@ -110,7 +122,8 @@ fn ours<D: Dialect>(driver: &Arc<SqlDriver<D>>, keys: &Arc<Vec<String>>) -> [Cal
 }
 
 fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
-    const GET: &str = "SELECT value FROM larder_bench WHERE key = $1 AND (expires_at IS NULL OR expires_at > now())";
+    const GET: &str =
+        "SELECT value FROM larder_bench WHERE key = $1 AND (expires_at IS NULL OR expires_at > now())";
     const SET: &str = "INSERT INTO larder_bench AS t (key, stamp, expires_at, value) \
         VALUES ($1, $2, now() + interval '9 minutes', $3) ON CONFLICT (key) DO UPDATE SET stamp = excluded.stamp, \
         expires_at = excluded.expires_at, previous = substring(t.value FROM 1 FOR 40), value = excluded.value \
@@ -127,9 +140,10 @@ fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
         }),
         call(pool, keys, |pool, keys, n| {
             async move {
-                let (key, stamp) = (keys[n % KEYS].as_bytes(), (n as u64 ^ 1 << 63).cast_signed());
+                let (key, stamp) = (keys[n % KEYS].as_bytes(), stamp());
                 let mut connection = pool.acquire().await.unwrap();
-                let set = query(SET).bind(key).bind(stamp).bind(value(n as u64).to_vec());
+                let set =
+                    query(SET).bind(key).bind((stamp ^ 1 << 63).cast_signed()).bind(value(stamp).to_vec());
                 if set.fetch_optional(&mut *connection).await.unwrap().is_none() {
                     query(REFUSED).bind(key).fetch_optional(&mut *connection).await.unwrap();
                 }
@@ -140,7 +154,8 @@ fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
             async move {
                 let some: Vec<&[u8]> = (0..100).map(|at| keys[(n * 7 + at) % KEYS].as_bytes()).collect();
                 let rows = query(GET_MANY).bind(some).fetch_all(&pool).await.unwrap();
-                let found: Vec<(Vec<u8>, Vec<u8>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+                let found: Vec<(Vec<u8>, Vec<u8>)> =
+                    rows.iter().map(|row| (row.get(0), row.get(1))).collect();
                 assert_eq!(found.len(), 100);
             }
             .boxed()
@@ -149,8 +164,7 @@ fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
 }
 
 fn bare_mysql(pool: &MySqlPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
-    const GET: &str =
-        "SELECT value FROM larder_bench WHERE `key` = ? AND (expires_at IS NULL OR expires_at > UTC_TIMESTAMP(3))";
+    const GET: &str = "SELECT value FROM larder_bench WHERE `key` = ? AND (expires_at IS NULL OR expires_at > UTC_TIMESTAMP(3))";
     const LOOK: &str = "SELECT LEFT(value, 40), stamp FROM larder_bench WHERE `key` = ? FOR UPDATE";
     const SET: &str = "UPDATE larder_bench SET stamp = ?, expires_at = UTC_TIMESTAMP(3) + INTERVAL 9 MINUTE, \
         value = ? WHERE `key` = ?";
@@ -164,7 +178,7 @@ fn bare_mysql(pool: &MySqlPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
         }),
         call(pool, keys, |pool, keys, n| {
             async move {
-                let (key, stamp) = (keys[n % KEYS].as_bytes(), n as u64);
+                let (key, stamp) = (keys[n % KEYS].as_bytes(), stamp());
                 let mut connection = pool.acquire().await.unwrap();
                 let mut transaction = connection.begin().await.unwrap();
                 let row = query(LOOK).bind(key).fetch_one(&mut *transaction).await.unwrap();
@@ -185,7 +199,8 @@ fn bare_mysql(pool: &MySqlPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
                 let some = (0..100).map(|at| keys[(n * 7 + at) % KEYS].as_bytes());
                 let asked = some.fold(query(*GET_MANY), |asked, key| asked.bind(key));
                 let rows = asked.fetch_all(&pool).await.unwrap();
-                let found: Vec<(Vec<u8>, Vec<u8>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+                let found: Vec<(Vec<u8>, Vec<u8>)> =
+                    rows.iter().map(|row| (row.get(0), row.get(1))).collect();
                 assert_eq!(found.len(), 100);
             }
             .boxed()
