@@ -10,10 +10,14 @@
 mod body;
 #[cfg(feature = "compress")]
 pub mod compress;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 #[cfg(feature = "encrypt")]
 pub mod encrypt;
 #[cfg(all(feature = "file", unix))]
 pub mod file;
+#[cfg(feature = "memcached")]
+pub mod memcached;
 pub mod memory;
 #[cfg(feature = "mysql")]
 pub mod mysql;

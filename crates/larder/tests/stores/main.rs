@@ -6,7 +6,11 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod faults;
+#[cfg(feature = "memcached")]
+mod memcached;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
@@ -26,6 +30,10 @@ struct Need {
 
 fn needs() -> Vec<Need> {
     let mut needs = Vec::new();
+    #[cfg(feature = "dynamodb")]
+    needs.extend(dynamodb::needs());
+    #[cfg(feature = "memcached")]
+    needs.extend(memcached::needs());
     #[cfg(feature = "redis")]
     needs.extend(redis::needs());
     #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -2,8 +2,12 @@
 //!
 //! Each file reads the options of one driver.
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 #[cfg(all(feature = "file", unix))]
 mod file;
+#[cfg(feature = "memcached")]
+mod memcached;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -19,8 +23,12 @@ use std::time::Duration;
 use super::registry::Registry;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", all(feature = "file", unix)))]
 use super::store::StoreOptions;
+#[cfg(feature = "dynamodb")]
+use crate::driver::dynamodb::DynamoDbDriver;
 #[cfg(all(feature = "file", unix))]
 use crate::driver::file::FileDriver;
+#[cfg(feature = "memcached")]
+use crate::driver::memcached::MemcachedDriver;
 use crate::driver::memory::MemoryDriver;
 #[cfg(feature = "mysql")]
 use crate::driver::mysql::MysqlDriver;
@@ -32,6 +40,8 @@ use crate::driver::redis::RedisDriver;
 use crate::driver::sqlite::SqliteDriver;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql", all(feature = "file", unix)))]
 use crate::error::Result;
+#[cfg(feature = "memcached")]
+use table::MEMCACHED_SCHEMES;
 #[cfg(feature = "redis")]
 use table::REDIS_SCHEMES;
 pub(crate) use table::stack_default;
@@ -58,6 +68,11 @@ pub(crate) fn compiled() -> Registry {
         let redis = redis::read(options)?;
         Ok(RedisDriver::connect(redis))
     });
+    #[cfg(feature = "dynamodb")]
+    let registry = registry.driver("dynamodb", &[], |options| {
+        let dynamodb = dynamodb::read(options)?;
+        Ok(DynamoDbDriver::connect(dynamodb))
+    });
     #[cfg(feature = "postgres")]
     let registry = registry.driver("postgres", &["postgresql"], |options| {
         let postgres = sql::read(options)?;
@@ -67,6 +82,11 @@ pub(crate) fn compiled() -> Registry {
     let registry = registry.driver("mysql", &["mariadb"], |options| {
         let mysql = sql::read(options)?;
         Ok(MysqlDriver::connect(mysql))
+    });
+    #[cfg(feature = "memcached")]
+    let registry = registry.driver("memcached", MEMCACHED_SCHEMES, |options| {
+        let memcached = memcached::read(options)?;
+        Ok(MemcachedDriver::connect(memcached))
     });
     registry
 }

@@ -5,6 +5,7 @@
 mod faults;
 mod servers;
 mod stacks;
+mod tls;
 mod topology;
 
 use std::sync::Arc;
