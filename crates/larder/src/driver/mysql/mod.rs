@@ -17,7 +17,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySq
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqlSafeStr as _, SqlStr};
 
 use crate::driver::sql::{
-    Dialect, Page, Range, SqlDriver, SqlOptions, SqlTls, TableName, rest_of, scanned, ttl_ms,
+    Dialect, Page, Range, SqlDriver, SqlOptions, SqlTls, TableName, plain_statements, ttl_ms, with_options,
 };
 use crate::driver::{Write, Written};
 use crate::entry::wire::stamp_of;
@@ -114,7 +114,7 @@ impl Statements {
             ),
             delete: Lists::new(&format!("DELETE FROM {table} WHERE {ALIVE} AND {key} IN ("), "?", ")"),
             page: safe(format!(
-                "SELECT LEFT(value, 40), {ALIVE}, {key} FROM {table} WHERE {range} ORDER BY {key} LIMIT ?"
+                "SELECT {key}, LEFT(value, 40), {ALIVE} FROM {table} WHERE {range} ORDER BY {key} LIMIT ?"
             )),
             boundary: safe(format!(
                 "SELECT {key} FROM {table} WHERE {range} ORDER BY {key} LIMIT 1 OFFSET ?"
@@ -190,22 +190,7 @@ impl Dialect for Mysql {
 
     fn settings(base: MySqlConnectOptions, options: &SqlOptions<Self>) -> MySqlConnectOptions {
         let tls = options.tls(matches!(base.get_ssl_mode(), MySqlSslMode::Preferred));
-        let mut settings = base.statement_cache_capacity(options.statement_cache).disable_statement_logging();
-        if let Some(host) = &options.host {
-            settings = settings.host(host);
-        }
-        if let Some(port) = options.port {
-            settings = settings.port(port);
-        }
-        if let Some(username) = &options.username {
-            settings = settings.username(username);
-        }
-        if let Some(password) = &options.password {
-            settings = settings.password(password);
-        }
-        if let Some(database) = &options.database {
-            settings = settings.database(database);
-        }
+        let mut settings = with_options!(base, options);
         if let Some(tls) = tls {
             settings = settings.ssl_mode(match tls {
                 SqlTls::Disable => MySqlSslMode::Disabled,
@@ -217,9 +202,6 @@ impl Dialect for Mysql {
         }
         if let Some(file) = &options.ca_file {
             settings = settings.ssl_ca(file);
-        }
-        if let (Some(certificate), Some(key)) = (&options.cert_file, &options.key_file) {
-            settings = settings.ssl_client_cert(certificate).ssl_client_key(key);
         }
         settings
     }
@@ -294,23 +276,7 @@ impl Dialect for Mysql {
         matches!(number(refusal), Some(1053 | 1927 | 4031))
     }
 
-    async fn find(connection: &mut MySqlConnection, statements: &Statements) -> sqlx::Result<()> {
-        sqlx::query(statements.find.clone()).execute(connection).await.map(drop)
-    }
-
-    async fn create(connection: &mut MySqlConnection, statements: &Statements) -> sqlx::Result<()> {
-        let schema = AssertSqlSafe(statements.schema.clone());
-        sqlx::raw_sql(schema).execute(connection).await.map(drop)
-    }
-
-    async fn get(
-        connection: &mut MySqlConnection,
-        statements: &Statements,
-        key: &str,
-    ) -> sqlx::Result<Option<Bytes>> {
-        let row = sqlx::query(statements.get.clone()).bind(key.as_bytes()).fetch_optional(connection).await?;
-        row.map(|row| bytes(&row, 0)).transpose()
-    }
+    plain_statements!(MySqlConnection, Stamp::to_bits);
 
     async fn get_many(
         connection: &mut MySqlConnection,
@@ -407,50 +373,6 @@ impl Dialect for Mysql {
         keys: &[&str],
     ) -> sqlx::Result<u64> {
         Ok(listed(&statements.delete, keys).execute(connection).await?.rows_affected())
-    }
-
-    async fn page(
-        connection: &mut MySqlConnection,
-        statements: &Statements,
-        (from, below): Range<'_>,
-        limit: i64,
-    ) -> sqlx::Result<Page> {
-        let query = sqlx::query(statements.page.clone()).bind(from).bind(below).bind(limit);
-        let rows = query.fetch_all(connection).await?;
-        let (mut page, mut last) = (Vec::with_capacity(rows.len()), None);
-        for row in &rows {
-            let (seen, key) = (Seen::new(row)?, row.try_get::<Vec<u8>, _>(2)?);
-            last = Some(key.clone());
-            if seen.is_alive {
-                page.extend(scanned(key, seen.head));
-            }
-        }
-        let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
-        Ok((page, rest_of(last.as_deref(), is_full)))
-    }
-
-    async fn clear(
-        connection: &mut MySqlConnection,
-        statements: &Statements,
-        (from, below): Range<'_>,
-        until: Stamp,
-        limit: i64,
-    ) -> sqlx::Result<(u64, Option<Vec<u8>>)> {
-        let boundary = sqlx::query(statements.boundary.clone()).bind(from).bind(below).bind(limit);
-        let rest = boundary.fetch_optional(&mut *connection).await?;
-        let rest: Option<Vec<u8>> = rest.map(|row| row.try_get(0)).transpose()?;
-        let end = rest.as_deref().unwrap_or(below);
-        let clear = sqlx::query(statements.clear.clone()).bind(from).bind(end).bind(until.to_bits());
-        Ok((clear.execute(connection).await?.rows_affected(), rest))
-    }
-
-    async fn prune(
-        connection: &mut MySqlConnection,
-        statements: &Statements,
-        limit: i64,
-    ) -> sqlx::Result<u64> {
-        let done = sqlx::query(statements.prune.clone()).bind(limit).execute(connection).await?;
-        Ok(done.rows_affected())
     }
 }
 
