@@ -129,7 +129,8 @@ fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
         expires_at = excluded.expires_at, previous = substring(t.value FROM 1 FOR 40), value = excluded.value \
         WHERE t.stamp < excluded.stamp RETURNING previous";
     const REFUSED: &str = "SELECT substring(value FROM 1 FOR 40) FROM larder_bench WHERE key = $1";
-    const GET_MANY: &str = "SELECT key, value FROM larder_bench WHERE key = ANY($1)";
+    const GET_MANY: &str = "SELECT key, value FROM larder_bench WHERE key = ANY($1) \
+        AND (expires_at IS NULL OR expires_at > now())";
     [
         call(pool, keys, |pool, keys, n| {
             async move {
@@ -194,7 +195,9 @@ fn bare_mysql(pool: &MySqlPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
             async move {
                 static GET_MANY: std::sync::LazyLock<&str> = std::sync::LazyLock::new(|| {
                     let places = vec!["?"; 100].join(", ");
-                    format!("SELECT `key`, value FROM larder_bench WHERE `key` IN ({places})").leak()
+                    let alive = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(3))";
+                    format!("SELECT `key`, value FROM larder_bench WHERE {alive} AND `key` IN ({places})")
+                        .leak()
                 });
                 let some = (0..100).map(|at| keys[(n * 7 + at) % KEYS].as_bytes());
                 let asked = some.fold(query(*GET_MANY), |asked, key| asked.bind(key));
