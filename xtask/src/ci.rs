@@ -32,6 +32,16 @@ const FEATURES: &[&str] = &[
     "testing",
 ];
 
+/// Each service of `cargo xtask services`, and what the tests over it call it.
+const SERVICES: &[(&str, &str)] = &[
+    ("redis", "redis"),
+    ("cluster", "redis-cluster"),
+    ("memcached", "memcached"),
+    ("postgres", "postgres"),
+    ("mysql", "mysql"),
+    ("dynamodb", "dynamodb"),
+];
+
 /// What happened so far.
 #[derive(Debug, Default)]
 struct Report {
@@ -71,23 +81,7 @@ pub(crate) fn run(root: &Path) -> ExitCode {
         let args = ["test", "--workspace", "--all-features", "--lib", "--bins", "--tests", "--no-fail-fast"];
         report.step(root, "tests", &args, &[]);
     }
-    let sees_itself = std::fs::read_link("/proc/self").is_ok_and(|own| {
-        // In a container it may be that of its host, and servers could not be told apart.
-        own.to_str() == Some(&std::process::id().to_string())
-    });
-    if runs("redis-server") && sees_itself {
-        // Those that break servers and move slots are for people: they measure how long things take.
-        let tests = ["test", "--package", "larder", "--all-features", "--test", "stores", "--"];
-        let stable = ["--skip", "::faults::", "--skip", "::topology::"];
-        let servers = ["xtask", "services", "run", "redis", "cluster", "--", "cargo"];
-        let required = [("LARDER_TEST_REQUIRE", "redis,redis-cluster")];
-        report.step(root, "redis tests", &[&servers[..], &tests, &stable].concat(), &required);
-    } else {
-        report.skip(
-            "redis tests",
-            "redis-server is not installed (cargo xtask services up redis), or /proc is not of here",
-        );
-    }
+    report.stores(root);
     report.step(root, "doc tests", &[&["test", "--doc", "--no-fail-fast"][..], &all].concat(), &[]);
     let races = ["--manifest-path", "races/Cargo.toml", "--target-dir", "target"];
     report.step(root, "race tests", &[&["test", "--test", "race"][..], &races].concat(), &[]);
@@ -148,6 +142,34 @@ impl Report {
         }
     }
 
+    /// The tests over real servers: over those that can be had here, which then have to be there.
+    fn stores(&mut self, root: &Path) {
+        heading("servers");
+        let mut there = Vec::new();
+        for &(service, needs) in SERVICES {
+            // Installs it if we may, and starts it once: what cannot be had is nothing that a change has broken.
+            if can_start(root, service) {
+                there.push((service, needs));
+            } else {
+                self.skip(
+                    &format!("tests over {service}"),
+                    "it cannot be installed or started here, see above",
+                );
+            }
+        }
+        if there.is_empty() {
+            return;
+        }
+        let services: Vec<&str> = there.iter().map(|(service, _)| *service).collect();
+        let required: Vec<&str> = there.iter().map(|(_, needs)| *needs).collect();
+        // Tests that kill servers and move slots measure how long things take: they are for people.
+        let tests = ["test", "--package", "larder", "--all-features", "--test", "stores", "--"];
+        let stable = ["--skip", "::faults::", "--skip", "::topology::", "--test-threads", "4"];
+        let args = [&["xtask", "services", "run"][..], &services, &["--", "cargo"], &tests, &stable].concat();
+        let variables = [("LARDER_TEST_REQUIRE", &*required.join(",")), ("LARDER_TEST_SLACK_MS", "3000")];
+        self.step(root, "store tests", &args, &variables);
+    }
+
     fn skip(&mut self, name: &str, why: &str) {
         println!("\nskipped: {name}: {why}");
         self.skipped.push(format!("{name} ({why})"));
@@ -186,13 +208,13 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Whether cargo has a subcommand that works.
-/// Whether a program can be started.
-fn runs(program: &str) -> bool {
-    let version = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    version.is_ok_and(|status| status.success())
+/// Whether a service can be started here.
+fn can_start(root: &Path, service: &str) -> bool {
+    let mut command = cargo(&["xtask", "services", "run", service, "--", "true"]);
+    command.current_dir(root).stdin(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
+/// Whether cargo has a subcommand that works.
 fn has(subcommand: &str) -> bool {
     let version = cargo(&[subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     version.is_ok_and(|status| status.success())

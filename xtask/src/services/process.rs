@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -137,7 +138,24 @@ pub(crate) fn now() -> Instant {
 
 /// When a process was born; `None` if there is none. One that only waits to be buried is none.
 fn birth(pid: u32) -> Option<u64> {
-    born_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    born_in(&fs::read_to_string(folder(pid)?.join("stat")).ok()?)
+}
+
+/// What `/proc` has of a process. In a container it may be that of the host, where processes have other numbers.
+fn folder(pid: u32) -> Option<PathBuf> {
+    let own = fs::read_link("/proc/self").ok()?;
+    if own.to_str() == Some(&std::process::id().to_string()) {
+        return Some(PathBuf::from(format!("/proc/{pid}")));
+    }
+    let space = fs::read_link("/proc/self/ns/pid").ok()?;
+    let here = |folder: &Path| {
+        let status = fs::read_to_string(folder.join("status")).ok()?;
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        let is_it = numbers.split_whitespace().next_back() == Some(&pid.to_string());
+        (is_it && fs::read_link(folder.join("ns/pid")).ok()? == space).then_some(())
+    };
+    let folders = fs::read_dir("/proc").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    folders.into_iter().find(|folder| here(folder).is_some())
 }
 
 /// Fields 3 and 22 of proc(5)'s `stat`. The second is the name in parentheses, and may contain anything.
@@ -150,10 +168,10 @@ fn born_in(stat: &str) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Whether `/proc` tells of the processes that this one can see: in a container it may be that of its host.
-#[cfg(all(test, target_os = "linux"))]
-pub(super) fn sees_itself() -> bool {
-    fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()))
+/// Whether processes can be told apart here at all.
+#[cfg(test)]
+pub(crate) fn sees_itself() -> bool {
+    birth(std::process::id()).is_some()
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 mod faults;
 mod servers;
 mod stacks;
+mod tls;
 mod topology;
-mod traffic;
 
 use std::sync::Arc;
 
@@ -15,6 +15,9 @@ use larder::driver::memory::MemoryDriver;
 use larder::driver::redis::{RedisDriver, RedisOptions};
 
 use crate::Need;
+use crate::faults::fault_suite;
+use crate::stacks::stack_suite;
+use crate::traffic::traffic_suite;
 
 const URL: &str = "LARDER_TEST_REDIS_URL";
 const CLUSTER_URLS: &str = "LARDER_TEST_REDIS_CLUSTER_URLS";
@@ -61,6 +64,26 @@ pub(crate) fn needs() -> [Need; 3] {
 larder::driver_suite!(plain, open);
 
 larder::driver_suite!(over_a_cluster, open_cluster);
+
+traffic_suite!(traffic, shared);
+
+stack_suite!(two_stacks, shared);
+
+stack_suite!(two_stacks_over_a_cluster, shared_cluster);
+
+traffic_suite!(traffic_over_a_cluster, shared_cluster);
+
+/// Where the server is that tests share.
+fn server() -> Option<std::net::SocketAddr> {
+    std::env::var(URL).ok()?.strip_prefix("redis://")?.trim_end_matches('/').parse().ok()
+}
+
+fault_suite!(through_a_proxy, server, async |at: std::net::SocketAddr| {
+    let mut options = RedisOptions::at("127.0.0.1", at.port());
+    options.response_timeout = std::time::Duration::from_millis(300);
+    options.connect_timeout = std::time::Duration::from_millis(300);
+    RedisDriver::connect(options).await.unwrap()
+});
 
 mod borrowed {
     use super::*;
