@@ -133,6 +133,57 @@ fn redis_stores_are_understood_as_others_write_them() {
     checked("valkeys://h?ca_file=x").unwrap();
 }
 
+#[cfg(feature = "dynamodb")]
+#[test]
+fn dynamodb_stores_are_understood_as_others_write_them() {
+    let told = |store: &str| {
+        let lines = yaml(&format!("stacks: {{a: {{l2: {store}}}}}")).explain(&Registry::compiled()).unwrap();
+        let told = lines.iter().filter(|line| line.option.starts_with("l2.") && !line.value.is_empty());
+        told.map(|line| format!("{} {}", line.option.trim_start_matches("l2."), line.value))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    for (store, expected) in [
+        // BentoCache.
+        (
+            "{driver: dynamodb, endpoint: 'http://localhost:8000', region: eu-west-1, table: {name: cache}, \
+             credentials: {accessKeyId: AKIAhunter2, secretAccessKey: hunter2, sessionToken: hunter2}}",
+            vec![
+                "table cache",
+                "region eu-west-1",
+                "endpoint http://localhost:8000",
+                "secret_access_key ***",
+            ],
+        ),
+        (
+            "'dynamodb://cache?region=eu-west-1&endpoint=http%3A%2F%2Flocalhost%3A8000'",
+            vec!["//cache", "region eu-west-1", "endpoint http://localhost:8000"],
+        ),
+        ("'dynamodb:cache?endpoint=http://localhost:8000&create_table=true'", vec!["create_table true"]),
+        (
+            "{driver: dynamodb, table: 'arn:aws:dynamodb:eu-west-1:123456789012:table/cache'}",
+            vec!["table arn:aws:dynamodb:eu-west-1:123456789012:table/cache"],
+        ),
+        ("{dynamodb: {table: cache, access_key_id: a, secret_access_key: hunter2}}", vec!["table cache"]),
+    ] {
+        let told = told(store);
+        assert!(expected.iter().all(|part| told.contains(part)), "{store}: {told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    for (store, said) in [
+        ("{driver: dynamodb}", "the dynamodb driver needs the option \"table\""),
+        ("'dynamodb:'", "the dynamodb driver needs the option \"table\""),
+        ("'dynamodb://a?table=b'", "both say which table"),
+        ("'dynamodb://a?access_key_id=b'", "access_key_id and secret_access_key need each other"),
+        ("'dynamodb://a?session_token=b'", "session_token needs both"),
+        ("'dynamodb://a?endpoint=localhost:8000'", "is a URL such as http://localhost:8000"),
+        ("'dynamodb://a/b?create_table=true'", "cannot be created"),
+    ] {
+        let error = error_of(&format!("stacks: {{a: {{l2: {store}}}}}"), Format::Yaml, "c");
+        assert!(error.contains(said), "{store}: {error}");
+    }
+}
+
 #[test]
 fn beego_memory_strings_are_understood() {
     for json in [r#"{"interval":60}"#, r#"{"interval":"60"}"#, "{}"] {

@@ -6,10 +6,17 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
+#[cfg(feature = "dynamodb")]
+mod dynamodb;
 mod faults;
+#[cfg(feature = "memcached")]
+mod memcached;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod sql;
+mod stacks;
 mod traffic;
 
 /// A server or a program that tests here need.
@@ -23,8 +30,14 @@ struct Need {
 
 fn needs() -> Vec<Need> {
     let mut needs = Vec::new();
+    #[cfg(feature = "dynamodb")]
+    needs.extend(dynamodb::needs());
+    #[cfg(feature = "memcached")]
+    needs.extend(memcached::needs());
     #[cfg(feature = "redis")]
     needs.extend(redis::needs());
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    needs.extend(sql::needs());
     needs
 }
 

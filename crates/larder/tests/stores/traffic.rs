@@ -1,13 +1,13 @@
-//! Keys and calls that clients get wrong: whatever happens, no call reads another one's answer.
+//! Calls that clients get wrong: whatever happens, no call reads another one's answer, and of many processes one loads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _, future};
-use larder::driver::{Driver, When, Write};
-use larder::time::{Stamp, minutes, seconds};
+use futures_util::{FutureExt as _, future};
+use larder::driver::{Driver, When};
+use larder::time::{minutes, seconds};
 use larder::{Cache, Stack};
 
 /// Runs the tests of this file over a driver: `open` gives one, or `None` if there is no server.
@@ -15,13 +15,6 @@ macro_rules! traffic_suite {
     ($name:ident, $open:expr) => {
         mod $name {
             use super::*;
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn a_thousand_nasty_keys_are_told_apart() {
-                if let Some(driver) = $open().await {
-                    $crate::traffic::nasty_keys(&driver).await;
-                }
-            }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn no_answer_reaches_another_key_however_many_calls_are_dropped() {
@@ -45,71 +38,6 @@ pub(crate) use traffic_suite;
 pub(crate) fn prefix(name: &str) -> String {
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
     format!("{name} {random:016x}:")
-}
-
-/// A thousand keys that one store or another takes for something else, each with a value that names it.
-pub(crate) async fn nasty_keys(driver: &dyn Driver) {
-    const PARTS: [&str; 24] = [
-        "",
-        " ",
-        "\0",
-        "\r\n",
-        "$5\r\n",
-        "\r\nEN\r\nmn\r\n",
-        "' OR 1=1; --",
-        "%",
-        "_",
-        "A",
-        "a",
-        "ß",
-        "ss",
-        "\u{feff}",
-        "\u{7f}",
-        "*",
-        "?",
-        "[a-z]",
-        "\\",
-        "{tag}",
-        "{}",
-        "é",
-        "e\u{301}",
-        "\u{10ffff}",
-    ];
-    let prefix = prefix("nasty");
-    let mut keys = std::collections::BTreeSet::new();
-    'all: for one in PARTS {
-        for two in PARTS {
-            for three in PARTS {
-                keys.insert(format!("{prefix}{one}{two}x{three}"));
-                if keys.len() == 1_000 {
-                    break 'all;
-                }
-            }
-        }
-    }
-    assert_eq!(keys.len(), 1_000);
-    let writes = keys.iter().map(|key| Write {
-        key: key.clone(),
-        value: Bytes::from(format!("the value of {key}, which is text of some length")),
-        ttl: None,
-        when: When::Newer,
-    });
-    driver.set_many(writes.collect()).await.unwrap();
-    let asked: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let found = driver.get_many(&asked).await.unwrap();
-    for (key, found) in asked.iter().zip(found) {
-        let own = format!("the value of {key}, which is text of some length");
-        assert_eq!(found.as_deref(), Some(own.as_bytes()), "{key:?}");
-        assert_eq!(driver.get(key).await.unwrap().as_deref(), Some(own.as_bytes()), "{key:?}");
-    }
-    if !driver.capabilities().enumerates {
-        driver.delete_many(&asked).await.unwrap();
-        return;
-    }
-    let mut listed: Vec<String> = driver.scan(&prefix).map(|found| found.unwrap().key).collect().await;
-    listed.sort_unstable();
-    assert_eq!(listed, keys.iter().cloned().collect::<Vec<_>>());
-    assert_eq!(driver.clear(&prefix, Stamp::MAX).await.unwrap(), 1_000);
 }
 
 /// Calls that are polled once and dropped, between others.

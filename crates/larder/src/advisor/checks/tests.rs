@@ -113,7 +113,7 @@ const CASES: &[(&str, Change, Change)] = &[
         "across-processes-alone",
         |f| {
             f.across_processes = Some(seconds(2));
-            store(f).shared = Some(false);
+            f.store = None;
         },
         |f| f.across_processes = Some(seconds(2)),
     ),
