@@ -34,6 +34,8 @@ impl std::fmt::Display for NotFreshened {
     }
 }
 
+impl std::error::Error for NotFreshened {}
+
 /// What an answer to HEAD means for a response stored for GET.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeadEffect {

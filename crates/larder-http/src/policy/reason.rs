@@ -87,6 +87,8 @@ reasons! {
     }
 }
 
+impl std::error::Error for NotStorable {}
+
 impl Reason {
     /// Why the request went on, as `Cache-Status` has it (RFC 9211 section 2.2); `None` if it did not.
     pub fn forward(self) -> Option<Forward> {
