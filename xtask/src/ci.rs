@@ -96,7 +96,8 @@ pub(crate) fn run(root: &Path) -> ExitCode {
         report.skip("clippy", "it is not installed: rustup component add clippy");
     }
     // The command's documentation is its help: its binary would overwrite the pages of the library.
-    let args = ["doc", "--no-deps", "--package", "larder", "--package", "xtask", "--all-features"];
+    let packages = ["--package", "larder", "--package", "larder-http", "--package", "xtask"];
+    let args = [&["doc", "--no-deps", "--all-features"][..], &packages].concat();
     report.step(root, "doc", &args, &[("RUSTDOCFLAGS", "-D warnings")]);
     for feature in FEATURES {
         let name = format!("feature {}", if feature.is_empty() { "none" } else { feature });
@@ -108,6 +109,13 @@ pub(crate) fn run(root: &Path) -> ExitCode {
         };
         report.step(root, &name, &args, &[]);
     }
+    let with = ["--package", "larder-http", "--lib", "--no-default-features"];
+    let args = if has_clippy {
+        [&["clippy"][..], &with, &["--", "-D", "warnings"]].concat()
+    } else {
+        [&["check"][..], &with].concat()
+    };
+    report.step(root, "larder-http without features", &args, &[]);
     if has("deny") {
         report.step(root, "deny", &["deny", "--all-features", "check", "bans", "licenses", "sources"], &[]);
     } else {

@@ -91,6 +91,8 @@ const SIDE_DOORS: &[(&str, &str, &str)] = &[(
 /// What one crate of the workspace may depend on, of the others. A package may name itself for its tests.
 const CRATES: &[(&str, &[&str])] = &[
     ("crates/larder", &["larder-macros"]),
+    // Pure decisions: whoever stores and listens uses them, they use nobody.
+    ("crates/larder-http", &[]),
     // For its examples only: what it expands to are calls of the library.
     ("crates/larder-macros", &["larder"]),
     ("crates/larder-cli", &["larder"]),
@@ -103,6 +105,11 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 const SOURCE: &str = "crates/larder/src/";
+
+/// The rooms of `larder-http` from the ground up, and those that each may name. ARCHITECTURE.md has the same table.
+const HTTP_ROOMS: &[(&str, &[&str])] = &[("header", &[]), ("policy", &["header"])];
+
+const HTTP_SOURCE: &str = "crates/larder-http/src/";
 
 /// What is wrong with the rooms of `larder`.
 pub(crate) fn rooms(tree: &Tree) -> Vec<String> {
@@ -186,6 +193,27 @@ fn module_of(inner: &str) -> Vec<&str> {
     let path = inner.trim_end_matches(".rs");
     let path = path.strip_suffix("/mod").unwrap_or(path);
     if path == "lib" { Vec::new() } else { path.split('/').collect() }
+}
+
+/// What is wrong with the rooms of `larder-http`.
+pub(crate) fn http_rooms(tree: &Tree) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (path, text) in tree.files(HTTP_SOURCE, ".rs") {
+        let module = module_of(path.strip_prefix(HTTP_SOURCE).unwrap_or(path));
+        let Some(name) = module.first().copied() else { continue };
+        let Some((_, doors)) = HTTP_ROOMS.iter().find(|(room, _)| *room == name) else {
+            complaints.push(format!("{path}: {name} is not on the floor plan (xtask/src/floor_plan.rs)"));
+            continue;
+        };
+        let code = source::without_tests(&source::code(text));
+        for named in source::names(&code, &module) {
+            if named.name != name && !doors.contains(&named.name.as_str()) {
+                let (to, line) = (named.name, named.line);
+                complaints.push(format!("{path}:{line}: {name} may not use {to}; see ARCHITECTURE.md"));
+            }
+        }
+    }
+    complaints
 }
 
 /// What is wrong with the doors between crates.
@@ -327,6 +355,19 @@ mod tests {
     #[test]
     fn doors_of_the_plan_lead_down() {
         assert_eq!(doors_that_lead_up(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_parsers_of_http_know_no_policy_and_the_policy_knows_them() {
+        let about =
+            |file: &str, source: &str| http_rooms(&Tree::of(&[(&format!("{HTTP_SOURCE}{file}"), source)]));
+        assert_eq!(
+            about("header/date.rs", "//! x\nuse crate::policy::Policy;\n"),
+            ["crates/larder-http/src/header/date.rs:2: header may not use policy; see ARCHITECTURE.md"]
+        );
+        assert!(about("policy/mod.rs", "use crate::header::date;").is_empty());
+        assert!(about("header/mod.rs", "#[cfg(test)]\nmod tests { use crate::policy::Policy; }").is_empty());
+        assert_eq!(about("engine.rs", "//! x").len(), 1);
     }
 
     #[test]

@@ -16,6 +16,7 @@ type Rule = fn(&Tree) -> Vec<String>;
 
 const RULES: &[Rule] = &[
     floor_plan::rooms,
+    floor_plan::http_rooms,
     floor_plan::crates,
     map,
     rules::opening_lines,
