@@ -50,7 +50,9 @@ impl Forward {
 pub struct CacheStatus {
     /// Which cache: a name or a host.
     pub cache: String,
-    /// Why the request went on; `None` if the answer came from the cache.
+    /// Whether the answer came from what is stored, without the request going on.
+    pub hit: bool,
+    /// Why the request went on. Neither this nor a hit: the cache made the answer itself, an error say.
     pub forward: Option<Forward>,
     /// What the origin answered, if the client got another status.
     pub forward_status: Option<StatusCode>,
@@ -69,6 +71,11 @@ pub struct CacheStatus {
 impl CacheStatus {
     /// Says that `cache` answered.
     pub fn hit(cache: impl Into<String>) -> Self {
+        Self { hit: true, ..Self::generated(cache) }
+    }
+
+    /// Says that `cache` made the answer itself.
+    pub fn generated(cache: impl Into<String>) -> Self {
         Self { cache: cache.into(), ..Self::default() }
     }
 
@@ -93,8 +100,12 @@ impl CacheStatus {
             }
         };
         match self.forward {
-            None => put("hit", None),
+            //= https://www.rfc-editor.org/rfc/rfc9211#section-2.1
+            //# "hit" and "fwd" are exclusive; only one of them should appear on each
+            //# list member.
             Some(why) => put("fwd", Some(why.as_str().to_owned())),
+            None if self.hit => put("hit", None),
+            None => {}
         }
         if let Some(status) = self.forward_status {
             put("fwd-status", Some(status.as_u16().to_string()));
@@ -153,6 +164,7 @@ mod tests {
             ..CacheStatus::forwarded("cache.example", Forward::Stale)
         };
         assert_eq!(stale.to_value(), "cache.example; fwd=stale; fwd-status=304; ttl=-412; stored; collapsed");
+        assert_eq!(CacheStatus::generated("Edge").to_value(), "Edge");
         let odd = CacheStatus {
             key: Some("a\"b\\".to_owned()),
             detail: Some("why\r\nSet-Cookie: x \u{e9}".to_owned()),

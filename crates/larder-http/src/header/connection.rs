@@ -1,5 +1,7 @@
 //! Fields that belong to one connection and are neither stored nor passed on (RFC 9110 section 7.6.1).
 
+use std::collections::HashSet;
+
 use http::{HeaderMap, HeaderName, header};
 
 use super::{lines, trim};
@@ -48,7 +50,7 @@ const FOR_EVERYBODY: [HeaderName; 18] = [
 /// Takes out of a message what is of its connection: the fields that always are, and those that `Connection` lists.
 pub fn strip(headers: &mut HeaderMap) {
     let options = lines(headers, header::CONNECTION).flat_map(|line| line.split(|byte| *byte == b','));
-    let listed: Vec<HeaderName> = options
+    let listed: HashSet<HeaderName> = options
         .filter_map(|option| HeaderName::from_bytes(trim(option)).ok())
         .filter(|name| headers.contains_key(name) && !is_for_everybody(name))
         .collect();

@@ -101,10 +101,13 @@ impl Reason {
             | Self::SMaxage
             | Self::NotPermitted
             | Self::Replaced
+            | Self::IfError
             | Self::NotAFailure => Some(Forward::Stale),
-            Self::RequestNoCache | Self::RequestMaxAge | Self::RequestMinFresh | Self::OriginCondition => {
-                Some(Forward::Request)
-            }
+            Self::RequestNoCache
+            | Self::RequestMaxAge
+            | Self::RequestMinFresh
+            | Self::OriginCondition
+            | Self::StillFresh => Some(Forward::Request),
             Self::NothingStored => Some(Forward::UriMiss),
             Self::VaryMiss => Some(Forward::VaryMiss),
             Self::Partial => Some(Forward::Partial),
@@ -113,9 +116,8 @@ impl Reason {
             | Self::Immutable
             | Self::MaxStale
             | Self::WhileRevalidate
+            // What never arrived did not go forward (RFC 9211 section 2.1).
             | Self::Disconnected
-            | Self::IfError
-            | Self::StillFresh
             | Self::OnlyIfCached => None,
         }
     }

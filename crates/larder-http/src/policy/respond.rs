@@ -107,6 +107,7 @@ impl Reason {
     pub fn cache_status(self, cache: &str) -> CacheStatus {
         let status = match self.forward() {
             Some(why) => CacheStatus::forwarded(cache, why),
+            None if self == Self::OnlyIfCached => CacheStatus::generated(cache),
             None => CacheStatus::hit(cache),
         };
         CacheStatus { detail: Some(self.as_str().to_owned()), ..status }

@@ -88,9 +88,6 @@ impl Policy {
     //# or more omits the Vary header field, the cache SHOULD choose the most
     //# recent (see Section 4.2.3) stored response with a valid Vary field
     //# value.
-    //= https://www.rfc-editor.org/rfc/rfc9111#section-4
-    //# When more than one suitable response is stored, a cache MUST use the
-    //# most recent one (as determined by the Date header field).
     pub fn select<'a>(
         &self,
         request: &HeaderMap,
@@ -103,6 +100,9 @@ impl Policy {
                     Selected::Nothing => Selected::VaryMiss,
                     other => other,
                 },
+                //= https://www.rfc-editor.org/rfc/rfc9111#section-4
+                //# When more than one suitable response is stored, a cache MUST use the
+                //# most recent one (as determined by the Date header field).
                 Selected::One(best) if rank(best) > rank(candidate) => selected,
                 _ => Selected::One(candidate),
             };

@@ -105,6 +105,27 @@ fn stale_if_error_covers_the_failures_of_servers_in_its_window() {
     assert_eq!(failing(shared(), "max-age=60", "max-age=0", 503), (200, true), "it is fresh");
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9211#section-2.1
+//= type=test
+//# indicates that the request
+//# was satisfied by the cache; that is, it was not forwarded, and the
+//# response was obtained from the cache.
+#[test]
+fn a_stale_answer_says_whether_it_went_forward() {
+    let status = |origin, wish: &str| {
+        let mut cache = shared();
+        cache.ask(&get(&[]), ok(&[(CC, "max-age=2, stale-if-error=60"), ("etag", "\"a\"")]));
+        let got = cache.wait(3).ask(&get(&[(CC, wish)]), origin);
+        got.field("cache-status").map(|said| said.split("; detail").next().unwrap().to_owned())
+    };
+    let said = |text: &str| Some(text.to_owned());
+    assert_eq!(status(Origin::Answers(503, &[]), "x"), said("test; fwd=stale; ttl=-1"));
+    assert_eq!(status(Origin::Disconnects, "x"), said("test; hit; ttl=-1"));
+    assert_eq!(status(Origin::Silent, "max-stale"), said("test; hit; ttl=-1"));
+    let made = Reason::OnlyIfCached.cache_status("test").to_value();
+    assert!(!made.to_str().unwrap().contains("hit;") && !made.to_str().unwrap().contains("fwd"));
+}
+
 #[test]
 fn what_responses_do_not_say_is_configured() {
     let mut policy = Policy::shared();
