@@ -97,7 +97,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crates/larder-macros", &["larder"]),
     ("crates/larder-cli", &["larder"]),
     ("xtask", &[]),
-    ("fuzz", &["larder"]),
+    ("fuzz", &["larder", "larder-http"]),
     // The library itself, on other locks and another runtime.
     ("races", &[]),
     ("races/locks", &[]),

@@ -109,7 +109,7 @@ fn fields_that_mean_the_same_match() {
 }
 
 #[test]
-fn variants_live_side_by_side_and_the_newest_of_those_that_match_is_meant() {
+fn variants_live_side_by_side_and_those_that_name_fields_go_first() {
     // vary-invalidate; U5, U6, U17, U18.
     let mut cache = shared();
     for value in ["1", "2"] {
