@@ -73,7 +73,7 @@ libfuzzer_sys::fuzz_target!(|input: (u16, u8, u32, bool, Fields<'_>, Fields<'_>,
     let now = came + Duration::from_millis(later.into());
     request.headers = map(then);
     request.method = Method::GET;
-    let selected = policy.select(&request.headers, [&stored]);
+    let selected = policy.select(&request, [&stored]);
     let _ = policy.verdict(&request, selected, now);
     if let Some(answer) = stored.answer(&request) {
         let _ = stored.respond(&answer, false, now);

@@ -30,7 +30,7 @@
 //!
 //! // Ten seconds later, it answers the same request.
 //! let now = came + Duration::from_secs(10);
-//! let selected = policy.select(&request.headers, [&stored]);
+//! let selected = policy.select(&request, [&stored]);
 //! let verdict = policy.verdict(&request, selected, now);
 //! assert!(matches!(verdict, Verdict::Serve { reason: Reason::Fresh, .. }));
 //! let outgoing = stored.respond(&Answer::Whole, false, now);

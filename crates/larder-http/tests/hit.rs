@@ -34,7 +34,7 @@ fn judging_a_hit_allocates_nothing() {
         let mut answer = None;
         let measured = allocation_counter::measure(|| {
             let now = came + Duration::from_secs(60);
-            let selected = policy.select(&request.headers, &others);
+            let selected = policy.select(&request, &others);
             let verdict = policy.verdict(&request, selected, now);
             assert!(matches!(verdict, Verdict::Serve { .. }));
             answer = stored.answer(&request);

@@ -113,9 +113,8 @@ impl Policy {
 
     fn updated(&self, request: &Request, stored: &Stored, newer: &HeaderMap, times: Exchange) -> Freshened {
         let mut fields = stored.headers().clone();
-        // The age was that of the exchange before, and so was the date.
+        // It was that of the exchange before. A date there always is among the newer ones.
         fields.remove(header::AGE);
-        fields.remove(header::DATE);
         let terms = Terms::of(self, newer);
         update(&mut fields, &self.fields_to_store(newer, &terms, times));
         let terms = Terms::of(self, &fields);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use http::request::Parts as Request;
 use http::{HeaderMap, HeaderName, header};
 
 use super::{Policy, Stored};
@@ -80,9 +81,10 @@ pub enum Selected<'a> {
 }
 
 impl Policy {
-    /// Of the responses stored for a target, the one that is meant for a request with these fields.
+    /// Of the responses stored for a target, the one that is meant for a request.
     ///
-    /// One that names fields is meant rather than one that forgot to.
+    /// One that has all that is asked for is meant rather than another part, and one that names fields rather than one
+    /// that forgot to.
     //= https://www.rfc-editor.org/rfc/rfc9111#section-4.1
     //# When a cache has multiple stored responses for a target URI and one
     //# or more omits the Vary header field, the cache SHOULD choose the most
@@ -90,13 +92,15 @@ impl Policy {
     //# value.
     pub fn select<'a>(
         &self,
-        request: &HeaderMap,
+        request: &Request,
         stored: impl IntoIterator<Item = &'a Stored>,
     ) -> Selected<'a> {
+        let rank =
+            |stored: &Stored| (stored.covers(request), !stored.kept().selecting.is_empty(), recency(stored));
         let mut selected = Selected::Nothing;
         for candidate in stored {
             selected = match selected {
-                _ if !candidate.kept().selecting.matches(request) => match selected {
+                _ if !candidate.kept().selecting.matches(&request.headers) => match selected {
                     Selected::Nothing => Selected::VaryMiss,
                     other => other,
                 },
@@ -131,10 +135,6 @@ impl Policy {
         }
         oldest.filter(|_| count >= self.variants_max.max(1)).map(|(at, _)| at)
     }
-}
-
-fn rank(stored: &Stored) -> (bool, (std::time::SystemTime, std::time::SystemTime)) {
-    (!stored.kept().selecting.is_empty(), recency(stored))
 }
 
 fn recency(stored: &Stored) -> (std::time::SystemTime, std::time::SystemTime) {

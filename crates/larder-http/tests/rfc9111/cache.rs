@@ -158,7 +158,7 @@ impl Cache {
     pub(crate) fn ask(&mut self, ask: &Ask<'_>, origin: Origin<'_>) -> Got {
         let request = request(self.now, ask);
         let variants = self.stored.get(ask.target).cloned().unwrap_or_default();
-        let selected = self.policy.select(&request.headers, &variants);
+        let selected = self.policy.select(&request, &variants);
         let verdict = self.policy.verdict(&request, selected, self.now);
         let stored = match selected {
             Selected::One(stored) => Some(stored.clone()),

@@ -144,6 +144,23 @@ fn a_part_is_stored_and_answers_what_lies_in_it() {
     }
 }
 
+#[test]
+fn of_several_parts_the_one_that_has_what_is_asked_for_is_meant() {
+    let mut cache = shared();
+    for (range, content_range) in [("bytes=0-4", "bytes 0-4/10"), ("bytes=5-9", "bytes 5-9/10")] {
+        cache.wait(1);
+        let fields = [FRESH, ("content-range", content_range), ("x-body-bytes", "5")];
+        cache.ask(&get(&[("range", range)]), Origin::Answers(206, &fields));
+    }
+    assert_eq!(cache.stored(TARGET).len(), 2);
+    for range in ["bytes=0-4", "bytes=1-2", "bytes=5-9", "bytes=-2"] {
+        assert!(asked(&mut cache, &[("range", range)]).1, "{range}");
+    }
+    // A whole one that is older than a part of it still is the whole.
+    cache.ask(&get(&[]), ok(&[FRESH, ("date", "@-100"), ("x-body-bytes", "10")]));
+    assert_eq!(asked(&mut cache, &[]), (200, true, Some(Reason::Fresh)));
+}
+
 //= https://www.rfc-editor.org/rfc/rfc9111#section-3.3
 //= type=test
 //# A cache MUST NOT send a partial response to a client without

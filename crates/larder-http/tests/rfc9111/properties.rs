@@ -148,7 +148,7 @@ proptest! {
         let Some(stored) = store(&policy, &[], 200, &borrowed(&answer)) else { return Ok(()) };
         let now = shared().now + Duration::from_millis(later);
         let ask = request(now, &get(&borrowed(&asked)));
-        let selected = policy.select(&ask.headers, [&stored]);
+        let selected = policy.select(&ask, [&stored]);
         let verdict = policy.verdict(&ask, selected, now);
         if let Verdict::Serve { age, reason } = &verdict {
             prop_assert_eq!(*age, stored.age(now));
@@ -167,7 +167,7 @@ proptest! {
         }
         // What was invalidated answers nobody.
         let invalid = stored.marked(Mark::Invalid);
-        let verdict = policy.verdict(&ask, policy.select(&ask.headers, [&invalid]), now);
+        let verdict = policy.verdict(&ask, policy.select(&ask, [&invalid]), now);
         let answers = matches!(verdict, Verdict::Serve { .. } | Verdict::ServeAndValidate { .. });
         prop_assert!(!answers, "{:?}", verdict);
     }
@@ -203,7 +203,7 @@ proptest! {
         let Some(stored) = store(&policy, &[], 200, &answer) else { return Ok(()) };
         let now = shared().now + Duration::from_millis(later);
         let ask = request(now, &get(&borrowed(&asked)));
-        let verdict = policy.verdict(&ask, policy.select(&ask.headers, [&stored]), now);
+        let verdict = policy.verdict(&ask, policy.select(&ask, [&stored]), now);
         if stored.is_fresh(now) && strict != "no-cache" { return Ok(()) }
         let fallback = match verdict {
             Verdict::Serve { .. } | Verdict::ServeAndValidate { .. } => return Err(TestCaseError::fail("served")),

@@ -1,8 +1,8 @@
 //! When a stored response answers a request: directives of responses and of requests (RFC 9111 sections 4 and 5.2).
 
-use larder_http::policy::{Mark, Policy, Reason, Selected, Verdict};
+use larder_http::policy::{Exchange, Mark, Policy, Reason, Selected, Verdict};
 
-use crate::cache::{Origin, TARGET, get, method, ok, private, request, shared};
+use crate::cache::{Origin, TARGET, fields, get, method, ok, private, request, response, shared};
 
 const CC: &str = "cache-control";
 
@@ -235,6 +235,14 @@ fn what_was_marked_is_not_used_as_if_it_were_not() {
     assert!(matches!(verdict(Mark::Stale), Verdict::ServeAndValidate { .. }));
     let Verdict::Validate { fallback, reason, .. } = verdict(Mark::Invalid) else { panic!() };
     assert_eq!((reason, fallback.disconnected), (Reason::Invalidated, Err(Reason::Invalidated)));
+    // What the origin confirms is as good as new.
+    for mark in [Mark::Stale, Mark::Invalid] {
+        let not_modified = response(304, fields(cache.now, &[("etag", "\"a\"")]));
+        let marked = stored.clone().marked(mark);
+        let freshened =
+            cache.policy.freshen(&request, &marked, &not_modified, Exchange::at(cache.now)).unwrap();
+        assert_eq!((freshened.stored.kept().mark, freshened.stored.is_fresh(cache.now)), (Mark::None, true));
+    }
 }
 
 #[test]

@@ -57,6 +57,18 @@ fn how_long_stale_is_used_while_cut_off_is_configured() {
 }
 
 #[test]
+fn never_is_never_also_in_the_moment_in_which_freshness_ends() {
+    let mut policy = Policy::shared();
+    policy.stale_if_disconnected = Duration::ZERO;
+    for origin in [Origin::Disconnects, Origin::Answers(503, &[])] {
+        let mut cache = Cache::new(policy.clone());
+        cache.ask(&get(&[]), ok(&[(CC, "max-age=2, stale-if-error=0"), ("etag", "\"a\"")]));
+        let got = cache.wait(2).ask(&get(&[]), origin);
+        assert_eq!((got.is_stored, got.reason), (false, Some(Reason::NotPermitted)));
+    }
+}
+
+#[test]
 fn a_request_that_takes_nothing_unvalidated_gets_nothing_when_cut_off() {
     assert_eq!(cut_off(shared(), "max-age=60", "no-cache"), (502, Some(Reason::RequestNoCache)));
     assert_eq!(

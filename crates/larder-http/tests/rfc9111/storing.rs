@@ -204,6 +204,28 @@ fn everything_is_stored_but_what_belongs_to_the_connection() {
 }
 
 #[test]
+fn fields_of_a_connection_do_not_come_out_of_a_careless_store() {
+    let mut cache = shared();
+    cache.ask(&get(&[]), ok(&[FRESH]));
+    let mut kept = cache.stored(TARGET)[0].clone().into_kept();
+    kept.headers.extend(fields(cache.now, &[("connection", "x-hop"), ("x-hop", "1"), ("keep-alive", "5")]));
+    let stored = larder_http::policy::Stored::new(&cache.policy, kept);
+    let outgoing = stored.respond(&larder_http::policy::Answer::Whole, false, cache.now);
+    for name in ["connection", "x-hop", "keep-alive"] {
+        assert!(!outgoing.headers.contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn what_is_private_is_cacheable_in_a_private_cache_whatever_its_status() {
+    let answer = [(CC, "private"), ("etag", "\"a\"")];
+    assert_eq!(refusal(&Policy::private(), &get(&[]), 302, &answer), None);
+    assert_eq!(refusal(&Policy::private(), &get(&[]), 302, &answer[1..]), Some(NotStorable::NotByDefault));
+    let cookie = [("last-modified", "@-1000"), ("set-cookie", "a=b")];
+    assert_eq!(refusal(&Policy::private(), &get(&[]), 200, &cookie), None);
+}
+
+#[test]
 fn fields_that_are_private_are_not_in_a_shared_cache() {
     // U30.
     let answer = [
