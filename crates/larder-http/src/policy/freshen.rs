@@ -16,8 +16,19 @@ use crate::header::EntityTag;
 pub struct Freshened {
     /// It with the new fields: what the client gets.
     pub stored: Stored,
-    /// Whether it may stay stored, by what the new fields say.
-    pub keep: Result<(), NotStorable>,
+    /// What becomes of what is stored.
+    pub keep: Keep,
+}
+
+/// What becomes of what is stored, after the origin confirmed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It is brought up to date.
+    Updated,
+    /// It stays as it was: nothing of this exchange may be stored.
+    AsItWas(NotStorable),
+    /// It goes: by its new fields, it may not be stored any more.
+    Nothing(NotStorable),
 }
 
 /// Why a 304 does not confirm what is stored.
@@ -121,9 +132,18 @@ impl Policy {
         let fields = self.fields_to_store(&fields, &terms, times);
 
         let names = nominated(&fields);
-        let keep = match &names {
+        let may_be_kept = match &names {
             Ok(_) => may_be_kept(self, request, stored.status(), &terms),
             Err(why) => Err(*why),
+        };
+        let keep = match may_be_kept {
+            Ok(()) => Keep::Updated,
+            //= https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.5
+            //# Note that if a request containing this directive is satisfied from a
+            //# cache, the no-store request directive does not apply to the already
+            //# stored response.
+            Err(why) if why.is_of_request() => Keep::AsItWas(why),
+            Err(why) => Keep::Nothing(why),
         };
         let selecting = match names {
             Ok(names) => Selecting::of(names, &request.headers),

@@ -24,7 +24,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 pub use content::{Answer, Completion};
-pub use freshen::{Freshened, HeadEffect, NotFreshened};
+pub use freshen::{Freshened, HeadEffect, Keep, NotFreshened};
 pub use freshness::{Lifetime, LifetimeSource};
 pub use invalidate::Invalidation;
 pub use reason::{NotStorable, Reason};

@@ -89,6 +89,13 @@ reasons! {
 
 impl std::error::Error for NotStorable {}
 
+impl NotStorable {
+    /// Whether it is the request that forbids to store its answer, so that it says nothing about what is stored.
+    pub(super) fn is_of_request(self) -> bool {
+        matches!(self, Self::RequestNoStore | Self::Authorization)
+    }
+}
+
 impl Reason {
     /// Why the request went on, as `Cache-Status` has it (RFC 9211 section 2.2); `None` if it did not.
     pub fn forward(self) -> Option<Forward> {

@@ -184,6 +184,7 @@ mod tests {
         assert!(!same("http://a/", "https://a/"));
         assert!(!same("http://a/", "http://b/"));
         assert!(!same("http://a/", "http://a:81/"));
+        assert!(!same("http://a:443/", "https://a/"));
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use http::request::Parts as Request;
 use http::response::Parts as Response;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::{Exchange, Failure, Freshened, NotFreshened, Policy, Reason, Stored};
+use super::{Exchange, Failure, Freshened, NotFreshened, NotStorable, Policy, Reason, Stored};
 use crate::header::RequestDirectives;
 
 /// What an answer to a validation request means.
@@ -105,7 +105,10 @@ impl Policy {
             //#    suitable.
             Err(Reason::NotAFailure) => {
                 let has_content = request.method != Method::HEAD;
-                let is_superseded = has_content && !response.status.is_server_error();
+                // What the origin shows to one user only is not what it shows to others.
+                let refused = self.store(request, response, times).err();
+                let is_for_all = !refused.is_some_and(NotStorable::is_of_request);
+                let is_superseded = has_content && is_for_all && !response.status.is_server_error();
                 Outcome::Replace { reason: Reason::Replaced, is_superseded }
             }
             Err(reason) => Outcome::Replace { reason, is_superseded: false },

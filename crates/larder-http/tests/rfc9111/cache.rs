@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
 use larder_http::header::{connection, date};
 use larder_http::policy::{
-    Exchange, Failure, HeadEffect, Invalidation, Outcome, Policy, Reason, Selected, Stored, Verdict,
+    Exchange, Failure, HeadEffect, Invalidation, Keep, Outcome, Policy, Reason, Selected, Stored, Verdict,
 };
 
 pub(crate) const TARGET: &str = "http://example.com/page";
@@ -233,8 +233,11 @@ impl Cache {
         let asked = Some(validation.clone());
         match self.policy.after_validation(request, stored, &response, times) {
             Outcome::Freshened(freshened) => {
-                let kept = freshened.keep.ok().map(|()| freshened.stored.clone());
-                self.replace(ask.target, stored, kept);
+                match freshened.keep {
+                    Keep::Updated => self.replace(ask.target, stored, Some(freshened.stored.clone())),
+                    Keep::AsItWas(_) => {}
+                    Keep::Nothing(_) => self.replace(ask.target, stored, None),
+                }
                 let reason = Reason::Stale;
                 Got { asked, reason: None, ..self.serve(request, &freshened.stored, true, reason) }
             }
@@ -269,7 +272,10 @@ impl Cache {
             for stored in self.stored.entry(ask.target.to_owned()).or_default() {
                 match self.policy.head(request, stored, &response, times) {
                     HeadEffect::None => {}
-                    HeadEffect::Updated(freshened) => *stored = freshened.stored,
+                    HeadEffect::Updated(freshened) if freshened.keep == Keep::Updated => {
+                        *stored = freshened.stored
+                    }
+                    HeadEffect::Updated(_) => {}
                     HeadEffect::Stale(stale) => *stored = *stale,
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder_http::policy::{Exchange, Mark, Policy, Selected, Stored, Verdict};
+use larder_http::policy::{Exchange, Keep, Mark, Policy, Selected, Stored, Verdict};
 use proptest::prelude::*;
 
 use crate::cache::{Fields, fields, get, request, response, shared};
@@ -227,7 +227,7 @@ proptest! {
         let freshened = policy.freshen(&ask, &stored, &not_modified, Exchange::at(now));
         let freshened = freshened.map_err(|why| TestCaseError::fail(why.to_string()))?;
         prop_assert!(freshened.stored.kept().selecting.matches(&ask.headers));
-        prop_assert_eq!(freshened.keep, Ok(()));
+        prop_assert_eq!(freshened.keep, Keep::Updated);
         prop_assert_eq!(freshened.stored.headers().get("etag"), stored.headers().get("etag"));
     }
 }

@@ -50,6 +50,7 @@ fn each_rule_of_storing_can_say_no() {
         (get(plain), 200, &[FRESH, (CC, "private=\"x\"")], None),
         (get(authorized), 200, &[FRESH], Some(No::Authorization)),
         (get(plain), 302, &[tag], Some(No::NotByDefault)),
+        (get(plain), 302, &[tag, (CC, "private=\"x\"")], Some(No::NotByDefault)),
         (get(plain), 200, &[FRESH, ("vary", "*")], Some(No::VaryAny)),
         (get(plain), 200, &[FRESH, ("vary", "a b")], Some(No::VaryMalformed)),
         (get(plain), 200, &[("last-modified", "@-1000"), ("set-cookie", "a=b")], Some(No::CookieByHeuristic)),

@@ -132,6 +132,27 @@ fn what_a_304_forbids_to_keep_answers_once_and_goes() {
     assert!(cache.again(&get(&[])).is_cached());
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1.5
+//= type=test
+//# the no-store request directive does not apply to the already
+//# stored response.
+#[test]
+fn requests_whose_answers_may_not_be_stored_leave_what_is_stored_alone() {
+    for asked in [(CC, "no-store"), ("authorization", "x")] {
+        for answer in [
+            Origin::Answers(304, &[("etag", "\"a\""), (CC, "max-age=60"), ("n", "2")]),
+            Origin::Answers(200, &[("etag", "\"b\""), (CC, "max-age=60"), ("n", "2")]),
+        ] {
+            let mut cache = shared();
+            cache.ask(&get(&[]), ok(&[(CC, "max-age=2"), ("etag", "\"a\""), ("n", "1")]));
+            let got = cache.wait(3).ask(&get(&[asked]), answer);
+            assert_eq!(got.field("n"), Some("2"), "{asked:?}");
+            let stored = &cache.stored(TARGET)[0];
+            assert_eq!((&stored.headers()["n"], stored.is_fresh(cache.now)), (&"1".parse().unwrap(), false));
+        }
+    }
+}
+
 #[test]
 fn fields_that_a_304_makes_private_are_taken_out_of_a_shared_cache() {
     let set_cookie = [(CC, "max-age=60, private=\"set-cookie\""), ("set-cookie", "b=2")];
@@ -171,6 +192,10 @@ fn an_answer_to_head_updates_what_it_matches_and_makes_the_rest_stale() {
             assert_eq!((got.field("n"), got.field("m")), (Some("2"), Some("1")), "{name}");
         }
     }
+    let mut cache = shared();
+    cache.ask(&get(&[("foo", "1")]), ok(&[(CC, "max-age=100"), ("vary", "foo"), ("n", "1")]));
+    cache.ask(&method("HEAD", &[("foo", "2")]), Origin::Answers(200, &[("etag", "\"z\""), ("n", "2")]));
+    assert_eq!(cache.again(&get(&[("foo", "1")])).field("n"), Some("1"), "it is about another variant");
     let mut cache = shared();
     cache.ask(&get(&[]), ok(&[(CC, "max-age=100"), ("n", "1")]));
     cache.ask(&method("HEAD", &[(CC, "no-cache")]), Origin::Answers(410, &[(CC, "max-age=100"), ("n", "2")]));
