@@ -19,12 +19,15 @@ fn get(fields: &[(&'static str, &'static str)]) -> request::Parts {
 fn judging_a_hit_allocates_nothing() {
     let policy = Policy::shared();
     let came = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    let usual =
-        [("accept-encoding", "br,gzip"), ("user-agent", "x (y, z)"), ("cache-control", "max-age=600")];
+    let usual = [
+        ("accept-encoding", "gzip, deflate, br, zstd"),
+        ("accept", "text/html, */*;q=0.8"),
+        ("cache-control", "max-age=600"),
+    ];
     let request = get(&usual);
     let response = http::Response::builder()
         .header("cache-control", "public, max-age=3600, stale-while-revalidate=60, private=\"x-user\"")
-        .header("vary", "accept-encoding, user-agent")
+        .header("vary", "accept-encoding, accept")
         .header("etag", "\"a\"");
     let (response, ()) = response.body(()).unwrap().into_parts();
     let stored = policy.store(&request, &response, Exchange::at(came)).unwrap().with_body_bytes(100);

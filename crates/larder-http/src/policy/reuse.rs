@@ -35,7 +35,8 @@ pub enum Verdict {
         /// Why what is stored is not enough.
         reason: Reason,
     },
-    /// Nothing that is stored can help: ask the origin with the request as it is.
+    /// Nothing that is stored can answer: ask the origin with the request as it is. Where a part is stored and the whole is
+    /// asked for, [`Stored::completion`] may save sending that part again.
     Miss {
         /// Why.
         reason: Reason,

@@ -174,6 +174,19 @@ fn a_304_may_change_what_a_response_varies_on() {
 
 proptest! {
     #[test]
+    fn two_requests_match_if_their_normal_forms_are_the_same_and_only_then(
+        name in prop::sample::select(vec!["foo", "accept-language", "cookie", "user-agent"]),
+        one in "[aA,b ]{0,5}(;q=[01]?(\\.5)?)?[,;ab \"]{0,4}",
+        other in "[aA,b ]{0,5}(;q=[01]?(\\.5)?)?[,;ab \"]{0,4}",
+    ) {
+        let name: http::HeaderName = name.parse().unwrap();
+        let header = |value: &str| fields(std::time::UNIX_EPOCH, &[(name.as_str(), value)]);
+        let selecting = |value| Selecting::of(vec![name.clone()], &header(value));
+        prop_assert_eq!(selecting(&one).matches(&header(&other)), selecting(&one) == selecting(&other));
+        prop_assert_eq!(selecting(&other).matches(&header(&one)), selecting(&one) == selecting(&other));
+    }
+
+    #[test]
     fn a_request_matches_itself_and_its_normal_form(
         name in prop::sample::select(vec!["foo", "accept-language", "accept-encoding", "cookie", "user-agent"]),
         values in prop::collection::vec("[a-c,;=q0-2. \"\\\\\t]{0,20}", 0..3),
