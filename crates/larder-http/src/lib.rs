@@ -52,7 +52,8 @@
 //!
 //! The key is the caller's: the target URI as it was asked for. So are bodies, and joining and cutting them; that one
 //! origin is asked once however many wait; and closing a response with 504 where nothing may be served. Fields of the
-//! client's connection are taken out first, by [`header::connection::strip`]. Then:
+//! client's connection are taken out first, by [`header::connection::strip`]; with them goes what says that a `GET` has chunked
+//! content, which is to be passed on. Then:
 //!
 //! 1. [`Policy::select`](policy::Policy::select) among what is stored for the target, then
 //!    [`Policy::verdict`](policy::Policy::verdict).

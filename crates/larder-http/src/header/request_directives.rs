@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, header};
 
 use super::cache_control::Directive;
-use super::{Delta, Escapes, Members, lines, trim};
+use super::{Delta, Escapes, Members, lines, token_words, trim};
 
 /// How stale an answer the client takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum MaxStale {
 
 /// What the client wishes of caches.
 ///
-/// Of a directive that is repeated, the most demanding counts.
+/// Of a directive that is repeated, the most demanding counts. `no-store` and `no-cache` count in any shape.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestDirectives {
@@ -48,8 +48,14 @@ impl RequestDirectives {
         }
         for line in lines(headers, header::CACHE_CONTROL) {
             for member in Members::new(line, Escapes::Yes) {
-                if let Directive::Clear(name, argument) = Directive::parse(member.text, member.is_broken) {
-                    wishes.add(&name, argument.as_deref());
+                match Directive::parse(member.text, member.is_broken) {
+                    Directive::Clear(name, argument) => wishes.add(&name, argument.as_deref()),
+                    Directive::Garbled(text) => {
+                        for word in token_words(text) {
+                            wishes.no_store |= word.eq_ignore_ascii_case(b"no-store");
+                            wishes.no_cache |= word.eq_ignore_ascii_case(b"no-cache");
+                        }
+                    }
                 }
             }
         }
@@ -129,6 +135,8 @@ mod tests {
         );
         assert!(read.no_store && read.only_if_cached && !read.no_cache);
         assert_eq!(parse(&[("cache-control", "max-age=x")]).max_age, seconds(0));
+        let odd = parse(&[("cache-control", "x=\"y, No-Store = 1"), ("cache-control", "max-age=1;no-cache")]);
+        assert!(odd.no_store && odd.no_cache && odd.max_age.is_none());
         assert_eq!(parse(&[("cache-control", "max-age=5, max-age")]).max_age, seconds(0));
     }
 

@@ -1,6 +1,8 @@
 //! What of a stored response is sent: all of it, parts, or nothing; and parts that become a whole
 //! (RFC 9111 sections 3.3 and 3.4, RFC 9110 section 14).
 
+use std::fmt;
+
 use http::request::Parts as Request;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
@@ -19,6 +21,19 @@ pub enum Answer {
     Parts(Vec<Span>),
     /// 416: there are no such bytes.
     NotSatisfiable,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotModified => {
+                "the request's conditions say that the client has it (RFC 9111 section 4.3.2)"
+            }
+            Self::Whole => "it is what is asked for (RFC 9111 section 4)",
+            Self::Parts(_) => "parts of it are asked for, and are there (RFC 9110 section 14.2)",
+            Self::NotSatisfiable => "parts are asked for that it does not have (RFC 9110 section 15.5.17)",
+        })
+    }
 }
 
 /// The request for the rest of a representation of which a part is stored.

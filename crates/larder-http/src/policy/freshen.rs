@@ -58,6 +58,16 @@ pub enum HeadEffect {
     Stale(Box<Stored>),
 }
 
+impl std::fmt::Display for HeadEffect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "the answer to HEAD is not about it (RFC 9111 section 4.3.5)",
+            Self::Updated(_) => "the answer to HEAD confirmed it (RFC 9111 section 4.3.5)",
+            Self::Stale(_) => "the answer to HEAD is of another representation (RFC 9111 section 4.3.5)",
+        })
+    }
+}
+
 impl Policy {
     /// What is stored, brought up to date by a 304 to a request with its validators.
     ///

@@ -16,6 +16,16 @@ pub struct Invalidation {
     pub groups: Vec<String>,
 }
 
+impl std::fmt::Display for Invalidation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.targets.is_empty() {
+            "nothing was changed, as far as the method and the status say (RFC 9111 section 4.4)"
+        } else {
+            "a request that may have changed them succeeded (RFC 9111 section 4.4)"
+        })
+    }
+}
+
 impl Invalidation {
     /// What a response to a request invalidates. The request's URI is its target, absolute if targets beside it are
     /// to be found.

@@ -38,6 +38,7 @@ reasons! {
     NotStorable {
         Method = "the answer to this method cannot be used for later requests (RFC 9111 section 3)",
         PostWithoutLocation = "an answer to POST is for later requests only if its Content-Location is the target and it says how long it is fresh (RFC 9110 section 9.3.3)",
+        RequestContent = "the request has content, which the key does not have (RFC 9110 section 9.3.1)",
         Interim = "the response is not final (RFC 9111 section 3)",
         NotModified = "a 304 updates what is stored and is not stored itself (RFC 9111 section 4.3.4)",
         Conditional = "the status answers a condition or a range of this one request (RFC 9110 section 13.2)",
@@ -77,11 +78,13 @@ reasons! {
         VaryMiss = "what is stored is for requests with other fields (RFC 9111 section 4.1)",
         Partial = "not all of what is asked for is stored (RFC 9111 section 3.3)",
         Method = "the method has to be passed on (RFC 9111 section 4)",
+        Content = "the request has content, which may have changed the response (RFC 9110 section 9.3.1)",
         OriginCondition = "the request has a condition that only the origin can judge (RFC 9111 section 4.3.2)",
         MustRevalidate = "must-revalidate forbids to use it once stale (RFC 9111 section 5.2.2.2)",
         ProxyRevalidate = "proxy-revalidate forbids to use it once stale (RFC 9111 section 5.2.2.8)",
         SMaxage = "s-maxage forbids a shared cache to use it once stale (RFC 9111 section 5.2.2.10)",
         NotPermitted = "nothing permits to use it this far past its freshness (RFC 9111 section 4.2.4)",
+        Confirmed = "the origin confirmed it (RFC 9111 section 4.3.4)",
         Replaced = "the origin sent another response (RFC 9111 section 4.3.3)",
         NotAFailure = "the origin answered, and the answer is no failure (RFC 9111 section 4.3.3)",
     }
@@ -107,6 +110,7 @@ impl Reason {
             | Self::ProxyRevalidate
             | Self::SMaxage
             | Self::NotPermitted
+            | Self::Confirmed
             | Self::Replaced
             | Self::IfError
             | Self::NotAFailure => Some(Forward::Stale),
@@ -114,6 +118,7 @@ impl Reason {
             | Self::RequestMaxAge
             | Self::RequestMinFresh
             | Self::OriginCondition
+            | Self::Content
             | Self::StillFresh => Some(Forward::Request),
             Self::NothingStored => Some(Forward::UriMiss),
             Self::VaryMiss => Some(Forward::VaryMiss),

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::request::Parts as Request;
 use http::{HeaderMap, Method, header};
 
+use super::storable::has_content;
 use super::{Fallback, Mark, Policy, Reason, Selected, Stored};
 use crate::header::{MaxStale, RequestDirectives};
 
@@ -80,11 +81,13 @@ impl Policy {
         //# The If-Match and If-Unmodified-Since conditional header fields are not
         //# applicable to a cache
         let origin_conditions = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
-        if origin_conditions.iter().any(|name| request.headers.contains_key(name)) {
-            return Verdict::Forward { reason: Reason::OriginCondition };
-        }
         let wishes = RequestDirectives::parse(&request.headers);
         let verdict = match selected {
+            _ if origin_conditions.iter().any(|name| request.headers.contains_key(name)) => {
+                Verdict::Forward { reason: Reason::OriginCondition }
+            }
+            // It has no meaning by the RFC, and to some origins it has one: an answer to it is not for others.
+            _ if has_content(&request.headers) => Verdict::Forward { reason: Reason::Content },
             Selected::Nothing => Verdict::Miss { reason: Reason::NothingStored },
             Selected::VaryMiss => Verdict::Miss { reason: Reason::VaryMiss },
             Selected::One(stored) if !stored.covers(request) => Verdict::Miss { reason: Reason::Partial },
@@ -97,7 +100,9 @@ impl Policy {
             //# directive SHOULD, upon receiving it, respond with either a stored
             //# response consistent with the other constraints of the request or a
             //# 504 (Gateway Timeout) status code.
-            Verdict::Miss { .. } | Verdict::Validate { .. } if wishes.only_if_cached => {
+            Verdict::Miss { .. } | Verdict::Validate { .. } | Verdict::Forward { .. }
+                if wishes.only_if_cached =>
+            {
                 Verdict::GatewayTimeout { reason: Reason::OnlyIfCached }
             }
             verdict => verdict,

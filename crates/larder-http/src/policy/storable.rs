@@ -29,7 +29,7 @@ impl Policy {
         times: Exchange,
     ) -> Result<Stored, NotStorable> {
         let terms = Terms::of(self, &response.headers);
-        method_permits(request, response, &terms)?;
+        self.method_permits(request, response, &terms)?;
         status_permits(request, response)?;
         may_be_kept(self, request, response.status, &terms)?;
         let names = nominated(&response.headers)?;
@@ -47,6 +47,39 @@ impl Policy {
         let stored = Stored::new(self, kept);
         let is_usable = stored.lifetime().source != LifetimeSource::Nothing && !terms.is_no_cache();
         if is_usable || stored.has_validator() { Ok(stored) } else { Err(NotStorable::NothingToReuse) }
+    }
+
+    //= https://www.rfc-editor.org/rfc/rfc9111#section-3
+    //# *  the request method is understood by the cache;
+    fn method_permits(
+        &self,
+        request: &Request,
+        response: &Response,
+        terms: &Terms,
+    ) -> Result<(), NotStorable> {
+        if request.method == Method::GET {
+            return if has_content(&request.headers) { Err(NotStorable::RequestContent) } else { Ok(()) };
+        }
+        if request.method != Method::POST {
+            // What a HEAD says updates what is stored for GET, see `Policy::head`.
+            return Err(NotStorable::Method);
+        }
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.3
+        //# Responses to POST requests are only cacheable when they include
+        //# explicit freshness information (see Section 4.2.1 of [CACHING]) and a
+        //# Content-Location header field that has the same value as the POST's
+        //# target URI (Section 8.7).
+        let has_freshness = terms.max_age(self).is_some() || terms.has_expires(&response.headers);
+        let mut locations = response.headers.get_all(CONTENT_LOCATION).iter();
+        let is_same = match (locations.next(), locations.next()) {
+            (Some(location), None) => uri::is_same(&request.uri, location.as_bytes()),
+            _ => false,
+        };
+        if has_freshness && is_same && response.status == StatusCode::OK {
+            Ok(())
+        } else {
+            Err(NotStorable::PostWithoutLocation)
+        }
     }
 
     /// Whether the response says that it may be kept, or need not say it.
@@ -140,36 +173,6 @@ pub(super) fn may_be_kept(
     Ok(())
 }
 
-//= https://www.rfc-editor.org/rfc/rfc9111#section-3
-//# *  the request method is understood by the cache;
-fn method_permits(request: &Request, response: &Response, terms: &Terms) -> Result<(), NotStorable> {
-    if request.method == Method::GET {
-        return Ok(());
-    }
-    if request.method != Method::POST {
-        // What a HEAD says updates what is stored for GET, see `Policy::head`.
-        return Err(NotStorable::Method);
-    }
-    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.3
-    //# Responses to POST requests are only cacheable when they include
-    //# explicit freshness information (see Section 4.2.1 of [CACHING]) and a
-    //# Content-Location header field that has the same value as the POST's
-    //# target URI (Section 8.7).
-    let said = &terms.directives;
-    let has_freshness =
-        said.max_age.is_some() || said.s_maxage.is_some() || terms.has_expires(&response.headers);
-    let mut locations = response.headers.get_all(CONTENT_LOCATION).iter();
-    let is_same = match (locations.next(), locations.next()) {
-        (Some(location), None) => uri::is_same(&request.uri, location.as_bytes()),
-        _ => false,
-    };
-    if has_freshness && is_same && response.status == StatusCode::OK {
-        Ok(())
-    } else {
-        Err(NotStorable::PostWithoutLocation)
-    }
-}
-
 fn is_partial(status: StatusCode) -> bool {
     status == StatusCode::PARTIAL_CONTENT
 }
@@ -192,6 +195,13 @@ fn status_permits(request: &Request, response: &Response) -> Result<(), NotStora
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a request brings content, as far as its fields say.
+pub(super) fn has_content(request: &HeaderMap) -> bool {
+    let is_none = |length: &HeaderValue| length.as_bytes().iter().all(|digit| *digit == b'0');
+    request.contains_key(header::TRANSFER_ENCODING)
+        || !request.get_all(header::CONTENT_LENGTH).into_iter().all(is_none)
 }
 
 /// Whether all that a status asks of a cache is known here: those of RFC 9110.

@@ -28,6 +28,17 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Why; `None` of a 304 that was about something else, which says it itself ([`NotFreshened`]).
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Freshened(_) => Some(Reason::Confirmed),
+            Self::Refetch(_) => None,
+            Self::Serve(reason) | Self::Replace { reason, .. } => Some(*reason),
+        }
+    }
+}
+
 impl Policy {
     /// The fields of a request that validates what is stored: those of the client's request, with its conditions
     /// replaced by ours.

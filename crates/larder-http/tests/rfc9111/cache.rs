@@ -238,8 +238,7 @@ impl Cache {
                     Keep::AsItWas(_) => {}
                     Keep::Nothing(_) => self.replace(ask.target, stored, None),
                 }
-                let reason = Reason::Stale;
-                Got { asked, reason: None, ..self.serve(request, &freshened.stored, true, reason) }
+                Got { asked, ..self.serve(request, &freshened.stored, true, Reason::Confirmed) }
             }
             Outcome::Serve(reason) => Got { asked, ..self.serve(request, stored, false, reason) },
             Outcome::Replace { reason, is_superseded } => {

@@ -104,6 +104,12 @@ fn an_answer_to_post_is_for_later_gets_if_it_says_so() {
         ("another one", 200, &[FRESH[0], ("content-location", "page?x")], false),
         ("another origin", 200, &[FRESH[0], ("content-location", "http://other/page")], false),
         ("two of them", 200, &[FRESH[0], ("content-location", "page"), ("content-location", "page")], false),
+        (
+            "not understood",
+            200,
+            &[("cache-control", "max-age=x"), ("content-location", "page"), ("etag", "\"a\"")],
+            false,
+        ),
         ("no freshness", 200, &[("content-location", "page"), ("last-modified", "@-1000")], false),
         (
             "public is no freshness",

@@ -221,6 +221,21 @@ fn conditions_for_the_origin_go_to_the_origin() {
         assert!(got.sent(condition.0).is_some());
     }
     assert_eq!(cache.again(&get(&[])).status, 200, "and the refusal is not kept");
+    let only = [("if-match", "\"a\""), (CC, "only-if-cached")];
+    assert_eq!(cache.again(&get(&only)).status, 504);
+}
+
+#[test]
+fn a_get_with_content_is_the_origins_and_answers_nobody_else() {
+    // A body that nobody keys, and that some origins look at.
+    let mut cache = shared();
+    let fat = get(&[("content-length", "7")]);
+    cache.ask(&fat, ok(&[(CC, "max-age=60"), ("n", "fat")]));
+    assert!(cache.stored(TARGET).is_empty());
+    cache.ask(&get(&[]), ok(&[(CC, "max-age=60"), ("n", "plain")]));
+    let got = cache.ask(&fat, ok(&[(CC, "max-age=60"), ("n", "fat")]));
+    assert_eq!((got.field("n"), got.reason), (Some("fat"), Some(Reason::Content)));
+    assert_eq!(cache.again(&get(&[])).field("n"), Some("plain"));
 }
 
 #[test]

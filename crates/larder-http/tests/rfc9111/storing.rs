@@ -32,6 +32,8 @@ fn each_rule_of_storing_can_say_no() {
         (method("PUT", plain), 200, &[FRESH], Some(No::Method)),
         (method("OPTIONS", plain), 200, &[FRESH], Some(No::Method)),
         (method("POST", plain), 200, &[FRESH], Some(No::PostWithoutLocation)),
+        (get(&[("content-length", "3")]), 200, &[FRESH], Some(No::RequestContent)),
+        (get(&[("content-length", "0")]), 200, &[FRESH], None),
         (get(plain), 101, &[FRESH], Some(No::Interim)),
         (get(plain), 103, &[FRESH], Some(No::Interim)),
         (get(plain), 304, &[FRESH], Some(No::NotModified)),
