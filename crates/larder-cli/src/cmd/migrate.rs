@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use larder::config::format_size;
 use larder::driver::{Driver, When, Write, Written};
 use larder::entry::wire::{Damage, Head, Kind, decode};
 use larder::key::KeySpace;
@@ -17,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::print_json;
 use crate::args::high::PREFIX;
+use crate::args::units::bytes_words;
 use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome, USAGE};
 use crate::output::{escape, note, print_line};
 use crate::progress::Progress;
@@ -289,8 +289,8 @@ impl Copy {
         }
         if self.limit.is_some_and(|limit| value.len() as u64 > limit) {
             self.count(|counts| &mut counts.too_large);
-            let limit = self.limit.map(format_size).unwrap_or_default();
-            let size = format_size(value.len() as u64);
+            let limit = self.limit.map(bytes_words).unwrap_or_default();
+            let size = bytes_words(value.len() as u64);
             note(format_args!("{}: too large: it has {size}, and TO takes {limit}", escape(&key)));
             return None;
         }
@@ -401,7 +401,7 @@ fn print(counts: &Counts, migration: &Migration, interrupted: bool, is_whole: bo
     print_line(format_args!(
         "{} entries {done}, {}{}{}",
         counts.entries,
-        format_size(counts.bytes),
+        bytes_words(counts.bytes),
         more(counts.tombstones, "tombstones"),
         more(counts.marks, "marks of clears and tags"),
     ))?;

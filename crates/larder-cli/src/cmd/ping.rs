@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder::config::format_size;
 use larder::driver::Driver;
 use larder::time::{Clock, SystemClock, seconds};
 use serde_json::{Value, json};
 
 use super::print_json;
 use super::stats::each_cache;
-use crate::args::high::Target;
+use crate::args::high::{Target, mask};
+use crate::args::units::bytes_words;
 use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
 use crate::output::{escape, print_line};
 use crate::progress::Progress;
@@ -65,7 +65,7 @@ pub(crate) async fn ping(asked: Asked, count: u32, json: bool) -> Outcome {
                     Ok(answered)
                 };
                 let answered = Progress::new("asking").watch(asking).await;
-                heard(&crate::args::high::mask(&url), answered)?;
+                heard(&mask(&url), answered)?;
             }
         }
         Asked::Caches(target) => {
@@ -157,7 +157,7 @@ fn as_text(name: &str, answered: &Result<Answered, String>) -> Result<(), Failur
     {
         abilities.extend(is_so.then(|| word.to_owned()));
     }
-    abilities.extend(can.value_bytes_max.map(|bytes| format!("values up to {}", format_size(bytes))));
+    abilities.extend(can.value_bytes_max.map(|bytes| format!("values up to {}", bytes_words(bytes))));
     print_line(format_args!("{name}: reached in {}", words(answered.opened)))?;
     print_line(format_args!("  {}", abilities.join(", ")))?;
     for (what, times) in [("ping", &answered.pings), ("get", &answered.gets)] {
