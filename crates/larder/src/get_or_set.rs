@@ -119,6 +119,13 @@ macro_rules! load_options {
             self
         }
 
+        /// One load at a time among the processes that share the store: see [`EntryOptions::across_processes`]. It is how
+        /// long one that has died keeps the others waiting.
+        pub fn across_processes(mut self, lease: Duration) -> Self {
+            self.wish.options.across_processes = Some(lease);
+            self
+        }
+
         /// Nothing stale, whatever happens: see [`EntryOptions::fresh_only`].
         pub fn fresh_only(mut self) -> Self {
             self.wish.options.fresh_only = Some(true);

@@ -110,6 +110,8 @@ mod pages {
     mod readme {}
     #[doc = include_str!("../../../docs/slow-sources.md")]
     mod slow_sources {}
+    #[doc = include_str!("../../../docs/turns.md")]
+    mod turns {}
     #[doc = include_str!("../../../docs/tags.md")]
     mod tags {}
     #[doc = include_str!("../../../docs/freshness.md")]

@@ -88,6 +88,12 @@ pub struct EntryOptions {
     /// loader; whoever waits gets what comes first. Up to [`REPLACEMENTS_MAX`](crate::REPLACEMENTS_MAX) at once a key.
     /// Not for `get_or_set_many`. Default: never.
     pub replace_after: Option<Duration>,
+    /// That of the processes which share the store only one at a time loads a key, and the others wait for what it stores;
+    /// and how long a process that has died while it loaded keeps the others waiting. One that lives may take longer: it
+    /// says so to the store three times within this. Timeouts, grace and the rest hold as for any load, and where the
+    /// store fails, each process loads. A forced load and `get_or_set_many` take no turns. Default: every process loads;
+    /// zero is that, too.
+    pub across_processes: Option<Duration>,
     /// Whether a failing store is treated as a miss by lookups and loads, and reported as an event only.
     /// Default: yes if the stack has a memory tier, no otherwise. Explicit writes and deletes always fail.
     pub suppress_l2_errors: Option<bool>,
@@ -108,6 +114,7 @@ impl EntryOptions {
             memory_ttl: self.memory_ttl.or(outer.memory_ttl),
             fresh_only: self.fresh_only.or(outer.fresh_only),
             replace_after: self.replace_after.or(outer.replace_after),
+            across_processes: self.across_processes.or(outer.across_processes),
             suppress_l2_errors: self.suppress_l2_errors.or(outer.suppress_l2_errors),
         }
     }
@@ -179,6 +186,13 @@ impl EntryOptions {
     #[must_use]
     pub fn replace_after(mut self, after: Duration) -> Self {
         self.replace_after = Some(after);
+        self
+    }
+
+    /// These options, with one load at a time among the processes that share the store.
+    #[must_use]
+    pub fn across_processes(mut self, lease: Duration) -> Self {
+        self.across_processes = Some(lease);
         self
     }
 

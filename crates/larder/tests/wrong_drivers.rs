@@ -332,6 +332,7 @@ async fn folded_case_fails_by_the_case_of_keys() {
     fails_by(
         Wrong::FoldsCase,
         &[
+            "a_thousand_random_keys_do_not_meet",
             "a_listing_takes_its_prefix_literally",
             "clear_leaves_the_neighbour_alone",
             "clear_takes_its_prefix_literally",
@@ -349,6 +350,7 @@ async fn trimmed_keys_fail_by_the_spaces() {
     fails_by(
         Wrong::TrimsKeys,
         &[
+            "a_thousand_random_keys_do_not_meet",
             "a_listing_takes_its_prefix_literally",
             "clear_takes_its_prefix_literally",
             "keys_are_arbitrary_text",

@@ -78,6 +78,8 @@ pub struct Facts {
     pub memory_ttl: Option<Duration>,
     /// How long nobody may ask for a sliding entry.
     pub sliding: Option<Duration>,
+    /// How long a process that has died while it loaded keeps those waiting that share its store.
+    pub across_processes: Option<Duration>,
     /// How long a load may take before another one is started beside it.
     pub replace_after: Option<Duration>,
     /// What was chosen about failures of the store.
@@ -109,6 +111,7 @@ impl Facts {
             jitter: Duration::ZERO,
             memory_ttl: None,
             sliding: None,
+            across_processes: None,
             replace_after: None,
             suppress_l2_errors: None,
             deadline: None,

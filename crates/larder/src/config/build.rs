@@ -186,6 +186,7 @@ impl StackConfig {
             refresh: self.refresh.as_ref().map(|refresh| refresh.value),
             memory_ttl: value(&self.memory_ttl),
             fresh_only: None,
+            across_processes: value(&self.across_processes),
             replace_after: value(&self.replace_after),
             suppress_l2_errors: self.suppress_l2_errors.as_ref().map(|suppress| suppress.value),
         }

@@ -145,8 +145,11 @@ impl Explainer<'_> {
                 word.to_owned()
             }),
         }
-        for (option, setting) in [("memory_ttl", &stack.memory_ttl), ("replace_after", &stack.replace_after)]
-        {
+        for (option, setting) in [
+            ("memory_ttl", &stack.memory_ttl),
+            ("across_processes", &stack.across_processes),
+            ("replace_after", &stack.replace_after),
+        ] {
             self.setting(option, setting.as_ref(), |duration| format_duration(*duration));
         }
         for group in &stack.groups {

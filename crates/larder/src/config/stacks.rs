@@ -43,6 +43,8 @@ pub struct StackConfig {
     pub refresh: Option<Setting<Refresh>>,
     /// `memory_ttl`: how long memory serves an entry before it asks the store again.
     pub memory_ttl: Option<Setting<Duration>>,
+    /// `across_processes`: that one process at a time loads a key, and how long one that died keeps the others waiting.
+    pub across_processes: Option<Setting<Duration>>,
     /// `replace_after`: how long a load may take before another one is started beside it.
     pub replace_after: Option<Setting<Duration>>,
     /// `codec`: `json` or `messagepack`.
@@ -314,6 +316,7 @@ fn read_stack(item: Item) -> Result<StackConfig> {
         jitter: setting(&mut fields, "jitter", duration_or_zero)?,
         refresh: fields.take("refresh").map(read_refresh).transpose()?,
         memory_ttl: timeout(&mut fields, "memory_ttl", Item::duration)?,
+        across_processes: timeout(&mut fields, "across_processes", longer_than_zero)?,
         replace_after: timeout(&mut fields, "replace_after", longer_than_zero)?,
         codec: setting(&mut fields, "codec", |item| {
             Ok(match item.choice(&["json", "messagepack"])? {

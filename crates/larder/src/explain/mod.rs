@@ -121,6 +121,13 @@ pub enum Fact {
         #[cfg_attr(feature = "json", serde(rename = "age_us", serialize_with = "words::micros"))]
         age: Duration,
     },
+    /// Another process had the turn to load it, and this one waited: see
+    /// [`EntryOptions::across_processes`](crate::EntryOptions::across_processes).
+    TurnWaited {
+        /// How long, until the value was there or the turn was this process's.
+        #[cfg_attr(feature = "json", serde(rename = "took_us", serialize_with = "words::micros"))]
+        took: Duration,
+    },
     /// A fresh entry was due: it is loaded in the background.
     Renews,
     /// The value that the caller gave for this case is returned, because the load failed and nothing stale is left.

@@ -58,6 +58,9 @@ impl fmt::Display for Fact {
             Self::Replaces { age } => {
                 write!(f, "the load has taken {}, longer than replace_after: another one begins", Span(*age))
             }
+            Self::TurnWaited { took } => {
+                write!(f, "another process had the turn to load it: waited {} for that", Span(*took))
+            }
             Self::Renews => f.write_str("it is due: it is loaded again in the background"),
             Self::StoodIn => f.write_str("the fallback of the call stands in"),
             Self::RuledOut => f.write_str("the filter of known keys rules it out: the source is not asked"),

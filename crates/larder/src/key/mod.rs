@@ -3,7 +3,8 @@
 //! A key in a store reads `prefix:1:namespace/namespace:key`. Prefix and namespaces are escaped so that the
 //! first unescaped separators are always ours: no two different (prefix, namespace, key) meet, and clearing
 //! `users` cannot touch `usersAbc`. The mark of a clear lives at `prefix:1!namespace/namespace`, that of a tag at
-//! `prefix:1#namespace/namespace:tag`, both beside the entries and outside every entry prefix.
+//! `prefix:1#namespace/namespace:tag`, and a
+//! lease at `prefix:1@namespace/namespace:key`, all beside the entries and outside every entry prefix.
 
 mod part;
 
@@ -145,6 +146,12 @@ impl KeySpace {
             return vec![format!("{}:", self.root)];
         }
         vec![self.entries.clone(), format!("{}:{}/", self.root, self.path)]
+    }
+
+    /// The key of the lease of a user's key in this namespace: whoever holds it loads that key. It is no longer than the
+    /// key of the entry.
+    pub fn lease_key(&self, key: &str) -> String {
+        format!("{}@{}:{key}", self.root, self.path)
     }
 
     /// The key of this namespace's clear mark.

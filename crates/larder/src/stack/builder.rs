@@ -40,6 +40,7 @@ pub(crate) fn tell_options(options: &EntryOptions, facts: &mut Facts) {
     facts.hard_timeout = options.hard_timeout;
     facts.jitter = options.jitter.unwrap_or_default();
     facts.memory_ttl = options.memory_ttl;
+    facts.across_processes = options.across_processes;
     facts.replace_after = options.replace_after;
     facts.suppress_l2_errors = options.suppress_l2_errors;
     if let Some(Refresh::Sliding { idle }) = options.refresh {

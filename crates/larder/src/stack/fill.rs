@@ -67,8 +67,8 @@ impl Fallback {
 }
 
 /// A key that is still to be loaded.
-struct Wanted {
-    flight: Arc<Flight>,
+pub(super) struct Wanted {
+    pub(super) flight: Arc<Flight>,
     fallback: Option<Fallback>,
     /// The stamp of the entry that is to be renewed; what is newer is taken in place of a load.
     due: Option<Stamp>,
@@ -120,7 +120,12 @@ impl Fill {
         let mut wanted = self.search_store(missing, &mut due, now, on_failure).await;
         wanted.retain(|wanted| !self.is_left_alone(wanted));
         if !wanted.is_empty() {
-            self.load(wanted, request, on_failure).await;
+            let (wanted, lease) = self.take_turn(wanted, request.force, on_failure).await;
+            match lease {
+                Some(lease) => lease.hold(self.load(wanted, request, on_failure)).await,
+                None if wanted.is_empty() => {}
+                None => self.load(wanted, request, on_failure).await,
+            }
         } else if !due.is_empty() {
             // Fresh in the store, landed, and to be renewed behind.
             let due: Vec<_> = due.iter().map(|(flight, stamp)| (flight.key(), *stamp)).collect();
@@ -151,7 +156,7 @@ impl Fill {
 
     /// Lands what the store has, brings it into memory, and returns what has to be loaded.
     /// Those that it lands and that are due for a renewal are added to `due`.
-    async fn search_store(
+    pub(super) async fn search_store(
         &self,
         missing: Vec<Wanted>,
         due: &mut Vec<(Arc<Flight>, Stamp)>,

@@ -226,7 +226,7 @@ impl L2 {
         Ok(understood)
     }
 
-    async fn get_many(
+    pub(super) async fn get_many(
         &self,
         core: &Core,
         batch: &[&str],
@@ -434,6 +434,17 @@ impl L2 {
         let (full, record, ttl) = write;
         let swap = self.driver.set(full, record, ttl, When::Unchanged(expected));
         self.call(core, operation, on_failure, swap).await
+    }
+
+    /// Removes what is stored under a key, and leaves nothing.
+    pub(crate) async fn remove(
+        &self,
+        core: &Core,
+        operation: &'static str,
+        full: &str,
+        on_failure: OnFailure,
+    ) -> Result<bool> {
+        self.call(core, operation, on_failure, self.driver.delete(full)).await
     }
 
     /// Gives back the space of what a clear has reached under some prefixes, where the store can list keys. A

@@ -4,6 +4,7 @@
 //! - `read` looks values up, `join` asks for what is missing and `fill` loads it, `write` stores and deletes, `tags`
 //!   clears and invalidates, `update` rewrites atomically (counters, add, pull, touch);
 //! - `verdict` decides what may be done with what was found, and is pure;
+//! - `lease` is whose turn it is to load, of the processes that share the store;
 //! - `flight` is one load and who waits for it, `flights` all of them and the right to be kept, `writers` which keys are
 //!   being written in their source; `space` is namespaces and their clears;
 //! - `l2` is the only caller of a driver, `breaker` keeps it from calling one that is down, `recovery` tells it
@@ -22,6 +23,7 @@ mod flight;
 mod flights;
 mod join;
 mod l2;
+mod lease;
 mod read;
 mod recovery;
 mod renewal;

@@ -30,3 +30,4 @@ mod rewrites;
 mod source_ends;
 mod sources;
 mod tags;
+mod turns;

@@ -9,9 +9,14 @@
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod faults;
+#[cfg(feature = "memcached")]
+mod memcached;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod sql;
+mod stacks;
 mod traffic;
 
 /// A server or a program that tests here need.
@@ -27,8 +32,12 @@ fn needs() -> Vec<Need> {
     let mut needs = Vec::new();
     #[cfg(feature = "dynamodb")]
     needs.extend(dynamodb::needs());
+    #[cfg(feature = "memcached")]
+    needs.extend(memcached::needs());
     #[cfg(feature = "redis")]
     needs.extend(redis::needs());
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    needs.extend(sql::needs());
     needs
 }
 

@@ -59,6 +59,12 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    /// Has the server end itself, and waits for that.
+    pub(crate) fn end(&mut self, signal: &str) {
+        self.signal(signal);
+        let _ = self.child.wait();
+    }
+
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.child = self.command.spawn().unwrap();

@@ -107,6 +107,12 @@ pub(super) const CHECKS: &[Check] = &[
         "make `memory_ttl` a fraction of the TTL: it is how long another process's change may go unnoticed",
     ),
     warning(
+        "across-processes-alone",
+        across_processes_alone,
+        "there is no store in which processes could see whose turn it is to load",
+        "leave `across_processes` out, or give the stack a store that processes share",
+    ),
+    warning(
         "sliding-above-ttl",
         sliding_above_ttl,
         "the TTL, which is counted from the load, ends first, so no read lengthens anything",
@@ -286,6 +292,12 @@ fn soft_timeout_too_long(facts: &Facts) -> Option<String> {
 fn replace_after_too_long(facts: &Facts) -> Option<String> {
     let (replace, hard) = (facts.replace_after?, facts.hard_timeout?);
     (replace >= hard).then(|| format!("replace_after is {replace:?}, and hard_timeout is {hard:?}"))
+}
+
+fn across_processes_alone(facts: &Facts) -> Option<String> {
+    let lease = facts.across_processes?;
+    let store = facts.store.as_ref().filter(|store| store.shared != Some(false));
+    store.is_none().then(|| format!("across_processes is {lease:?}, and no other process sees this cache"))
 }
 
 fn memory_ttl_without_store(facts: &Facts) -> Option<String> {

@@ -109,6 +109,14 @@ const CASES: &[(&str, Change, Change)] = &[
         |f| f.memory_ttl = Some(minutes(5)),
         |f| f.memory_ttl = Some(minutes(5) - seconds(1)),
     ),
+    (
+        "across-processes-alone",
+        |f| {
+            f.across_processes = Some(seconds(2));
+            f.store = None;
+        },
+        |f| f.across_processes = Some(seconds(2)),
+    ),
     ("sliding-above-ttl", |f| f.sliding = Some(minutes(5)), |f| f.sliding = Some(minutes(4))),
     (
         "jitter-while-sliding",

@@ -103,6 +103,39 @@ pub const DRIVERS: &[DriverInfo] = &[
         ],
     },
     DriverInfo {
+        name: "memcached",
+        schemes: MEMCACHED_SCHEMES,
+        feature: Some("memcached"),
+        about: "memcached servers, each of which has its share of the keys",
+        options: &[
+            option("host", &[], "required, unless there is a URL"),
+            option("port", &[], "11211"),
+            option("tls", &[], "false"),
+            option("username", &[], "none"),
+            option("password", &[], "none"),
+            option("ca_file", &[], "what the system trusts"),
+            option("cert_file", &[], "none"),
+            option("key_file", &[], "none"),
+            option("value_bytes_max", &[], "what the servers take"),
+            option("connect_timeout", &[], "1s"),
+            option("response_timeout", &[], "1s"),
+        ],
+    },
+    DriverInfo {
+        name: "postgres",
+        schemes: &["postgresql"],
+        feature: Some("postgres"),
+        about: "a table in a PostgreSQL database",
+        options: &POSTGRES_OPTIONS,
+    },
+    DriverInfo {
+        name: "mysql",
+        schemes: &["mariadb"],
+        feature: Some("mysql"),
+        about: "a table in a MySQL or MariaDB database",
+        options: &MYSQL_OPTIONS,
+    },
+    DriverInfo {
         name: "dynamodb",
         schemes: &[],
         feature: Some("dynamodb"),
@@ -121,6 +154,35 @@ pub const DRIVERS: &[DriverInfo] = &[
         ],
     },
 ];
+
+const POSTGRES_OPTIONS: [OptionInfo; 16] = sql_options("5432");
+const MYSQL_OPTIONS: [OptionInfo; 16] = sql_options("3306");
+
+/// The options of a store in a database, whose servers listen there.
+const fn sql_options(port: &'static str) -> [OptionInfo; 16] {
+    [
+        option("host", &["connection.host"], "required, unless there is a URL"),
+        option("port", &["connection.port"], port),
+        option("username", &["connection.user"], "the client's"),
+        option("password", &["connection.password"], "none"),
+        option("database", &["connection.database"], "the client's"),
+        option("tls", &["sslmode", "ssl-mode"], "verify-full with ca_file, prefer without"),
+        option("ca_file", &["sslrootcert", "ssl-ca"], "what the system trusts"),
+        option("cert_file", &[], "none"),
+        option("key_file", &[], "none"),
+        option("table", &["tableName"], "larder"),
+        option("create_table", &["autoCreateTable"], "true"),
+        option("prune_interval", &["pruneInterval"], "1m"),
+        option("max_connections", &[], "10"),
+        option("connect_timeout", &[], "1s"),
+        option("response_timeout", &[], "1s"),
+        option("statement_cache", &[], "100"),
+    ]
+}
+
+/// The schemes of a memcached store's URLs; see
+/// [`MemcachedOptions::new`](crate::driver::memcached::MemcachedOptions::new).
+pub(super) const MEMCACHED_SCHEMES: &[&str] = &["memcacheds", "memcached+unix"];
 
 /// The schemes of a Redis store's URLs; see [`RedisOptions::new`](crate::driver::redis::RedisOptions::new).
 pub(super) const REDIS_SCHEMES: &[&str] = &[
@@ -153,6 +215,7 @@ const STACK_OPTIONS: &[OptionInfo] = &[
     option("refresh.early", &[], ""),
     option("refresh.sliding", &[], ""),
     option("memory_ttl", &[], "none"),
+    option("across_processes", &[], "none"),
     option("replace_after", &[], "none"),
     option("codec", &[], "json"),
     option("deadline", &[], "2s"),
@@ -186,6 +249,8 @@ mod tests {
     use crate::driver::dynamodb::DynamoDbOptions;
     #[cfg(all(feature = "file", unix))]
     use crate::driver::file::FileOptions;
+    #[cfg(feature = "memcached")]
+    use crate::driver::memcached::MemcachedOptions;
     #[cfg(feature = "redis")]
     use crate::driver::redis::RedisOptions;
     #[cfg(feature = "sqlite")]
@@ -245,6 +310,32 @@ mod tests {
         assert_eq!(default_of("sqlite", "prune_interval"), format_duration(sqlite.prune_interval.unwrap()));
     }
 
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    fn check_sql<D: crate::driver::sql::Dialect>() {
+        let sql = crate::driver::sql::SqlOptions::<D>::default();
+        let said = |name| default_of(D::NAME, name);
+        assert_eq!(said("port"), D::PORT.to_string());
+        assert_eq!(said("table"), sql.table);
+        assert_eq!(said("create_table"), sql.create_table.to_string());
+        assert_eq!(said("prune_interval"), format_duration(sql.prune_interval.unwrap()));
+        assert_eq!(said("max_connections"), sql.max_connections.to_string());
+        assert_eq!(said("connect_timeout"), format_duration(sql.connect_timeout));
+        assert_eq!(said("response_timeout"), format_duration(sql.response_timeout));
+        assert_eq!(said("statement_cache"), sql.statement_cache.to_string());
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn the_table_says_what_the_postgres_driver_does() {
+        check_sql::<crate::driver::postgres::Postgres>();
+    }
+
+    #[cfg(feature = "mysql")]
+    #[test]
+    fn the_table_says_what_the_mysql_driver_does() {
+        check_sql::<crate::driver::mysql::Mysql>();
+    }
+
     #[cfg(feature = "redis")]
     #[test]
     fn the_table_says_what_the_redis_driver_does() {
@@ -264,5 +355,16 @@ mod tests {
         assert_eq!(default_of("dynamodb", "create_table"), dynamodb.create_table.to_string());
         assert_eq!(default_of("dynamodb", "connect_timeout"), format_duration(dynamodb.connect_timeout));
         assert_eq!(default_of("dynamodb", "response_timeout"), format_duration(dynamodb.response_timeout));
+    }
+
+    #[cfg(feature = "memcached")]
+    #[test]
+    fn the_table_says_what_the_memcached_driver_does() {
+        let memcached = MemcachedOptions::new("memcached://h").unwrap();
+        assert_eq!(memcached.to_string(), format!("memcached://h:{}", default_of("memcached", "port")));
+        assert_eq!(default_of("memcached", "tls"), memcached.tls.to_string());
+        assert!(memcached.value_bytes_max.is_none());
+        assert_eq!(default_of("memcached", "connect_timeout"), format_duration(memcached.connect_timeout));
+        assert_eq!(default_of("memcached", "response_timeout"), format_duration(memcached.response_timeout));
     }
 }

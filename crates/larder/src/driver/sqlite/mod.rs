@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
+use crate::driver::range::range_of;
 use crate::driver::{Capabilities, Driver, Scanned, When, Write, Written, check_prefix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock, Stamp, SystemClock, seconds};
@@ -355,7 +356,7 @@ impl Driver for SqliteDriver {
     }
 
     fn scan<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<Scanned>> {
-        let (from, below) = table::range_of(prefix);
+        let (from, below) = range_of(prefix);
         // Page by page, each a short read: one long read would keep the log from being copied back.
         let pages = stream::try_unfold(Some(from), move |from| {
             let below = below.clone();
@@ -374,7 +375,7 @@ impl Driver for SqliteDriver {
 
     async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> {
         check_prefix(prefix)?;
-        let (mut from, below) = table::range_of(prefix);
+        let (mut from, below) = range_of(prefix);
         let mut cleared = 0;
         loop {
             let (desk, below) = (Arc::clone(&self.desk), below.clone());

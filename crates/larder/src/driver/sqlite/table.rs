@@ -24,8 +24,6 @@ use super::SqliteLocation;
 
 /// What a table holds at most in one row, less what a row needs beside its value: SQLite's own limit.
 pub(super) const VALUE_BYTES_MAX: u64 = 1_000_000_000 - 64 * 1024;
-/// Upper end of a range that covers every key: no UTF-8 contains this byte.
-const ABOVE_ALL_KEYS: &[u8] = &[0xff];
 
 /// The statements of one table. Its name is part of every one, so they are written out once.
 #[derive(Debug)]
@@ -472,18 +470,6 @@ pub(super) fn vacuum(connection: &Connection, pages: usize) -> rusqlite::Result<
         stepped += 1;
     }
     Ok(stepped >= pages)
-}
-
-/// The keys that begin with a prefix, as a range of bytes: from it (inclusive) to its successor (exclusive).
-pub(super) fn range_of(prefix: &str) -> (Vec<u8>, Vec<u8>) {
-    let from = prefix.as_bytes().to_vec();
-    let mut below = from.clone();
-    match below.last_mut() {
-        // UTF-8 never contains 0xff, so adding one never carries.
-        Some(last) => *last += 1,
-        None => below.extend_from_slice(ABOVE_ALL_KEYS),
-    }
-    (from, below)
 }
 
 /// What SQLite's error is to a caller.

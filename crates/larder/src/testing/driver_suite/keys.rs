@@ -1,12 +1,14 @@
 //! Cases: a key is any text, and no two different keys meet.
 
 use std::collections::BTreeSet;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 
-use super::{Subject, must, record, stamp};
-use crate::driver::Driver;
+use super::{Shown, Subject, must, record, stamp};
+use crate::driver::{Driver, When, Write};
 use crate::key::KEY_BYTES_MAX;
 
 /// Texts that one backend or another takes for something else.
@@ -173,6 +175,45 @@ pub async fn long_keys_that_differ_in_the_last_byte_do_not_meet(driver: Arc<dyn 
     let lengths = [249, 250, 251, 255, 256, 257, 512, 767, 768, KEY_BYTES_MAX];
     none_meet(&subject, lengths.iter().flat_map(|length| [long(*length, 'a'), long(*length, 'b')]).collect())
         .await;
+}
+
+/// Up to four of the texts one after another, chosen anew each time, in batches: what is harmless alone may not be beside
+/// another.
+pub async fn a_thousand_random_keys_do_not_meet(driver: Arc<dyn Driver>) {
+    let subject = Subject::new(driver, "random");
+    let random = RandomState::new();
+    let mut keys = BTreeSet::new();
+    let mut draw = 0_u64;
+    while keys.len() < 1_000 {
+        let mut key = subject.prefix.clone();
+        let mut bits = random.hash_one(draw);
+        draw += 1;
+        for _ in 0..=bits % 4 {
+            bits /= 8;
+            let texts = TEXTS.len() as u64;
+            key.push_str(TEXTS.get(usize::try_from(bits % texts).unwrap_or_default()).unwrap_or(&""));
+            bits /= texts;
+        }
+        keys.insert(key);
+    }
+    let value = |key: &str| record(key, stamp(1), format!("the value of {key}").as_bytes());
+    let writes =
+        keys.iter().map(|key| Write { key: key.clone(), value: value(key), ttl: None, when: When::Newer });
+    must(subject.driver.set_many(writes.collect()).await, "a batch of a thousand keys is written");
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let found = must(subject.driver.get_many(&keys).await, "a batch of a thousand keys is read");
+    for (key, found) in keys.iter().zip(found) {
+        assert!(
+            found == Some(value(key)),
+            "in a batch, {key:?} should have its own value: {}",
+            Shown(found.as_ref())
+        );
+    }
+    for key in keys.iter().step_by(10) {
+        subject.expect(key, &value(key), "different keys have different values").await;
+    }
+    let deleted = must(subject.driver.delete_many(&keys).await, "a batch of a thousand keys is deleted");
+    assert_eq!(deleted, 1_000, "a batch delete should find every key");
 }
 
 /// A listing gives keys back as they were written, whatever the store calls them.

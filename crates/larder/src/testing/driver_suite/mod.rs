@@ -76,6 +76,7 @@ $crate::driver_suite! { @$what $argument
                     keys_that_differ_in_separators_do_not_meet
                     keys_that_look_alike_do_not_meet
                     long_keys_that_differ_in_the_last_byte_do_not_meet
+                    a_thousand_random_keys_do_not_meet
                     keys_are_listed_as_they_were_written;
                 order:
                     an_older_stamp_never_replaces_a_newer_one

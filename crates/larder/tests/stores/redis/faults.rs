@@ -12,14 +12,14 @@ use super::servers::Server;
 use crate::server::free_port;
 
 /// Bytes that carry a stamp where a record has it.
-fn record(stamp: u64, payload: &str) -> Bytes {
+pub(super) fn record(stamp: u64, payload: &str) -> Bytes {
     let mut record = vec![0; 40];
     record.splice(4..12, stamp.to_be_bytes());
     record.extend(payload.as_bytes());
     record.into()
 }
 
-async fn error_of(options: RedisOptions) -> larder::Error {
+pub(super) async fn error_of(options: RedisOptions) -> larder::Error {
     RedisDriver::connect(options).await.unwrap_err()
 }
 
@@ -266,83 +266,4 @@ async fn a_unix_socket_will_do() {
     let driver = RedisDriver::connect(options).await.unwrap();
     driver.set("k", record(1, "v"), None, When::Newer).await.unwrap();
     assert_eq!(driver.get("k").await.unwrap(), Some(record(1, "v")));
-}
-
-/// A certificate for 127.0.0.1 that signs itself, and its key, in a folder.
-fn certificate(folder: &std::path::Path, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
-    let (cert, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
-    let made = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-        .args([
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1,DNS:localhost",
-        ])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (cert, key)
-}
-
-#[tokio::test]
-async fn tls_verifies_the_server_and_may_show_a_certificate() {
-    // `openssl` has a command for it, not an option; it makes the certificates.
-    if !super::servers::is_installed() || !runs_openssl() {
-        println!("NOT TESTED: TLS, for lack of redis-server or openssl");
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let (cert, key) = certificate(directory.path(), "server");
-    let (stranger, stranger_key) = certificate(directory.path(), "stranger");
-    let port = free_port();
-    let file = |path: &std::path::Path| path.display().to_string();
-    let server = Server::start(&[
-        "--tls-port",
-        &port.to_string(),
-        "--tls-cert-file",
-        &file(&cert),
-        "--tls-key-file",
-        &file(&key),
-        "--tls-ca-cert-file",
-        &file(&cert),
-    ])
-    .unwrap();
-    let mut options = RedisOptions::new(&format!("rediss://127.0.0.1:{port}")).unwrap();
-    let error = error_of(options.clone()).await;
-    assert!(error.to_string().to_lowercase().contains("certificate"), "not signed by anyone: {error}");
-    assert_eq!(error.kind(), ErrorKind::Config);
-    options.ca_file = Some(stranger);
-    let error = error_of(options.clone()).await;
-    assert!(error.to_string().to_lowercase().contains("certificate"), "signed by another: {error}");
-    options.ca_file = Some(directory.path().join("missing.crt"));
-    let error = error_of(options.clone()).await;
-    assert!(error.kind() == ErrorKind::Config && error.message().contains("missing.crt"), "{error}");
-
-    options.ca_file = Some(cert.clone());
-    assert!(RedisDriver::connect(options.clone()).await.is_err(), "the server wants a certificate");
-    options.cert_file = Some(cert.clone());
-    options.key_file = Some(stranger_key);
-    assert!(RedisDriver::connect(options.clone()).await.is_err(), "a key of another certificate");
-    options.key_file = Some(key);
-    let driver = RedisDriver::connect(options.clone()).await.unwrap();
-    driver.set("k", record(1, "v"), None, When::Newer).await.unwrap();
-    assert_eq!(driver.get("k").await.unwrap(), Some(record(1, "v")));
-
-    // TLS where none is spoken, and the other way round.
-    let mut wrong = RedisOptions::new(&format!("rediss://127.0.0.1:{}", server.port)).unwrap();
-    wrong.ca_file = Some(cert);
-    assert!(error_of(wrong).await.kind().is_transient());
-    assert!(error_of(RedisOptions::at("127.0.0.1", port)).await.kind().is_transient());
-}
-
-fn runs_openssl() -> bool {
-    std::process::Command::new("openssl").arg("version").output().is_ok()
 }

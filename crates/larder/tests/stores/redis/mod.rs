@@ -5,6 +5,7 @@
 mod faults;
 mod servers;
 mod stacks;
+mod tls;
 mod topology;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use larder::driver::redis::{RedisDriver, RedisOptions};
 
 use crate::Need;
 use crate::faults::fault_suite;
+use crate::stacks::stack_suite;
 use crate::traffic::traffic_suite;
 
 const URL: &str = "LARDER_TEST_REDIS_URL";
@@ -64,6 +66,10 @@ larder::driver_suite!(plain, open);
 larder::driver_suite!(over_a_cluster, open_cluster);
 
 traffic_suite!(traffic, shared);
+
+stack_suite!(two_stacks, shared);
+
+stack_suite!(two_stacks_over_a_cluster, shared_cluster);
 
 traffic_suite!(traffic_over_a_cluster, shared_cluster);
 

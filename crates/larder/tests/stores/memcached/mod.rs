@@ -1,0 +1,107 @@
+//! The memcached driver: over several servers and over one of them (`LARDER_TEST_MEMCACHED_URLS`). With servers named,
+//! tests that break one start one of their own, with the `memcached` that is installed.
+
+mod faults;
+mod hostile;
+mod servers;
+mod stacks;
+mod traffic;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use larder::driver::Driver;
+use larder::driver::memcached::{MemcachedDriver, MemcachedOptions};
+use larder::driver::memory::MemoryDriver;
+
+use crate::Need;
+
+const URLS: &str = "LARDER_TEST_MEMCACHED_URLS";
+
+/// The servers that tests share, if there are any.
+fn hosts() -> Option<Vec<String>> {
+    let urls = std::env::var(URLS).ok()?;
+    Some(urls.split(',').map(|url| url.trim().rsplit('/').next().unwrap_or(url).to_owned()).collect())
+}
+
+/// All servers that tests share as one store, if there are any.
+async fn shared() -> Option<MemcachedDriver> {
+    Some(connect(&format!("memcached://{}", hosts()?.join(","))).await)
+}
+
+/// One of them.
+async fn shared_single() -> Option<MemcachedDriver> {
+    Some(connect(&format!("memcached://{}", hosts()?.first()?)).await)
+}
+
+async fn connect(url: &str) -> MemcachedDriver {
+    MemcachedDriver::connect(MemcachedOptions::new(url).unwrap()).await.unwrap()
+}
+
+/// What the suite runs over. Without a server it is the memory driver, which says nothing about memcached; see
+/// `what_was_left_out`.
+async fn open() -> Arc<dyn Driver> {
+    match shared().await {
+        Some(driver) => Arc::new(driver),
+        None => Arc::new(MemoryDriver::default()),
+    }
+}
+
+async fn open_single() -> Arc<dyn Driver> {
+    match shared_single().await {
+        Some(driver) => Arc::new(driver),
+        None => Arc::new(MemoryDriver::default()),
+    }
+}
+
+/// What these tests need.
+pub(crate) fn needs() -> [Need; 2] {
+    [
+        Need { name: "memcached", found: std::env::var(URLS).is_ok(), what: URLS },
+        Need { name: "memcached-server", found: servers::is_installed(), what: "an installed memcached" },
+    ]
+}
+
+/// A prefix that no other test and no other process has.
+fn prefix(name: &str) -> String {
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
+    format!("{name} {random:016x}:")
+}
+
+/// Bytes that carry a stamp where a record has it.
+fn record(stamp: u64, payload: &str) -> Bytes {
+    let mut record = vec![0; 40];
+    record.splice(4..12, stamp.to_be_bytes());
+    record.extend(payload.as_bytes());
+    record.into()
+}
+
+larder::driver_suite!(plain, open);
+
+larder::driver_suite!(single, open_single);
+
+async fn open_borrowed() -> Arc<dyn Driver> {
+    match shared().await {
+        Some(driver) => Arc::new(MemcachedDriver::with_client(driver.client())),
+        None => Arc::new(MemoryDriver::default()),
+    }
+}
+
+larder::driver_suite!(borrowed, open_borrowed);
+
+#[cfg(all(feature = "compress", feature = "encrypt"))]
+mod decorated {
+    use super::open;
+    use larder::driver::compress::{Compress, CompressOptions};
+    use larder::driver::encrypt::{Cipher, Encrypt, EncryptionKey, KeyRing};
+
+    larder::driver_suite!(compressed, async || {
+        let mut options = CompressOptions::default();
+        options.threshold_bytes = 0;
+        Compress::new(open().await, options).unwrap()
+    });
+
+    larder::driver_suite!(encrypted, async || {
+        Encrypt::new(open().await, KeyRing::new(EncryptionKey::new(7, Cipher::Aes256Gcm, [42; 32])))
+    });
+}
