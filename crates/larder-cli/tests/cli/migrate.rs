@@ -233,3 +233,41 @@ fn what_is_too_large_for_the_other_store_is_named_and_the_rest_is_copied() {
     assert!(!said.contains("hunter2"), "{said}");
     assert_eq!(out(&get(&room, &there, "small", &[])), "v");
 }
+
+#[test]
+fn what_cannot_be_listed_can_be_copied_to_and_not_from() {
+    let Ok(urls) = std::env::var("LARDER_TEST_MEMCACHED_URLS") else { return };
+    let url = urls.split(',').next().unwrap();
+    let room = Room::new();
+    let (here, prefix) = ("sqlite:here.db", format!("migrate{:016x}", random()));
+    set(&room, here, "k", "v", &["--prefix", &prefix, "--ttl", "1m"]);
+    let done = migrate(&room, &[here, url, "--prefix", &prefix]);
+    assert_eq!(done["entries"], 1, "{done}");
+    assert_eq!(out(&get(&room, url, "k", &["--prefix", &prefix])), "v");
+    let output = room.call(["migrate", url, "sqlite:there.db"]);
+    assert_eq!((status(&output), out(&output)), (2, String::new()));
+    assert!(err(&output).contains("memcached driver cannot list its keys"), "{}", err(&output));
+    assert!(!room.path("there.db").exists());
+}
+
+#[test]
+fn the_other_store_is_told_when_it_may_forget() {
+    let Ok(url) = std::env::var("LARDER_TEST_REDIS_URL") else { return };
+    let room = Room::new();
+    let (here, prefix) = ("sqlite:here.db", format!("life{:016x}", random()));
+    set(&room, here, "k", "v", &["--prefix", &prefix, "--ttl", "1h", "--grace", "2h"]);
+    set(&room, here, "l", "v", &["--prefix", &prefix, "--ttl", "forever"]);
+    migrate(&room, &[here, &url, "--prefix", &prefix]);
+    let address = url.trim_start_matches("redis://").trim_end_matches('/');
+    let life = |key: &str| {
+        let mut redis = std::net::TcpStream::connect(address).unwrap();
+        let ask = format!("TTL {prefix}:1::{key}\r\n");
+        std::io::Write::write_all(&mut redis, ask.as_bytes()).unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(redis), &mut line).unwrap();
+        line.trim_start_matches(':').trim().parse::<i64>().unwrap()
+    };
+    assert!((3 * 3_600 - 60..=3 * 3_600).contains(&life("k")), "{}", life("k"));
+    assert_eq!(life("l"), -1, "forever is forever");
+    room.call(["clear", "--yes", "--store", &url, "--prefix", &prefix]);
+}
