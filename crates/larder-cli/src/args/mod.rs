@@ -75,7 +75,7 @@ Environment:
   LARDER_CACHE    the cache in the configuration file, if --cache is not given
   XDG_CACHE_HOME  where the default stores live, in the folder larder (default: ~/.cache)
 
-A store that is not there is created by set, incr and run alone; for the others it is a mistake (status 2). The \
+A store that is not there is created by set, incr, run and migrate alone; for the others it is a mistake (status 2). The \
 default store is never a mistake: until something is set there, it is empty.";
 
 const RUN_HELP: &str = "\
