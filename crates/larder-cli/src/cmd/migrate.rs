@@ -27,7 +27,7 @@ const INTERRUPTED: u8 = 130;
 /// How many bytes of records are in memory at once, as far as the last ones tell.
 const BATCH_BYTES: usize = 16 << 20;
 /// How many records at first, before anything is known of their size, and at most.
-const BATCH_FIRST: usize = 8;
+const BATCH_FIRST: usize = 1;
 const BATCH_MAX: usize = 200;
 /// How often a store is asked again that does not answer, and after what time at first.
 const TRIES: u32 = 5;
@@ -218,7 +218,7 @@ impl Copy {
     /// Copies what is no mark.
     async fn entries(&self, scope: &Scope, progress: &Progress) -> Result<(), Failure> {
         let mut batch = Vec::new();
-        let mut room = BATCH_FIRST;
+        let (mut room, mut large) = (BATCH_FIRST, 0);
         for prefix in &scope.entries {
             let mut scan = self.from.scan(prefix);
             while let Some(scanned) = scan.try_next().await? {
@@ -235,8 +235,9 @@ impl Copy {
                 }
                 progress.advance();
                 if batch.len() >= room {
-                    let largest = self.batch(std::mem::take(&mut batch)).await?;
-                    room = (BATCH_BYTES / largest.max(1)).clamp(1, BATCH_MAX);
+                    // Where there was a large one, more may follow: it is forgotten bit by bit.
+                    large = self.batch(std::mem::take(&mut batch)).await?.max(large / 2);
+                    room = (BATCH_BYTES / large.max(1)).clamp(1, BATCH_MAX.min(room * 4));
                 }
             }
         }
