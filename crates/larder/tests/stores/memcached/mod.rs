@@ -15,6 +15,9 @@ use larder::driver::memcached::{MemcachedDriver, MemcachedOptions};
 use larder::driver::memory::MemoryDriver;
 
 use crate::Need;
+use crate::faults::fault_suite;
+use crate::stacks::stack_suite;
+use crate::traffic::{prefix, traffic_suite};
 
 const URLS: &str = "LARDER_TEST_MEMCACHED_URLS";
 
@@ -62,12 +65,6 @@ pub(crate) fn needs() -> [Need; 2] {
     ]
 }
 
-/// A prefix that no other test and no other process has.
-fn prefix(name: &str) -> String {
-    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
-    format!("{name} {random:016x}:")
-}
-
 /// Bytes that carry a stamp where a record has it.
 fn record(stamp: u64, payload: &str) -> Bytes {
     let mut record = vec![0; 40];
@@ -79,6 +76,26 @@ fn record(stamp: u64, payload: &str) -> Bytes {
 larder::driver_suite!(plain, open);
 
 larder::driver_suite!(single, open_single);
+
+traffic_suite!(traffic_over_all, shared);
+
+traffic_suite!(traffic_over_one, shared_single);
+
+stack_suite!(two_stacks, shared);
+
+stack_suite!(two_stacks_over_one, shared_single);
+
+/// Where the first of the servers is that tests share.
+fn server() -> Option<std::net::SocketAddr> {
+    hosts()?.first()?.parse().ok()
+}
+
+fault_suite!(through_a_proxy, server, async |at: std::net::SocketAddr| {
+    let mut options = MemcachedOptions::at("127.0.0.1", at.port());
+    options.response_timeout = std::time::Duration::from_millis(300);
+    options.connect_timeout = std::time::Duration::from_millis(300);
+    MemcachedDriver::connect(options).await.unwrap()
+});
 
 async fn open_borrowed() -> Arc<dyn Driver> {
     match shared().await {
