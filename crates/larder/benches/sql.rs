@@ -15,6 +15,7 @@
 )]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -30,6 +31,13 @@ use larder::time::{Stamp, minutes, seconds};
 const KEYS: usize = 1_000;
 const ROUNDS: usize = 15;
 const CALLS_PER_ROUND: usize = 1_000;
+
+/// Writes are newer than those before, as most are.
+static STAMP: AtomicU64 = AtomicU64::new(1);
+
+fn stamp() -> u64 {
+    STAMP.fetch_add(1, Ordering::Relaxed)
+}
 
 type Call = Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -99,7 +107,7 @@ fn ours<D: Dialect>(driver: &Arc<SqlDriver<D>>, keys: &Arc<Vec<String>>) -> [Cal
         }),
         call(driver, keys, |driver, keys, n| {
             async move {
-                driver.set(&keys[n % KEYS], value(n as u64), Some(minutes(9)), When::Newer).await.unwrap();
+                driver.set(&keys[n % KEYS], value(stamp()), Some(minutes(9)), When::Newer).await.unwrap();
             }
             .boxed()
         }),
@@ -121,7 +129,8 @@ fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
         expires_at = excluded.expires_at, previous = substring(t.value FROM 1 FOR 40), value = excluded.value \
         WHERE t.stamp < excluded.stamp RETURNING previous";
     const REFUSED: &str = "SELECT substring(value FROM 1 FOR 40) FROM larder_bench WHERE key = $1";
-    const GET_MANY: &str = "SELECT key, value FROM larder_bench WHERE key = ANY($1)";
+    const GET_MANY: &str = "SELECT key, value FROM larder_bench WHERE key = ANY($1) \
+        AND (expires_at IS NULL OR expires_at > now())";
     [
         call(pool, keys, |pool, keys, n| {
             async move {
@@ -132,9 +141,10 @@ fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
         }),
         call(pool, keys, |pool, keys, n| {
             async move {
-                let (key, stamp) = (keys[n % KEYS].as_bytes(), (n as u64 ^ 1 << 63).cast_signed());
+                let (key, stamp) = (keys[n % KEYS].as_bytes(), stamp());
                 let mut connection = pool.acquire().await.unwrap();
-                let set = query(SET).bind(key).bind(stamp).bind(value(n as u64).to_vec());
+                let set =
+                    query(SET).bind(key).bind((stamp ^ 1 << 63).cast_signed()).bind(value(stamp).to_vec());
                 if set.fetch_optional(&mut *connection).await.unwrap().is_none() {
                     query(REFUSED).bind(key).fetch_optional(&mut *connection).await.unwrap();
                 }
@@ -169,7 +179,7 @@ fn bare_mysql(pool: &MySqlPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
         }),
         call(pool, keys, |pool, keys, n| {
             async move {
-                let (key, stamp) = (keys[n % KEYS].as_bytes(), n as u64);
+                let (key, stamp) = (keys[n % KEYS].as_bytes(), stamp());
                 let mut connection = pool.acquire().await.unwrap();
                 let mut transaction = connection.begin().await.unwrap();
                 let row = query(LOOK).bind(key).fetch_one(&mut *transaction).await.unwrap();
@@ -185,7 +195,9 @@ fn bare_mysql(pool: &MySqlPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
             async move {
                 static GET_MANY: std::sync::LazyLock<&str> = std::sync::LazyLock::new(|| {
                     let places = vec!["?"; 100].join(", ");
-                    format!("SELECT `key`, value FROM larder_bench WHERE `key` IN ({places})").leak()
+                    let alive = "(expires_at IS NULL OR expires_at > UTC_TIMESTAMP(3))";
+                    format!("SELECT `key`, value FROM larder_bench WHERE {alive} AND `key` IN ({places})")
+                        .leak()
                 });
                 let some = (0..100).map(|at| keys[(n * 7 + at) % KEYS].as_bytes());
                 let asked = some.fold(query(*GET_MANY), |asked, key| asked.bind(key));

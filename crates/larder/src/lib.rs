@@ -10,7 +10,7 @@
 //! # async fn user_from_database(_: u32) -> Result<User, std::io::Error> { Ok(User { name: "Ada".into() }) }
 //! let stack = Stack::builder("users")
 //!     .memory(MemoryOptions::new(10_000))
-//!     .store(MemoryDriver::default()) // or a file, SQLite, Redis, or a driver of your own
+//!     .store(MemoryDriver::default()) // or files, SQLite, Redis, a database, or a driver of your own
 //!     .build()?;
 //! let users = stack.cache::<User>()?;
 //!
@@ -44,8 +44,8 @@
 //!
 //! # Features
 //!
-//! `json` (default) and `messagepack` are codecs; `file`, `sqlite` and `redis` are stores, beside the memory one that is
-//! always there; `compress` and `encrypt` go around any store; `config` reads configurations; `macros` is
+//! `json` (default) and `messagepack` are codecs; `file`, `sqlite`, `redis`, `memcached`, `postgres`, `mysql`
+//! and `dynamodb` are stores, beside the memory one that is always there; `compress` and `encrypt` go around any store; `config` reads configurations; `macros` is
 //! [`#[cached]`](https://docs.rs/larder/latest/larder/attr.cached.html) for async functions; `bloom` is a filter of the
 //! keys that a source has (`source::KnownKeys`); `metrics` and `tracing`
 //! export to the facades of those names; `full` is all of these; `testing` is for tests. All are additive.

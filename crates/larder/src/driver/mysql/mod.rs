@@ -17,7 +17,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySq
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, SqlSafeStr as _, SqlStr};
 
 use crate::driver::sql::{
-    Dialect, Page, Range, SqlDriver, SqlOptions, SqlTls, TableName, rest_of, scanned, ttl_ms,
+    Dialect, Page, Range, SqlDriver, SqlOptions, SqlTls, TableName, plain_statements, ttl_ms, with_options,
 };
 use crate::driver::{Write, Written};
 use crate::entry::wire::stamp_of;
@@ -53,7 +53,7 @@ const ENDS: &str = "UTC_TIMESTAMP(3) + INTERVAL ? MICROSECOND";
 pub struct Mysql;
 
 /// The statements of one table. Its name is part of every one, so they are written out once. Those with a list of keys
-/// or rows have it for each power of two.
+/// or rows have it in several lengths.
 #[derive(Debug)]
 pub struct Statements {
     schema: String,
@@ -89,7 +89,7 @@ impl Statements {
             ),
             find: safe(format!("SELECT {key}, stamp, expires_at, value FROM {table} LIMIT 0")),
             get: safe(format!("SELECT value FROM {table} WHERE {key} = ? AND {ALIVE}")),
-            get_many: Lists::new(
+            get_many: Lists::filled(
                 &format!("SELECT {key}, value FROM {table} WHERE {ALIVE} AND {key} IN ("),
                 "?",
                 ")",
@@ -100,21 +100,21 @@ impl Statements {
                 "UPDATE {table} SET stamp = ?, expires_at = {ENDS}, value = ? \
                  WHERE {key} = ? AND LEFT(value, 40) = ? AND {ALIVE} = ?"
             )),
-            look_many: Lists::new(
+            look_many: Lists::filled(
                 &format!("SELECT LEFT(value, 40), {ALIVE}, {key} FROM {table} WHERE {key} IN ("),
                 "?",
                 &format!(") ORDER BY {key} FOR UPDATE"),
             ),
-            insert_many: Lists::new(&insert, &row, ""),
-            replace_many: Lists::new(
+            insert_many: Lists::parted(&insert, &row, ""),
+            replace_many: Lists::parted(
                 &insert,
                 &row,
                 " ON DUPLICATE KEY UPDATE stamp = VALUES(stamp), expires_at = VALUES(expires_at), \
                  value = VALUES(value)",
             ),
-            delete: Lists::new(&format!("DELETE FROM {table} WHERE {ALIVE} AND {key} IN ("), "?", ")"),
+            delete: Lists::filled(&format!("DELETE FROM {table} WHERE {ALIVE} AND {key} IN ("), "?", ")"),
             page: safe(format!(
-                "SELECT LEFT(value, 40), {ALIVE}, {key} FROM {table} WHERE {range} ORDER BY {key} LIMIT ?"
+                "SELECT {key}, LEFT(value, 40), {ALIVE} FROM {table} WHERE {range} ORDER BY {key} LIMIT ?"
             )),
             boundary: safe(format!(
                 "SELECT {key} FROM {table} WHERE {range} ORDER BY {key} LIMIT 1 OFFSET ?"
@@ -132,33 +132,46 @@ fn safe(statement: String) -> SqlStr {
     AssertSqlSafe(std::sync::Arc::<str>::from(statement)).into_sql_str()
 }
 
-/// A statement with a list, once for each power of two, so that a connection need not keep one for each length.
+/// A statement with a list, for some lengths of it, so that a connection need not keep one for each length.
 #[derive(Debug)]
-struct Lists([SqlStr; 11]);
+struct Lists {
+    one: SqlStr,
+    /// How long the list is, and the statement; the shortest first.
+    longer: Vec<(usize, SqlStr)>,
+}
 
 impl Lists {
-    /// Up to 1 024 items.
-    fn new(before: &str, item: &str, after: &str) -> Self {
-        Self(std::array::from_fn(|power| {
-            let items = vec![item; 1 << power].join(", ");
-            safe(format!("{before}{items}{after}"))
-        }))
+    /// For lists that are filled up: four lengths from one power of two to the next, so that at most a fifth is filling.
+    fn filled(before: &str, item: &str, after: &str) -> Self {
+        Self::new(before, item, after, (0..40).map(|step| ((4 + step % 4) << (step / 4)) >> 2))
+    }
+
+    /// For lists that are taken apart: a length for each power of two.
+    fn parted(before: &str, item: &str, after: &str) -> Self {
+        Self::new(before, item, after, (1..=10).map(|power| 1 << power))
+    }
+
+    fn new(before: &str, item: &str, after: &str, lengths: impl Iterator<Item = usize>) -> Self {
+        let statement = |length| safe(format!("{before}{}{after}", vec![item; length].join(", ")));
+        let mut lengths: Vec<usize> = lengths.chain([1_024]).filter(|&length| length > 1).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        Self {
+            one: statement(1),
+            longer: lengths.into_iter().map(|length| (length, statement(length))).collect(),
+        }
     }
 
     /// The statement for the fewest items that are no less than these, and how many it has.
     fn at_least(&self, items: usize) -> (SqlStr, usize) {
-        let [one, .., most] = &self.0;
-        let power = items.next_power_of_two().trailing_zeros() as usize;
-        match self.0.get(power) {
-            Some(statement) if items > 0 => (statement.clone(), 1 << power),
-            Some(_) => (one.clone(), 1),
-            None => (most.clone(), 1 << (self.0.len() - 1)),
-        }
+        let found = self.longer.iter().find(|(length, _)| items > 1 && *length >= items);
+        found.map_or((self.one.clone(), 1), |(length, statement)| (statement.clone(), *length))
     }
 
     /// The statement for the most items that are no more than these, and how many it has.
     fn at_most(&self, items: usize) -> (SqlStr, usize) {
-        self.at_least((items + 1).next_power_of_two() / 2)
+        let found = self.longer.iter().rfind(|(length, _)| *length <= items);
+        found.map_or((self.one.clone(), 1), |(length, statement)| (statement.clone(), *length))
     }
 }
 
@@ -190,22 +203,7 @@ impl Dialect for Mysql {
 
     fn settings(base: MySqlConnectOptions, options: &SqlOptions<Self>) -> MySqlConnectOptions {
         let tls = options.tls(matches!(base.get_ssl_mode(), MySqlSslMode::Preferred));
-        let mut settings = base.statement_cache_capacity(options.statement_cache).disable_statement_logging();
-        if let Some(host) = &options.host {
-            settings = settings.host(host);
-        }
-        if let Some(port) = options.port {
-            settings = settings.port(port);
-        }
-        if let Some(username) = &options.username {
-            settings = settings.username(username);
-        }
-        if let Some(password) = &options.password {
-            settings = settings.password(password);
-        }
-        if let Some(database) = &options.database {
-            settings = settings.database(database);
-        }
+        let mut settings = with_options!(base, options);
         if let Some(tls) = tls {
             settings = settings.ssl_mode(match tls {
                 SqlTls::Disable => MySqlSslMode::Disabled,
@@ -217,9 +215,6 @@ impl Dialect for Mysql {
         }
         if let Some(file) = &options.ca_file {
             settings = settings.ssl_ca(file);
-        }
-        if let (Some(certificate), Some(key)) = (&options.cert_file, &options.key_file) {
-            settings = settings.ssl_client_cert(certificate).ssl_client_key(key);
         }
         settings
     }
@@ -294,23 +289,7 @@ impl Dialect for Mysql {
         matches!(number(refusal), Some(1053 | 1927 | 4031))
     }
 
-    async fn find(connection: &mut MySqlConnection, statements: &Statements) -> sqlx::Result<()> {
-        sqlx::query(statements.find.clone()).execute(connection).await.map(drop)
-    }
-
-    async fn create(connection: &mut MySqlConnection, statements: &Statements) -> sqlx::Result<()> {
-        let schema = AssertSqlSafe(statements.schema.clone());
-        sqlx::raw_sql(schema).execute(connection).await.map(drop)
-    }
-
-    async fn get(
-        connection: &mut MySqlConnection,
-        statements: &Statements,
-        key: &str,
-    ) -> sqlx::Result<Option<Bytes>> {
-        let row = sqlx::query(statements.get.clone()).bind(key.as_bytes()).fetch_optional(connection).await?;
-        row.map(|row| bytes(&row, 0)).transpose()
-    }
+    plain_statements!(MySqlConnection, Stamp::to_bits);
 
     async fn get_many(
         connection: &mut MySqlConnection,
@@ -408,50 +387,6 @@ impl Dialect for Mysql {
     ) -> sqlx::Result<u64> {
         Ok(listed(&statements.delete, keys).execute(connection).await?.rows_affected())
     }
-
-    async fn page(
-        connection: &mut MySqlConnection,
-        statements: &Statements,
-        (from, below): Range<'_>,
-        limit: i64,
-    ) -> sqlx::Result<Page> {
-        let query = sqlx::query(statements.page.clone()).bind(from).bind(below).bind(limit);
-        let rows = query.fetch_all(connection).await?;
-        let (mut page, mut last) = (Vec::with_capacity(rows.len()), None);
-        for row in &rows {
-            let (seen, key) = (Seen::new(row)?, row.try_get::<Vec<u8>, _>(2)?);
-            last = Some(key.clone());
-            if seen.is_alive {
-                page.extend(scanned(key, seen.head));
-            }
-        }
-        let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
-        Ok((page, rest_of(last.as_deref(), is_full)))
-    }
-
-    async fn clear(
-        connection: &mut MySqlConnection,
-        statements: &Statements,
-        (from, below): Range<'_>,
-        until: Stamp,
-        limit: i64,
-    ) -> sqlx::Result<(u64, Option<Vec<u8>>)> {
-        let boundary = sqlx::query(statements.boundary.clone()).bind(from).bind(below).bind(limit);
-        let rest = boundary.fetch_optional(&mut *connection).await?;
-        let rest: Option<Vec<u8>> = rest.map(|row| row.try_get(0)).transpose()?;
-        let end = rest.as_deref().unwrap_or(below);
-        let clear = sqlx::query(statements.clear.clone()).bind(from).bind(end).bind(until.to_bits());
-        Ok((clear.execute(connection).await?.rows_affected(), rest))
-    }
-
-    async fn prune(
-        connection: &mut MySqlConnection,
-        statements: &Statements,
-        limit: i64,
-    ) -> sqlx::Result<u64> {
-        let done = sqlx::query(statements.prune.clone()).bind(limit).execute(connection).await?;
-        Ok(done.rows_affected())
-    }
 }
 
 /// A row that a conditional write found.
@@ -499,16 +434,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_have_sizes_of_powers_of_two() {
-        let lists = Lists::new("(", "?", ")");
-        let sizes = |pick: fn(&Lists, usize) -> (SqlStr, usize)| {
-            [1, 2, 3, 4, 5, 500, 1_000, 1_024].map(|items| {
-                let (statement, count) = pick(&lists, items);
-                assert_eq!(statement.as_str().matches('?').count(), count);
-                count
-            })
-        };
-        assert_eq!(sizes(Lists::at_least), [1, 2, 4, 4, 8, 512, 1_024, 1_024]);
-        assert_eq!(sizes(Lists::at_most), [1, 2, 2, 4, 4, 256, 512, 1_024]);
+    fn a_list_is_filled_up_by_a_fifth_at_most_or_parted_at_powers_of_two() {
+        let (filled, parted) = (Lists::filled("(", "?", ")"), Lists::parted("(", "?", ")"));
+        for items in 1..=1_024 {
+            let (statement, length) = filled.at_least(items);
+            assert_eq!(statement.as_str().matches('?').count(), length);
+            assert!(length >= items && (length - items) * 5 <= length, "{items}: {length}");
+            let (statement, length) = parted.at_most(items);
+            assert_eq!(statement.as_str().matches('?').count(), length);
+            assert!(length <= items && length * 2 > items && length.is_power_of_two(), "{items}: {length}");
+        }
+        assert!(filled.longer.len() < 40);
     }
 }

@@ -14,7 +14,8 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Row as _, SqlSafeStr as _, SqlStr};
 
 use crate::driver::sql::{
-    Dialect, Page, Range, SqlDriver, SqlOptions, SqlTls, TableName, Wire, rest_of, scanned, ttl_ms,
+    Dialect, Page, Range, SqlDriver, SqlOptions, SqlTls, TableName, Wire, plain_statements, ttl_ms,
+    with_options,
 };
 use crate::driver::{When, Write, Written};
 use crate::entry::wire::stamp_of;
@@ -172,22 +173,7 @@ impl Dialect for Postgres {
 
     fn settings(base: PgConnectOptions, options: &SqlOptions<Self>) -> PgConnectOptions {
         let tls = options.tls(matches!(base.get_ssl_mode(), PgSslMode::Prefer));
-        let mut settings = base.statement_cache_capacity(options.statement_cache).disable_statement_logging();
-        if let Some(host) = &options.host {
-            settings = settings.host(host);
-        }
-        if let Some(port) = options.port {
-            settings = settings.port(port);
-        }
-        if let Some(username) = &options.username {
-            settings = settings.username(username);
-        }
-        if let Some(password) = &options.password {
-            settings = settings.password(password);
-        }
-        if let Some(database) = &options.database {
-            settings = settings.database(database);
-        }
+        let mut settings = with_options!(base, options);
         if let Some(tls) = tls {
             settings = settings.ssl_mode(match tls {
                 SqlTls::Disable => PgSslMode::Disable,
@@ -199,9 +185,6 @@ impl Dialect for Postgres {
         }
         if let Some(file) = &options.ca_file {
             settings = settings.ssl_root_cert(file);
-        }
-        if let (Some(certificate), Some(key)) = (&options.cert_file, &options.key_file) {
-            settings = settings.ssl_client_cert(certificate).ssl_client_key(key);
         }
         settings
     }
@@ -265,23 +248,7 @@ impl Dialect for Postgres {
         refusal.code().is_some_and(|code| matches!(&*code, "57P01" | "57P02" | "57P05"))
     }
 
-    async fn find(connection: &mut PgConnection, statements: &Statements) -> sqlx::Result<()> {
-        sqlx::query(statements.find.clone()).execute(connection).await.map(drop)
-    }
-
-    async fn create(connection: &mut PgConnection, statements: &Statements) -> sqlx::Result<()> {
-        let schema = AssertSqlSafe(statements.schema.clone());
-        sqlx::raw_sql(schema).execute(connection).await.map(drop)
-    }
-
-    async fn get(
-        connection: &mut PgConnection,
-        statements: &Statements,
-        key: &str,
-    ) -> sqlx::Result<Option<Bytes>> {
-        let row = sqlx::query(statements.get.clone()).bind(key.as_bytes()).fetch_optional(connection).await?;
-        row.map(|row| bytes(&row, 0)).transpose()
-    }
+    plain_statements!(PgConnection, signed);
 
     async fn get_many(
         connection: &mut PgConnection,
@@ -385,46 +352,6 @@ impl Dialect for Postgres {
     ) -> sqlx::Result<u64> {
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
         let done = sqlx::query(statements.delete.clone()).bind(keys).execute(connection).await?;
-        Ok(done.rows_affected())
-    }
-
-    async fn page(
-        connection: &mut PgConnection,
-        statements: &Statements,
-        (from, below): Range<'_>,
-        limit: i64,
-    ) -> sqlx::Result<Page> {
-        let query = sqlx::query(statements.page.clone()).bind(from).bind(below).bind(limit);
-        let rows = query.fetch_all(connection).await?;
-        let (mut page, mut last) = (Vec::with_capacity(rows.len()), None);
-        for row in &rows {
-            let key: Vec<u8> = row.try_get(0)?;
-            last = Some(key.clone());
-            if row.try_get(2)? {
-                page.extend(scanned(key, row.try_get(1)?));
-            }
-        }
-        let is_full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
-        Ok((page, rest_of(last.as_deref(), is_full)))
-    }
-
-    async fn clear(
-        connection: &mut PgConnection,
-        statements: &Statements,
-        (from, below): Range<'_>,
-        until: Stamp,
-        limit: i64,
-    ) -> sqlx::Result<(u64, Option<Vec<u8>>)> {
-        let boundary = sqlx::query(statements.boundary.clone()).bind(from).bind(below).bind(limit);
-        let rest = boundary.fetch_optional(&mut *connection).await?;
-        let rest: Option<Vec<u8>> = rest.map(|row| row.try_get(0)).transpose()?;
-        let end = rest.as_deref().unwrap_or(below);
-        let clear = sqlx::query(statements.clear.clone()).bind(from).bind(end).bind(signed(until));
-        Ok((clear.execute(connection).await?.rows_affected(), rest))
-    }
-
-    async fn prune(connection: &mut PgConnection, statements: &Statements, limit: i64) -> sqlx::Result<u64> {
-        let done = sqlx::query(statements.prune.clone()).bind(limit).execute(connection).await?;
         Ok(done.rows_affected())
     }
 }

@@ -2,12 +2,13 @@
 //! statements.
 //!
 //! Rooms: `options` has what can be said about a store, `table` the names of tables, `dialect` what a database has to
-//! say for itself, `link` the connections with their deadlines, `failure` words what went wrong.
+//! say for itself, `plain` what is the same code for both, `link` the connections with their deadlines, `failure` words what went wrong.
 
 mod dialect;
 mod failure;
 mod link;
 mod options;
+mod plain;
 mod table;
 
 use std::collections::{HashMap, HashSet};
@@ -32,6 +33,7 @@ use link::{Lease, Link, Repeat};
 pub use dialect::{Dialect, Page, Range, Settings, Wire};
 pub(crate) use dialect::{rest_of, scanned, ttl_ms};
 pub use options::{SqlOptions, SqlTls};
+pub(crate) use plain::{plain_statements, with_options};
 pub use table::TableName;
 
 /// The client that these drivers use, for pools and statements of one's own.

@@ -63,6 +63,8 @@ pub(super) struct Floors {
     /// Of each tag, as it reaches each namespace.
     gone_tags: [[u64; TAGS.len()]; SPACES.len()],
     stale_tags: [[u64; TAGS.len()]; SPACES.len()],
+    /// The last moment when they were these.
+    as_of: u64,
 }
 
 /// A change that was acknowledged.
@@ -118,6 +120,9 @@ struct Value {
     /// Until when it may be served at most, by the wall clock.
     fresh_until: Timestamp,
     stale_until: Timestamp,
+    /// The last time that it was made stale, and what held until then. Who asked before that may still get it as it
+    /// was, and say so later, under a clock that was set back since.
+    before: Option<(u64, Timestamp, Timestamp)>,
 }
 
 /// What was promised, and to whom.
@@ -141,6 +146,7 @@ impl Ledger {
     /// The next moment.
     pub(super) fn tick(&mut self) -> u64 {
         self.moment += 1;
+        (self.here.as_of, self.there.as_of) = (self.moment, self.moment);
         self.moment
     }
 
@@ -148,7 +154,7 @@ impl Ledger {
     pub(super) fn value(&mut self, slot: usize, life: Life) -> u64 {
         let value = self.tick();
         let (fresh_until, stale_until) = (Timestamp::ZERO, Timestamp::ZERO);
-        self.values.insert(value, Value { slot, tags: life.tags, fresh_until, stale_until });
+        self.values.insert(value, Value { slot, tags: life.tags, fresh_until, stale_until, before: None });
         value
     }
 
@@ -177,6 +183,7 @@ impl Ledger {
         self.expired[slot] = moment;
         for (at, value) in &mut self.values {
             if value.slot == slot && *at < moment {
+                value.before = Some((moment, value.fresh_until, value.stale_until));
                 value.fresh_until = value.fresh_until.min(now);
                 value.stale_until = value.stale_until.min(now + grace);
             }
@@ -213,9 +220,13 @@ impl Ledger {
                 "{found} was found ({look:?}) under key {slot} after the change at {floor}"
             ));
         }
+        let (mut fresh_until, mut stale_until) = (value.fresh_until, value.stale_until);
+        if let Some((_, fresh, stale)) = value.before.filter(|(moment, ..)| *moment > promised.as_of) {
+            (fresh_until, stale_until) = (fresh_until.max(fresh), stale_until.max(stale));
+        }
         let until = match look {
-            Look::Fresh => value.fresh_until,
-            Look::Stale => value.stale_until,
+            Look::Fresh => fresh_until,
+            Look::Stale => stale_until,
             Look::Miss => Timestamp::FOREVER,
         };
         (now >= until && until != Timestamp::FOREVER)
