@@ -33,6 +33,7 @@ pub(crate) enum Asked {
 /// What a store answered.
 struct Answered {
     opened: Duration,
+    version: Option<String>,
     driver: Arc<dyn Driver>,
     pings: Vec<Duration>,
     gets: Vec<Duration>,
@@ -103,7 +104,8 @@ async fn ask(driver: Arc<dyn Driver>, opened: Duration, count: u32) -> Result<An
     }
     pings.sort_unstable();
     gets.sort_unstable();
-    Ok(Answered { opened, driver, pings, gets })
+    let version = in_time("its version", driver.version()).await??;
+    Ok(Answered { opened, version, driver, pings, gets })
 }
 
 async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> Result<T, Failure> {
@@ -128,6 +130,7 @@ fn as_json(name: &str, answered: &Result<Answered, String>) -> Result<(), Failur
                 ("reached", json!(true)),
                 ("error", Value::Null),
                 ("driver", json!(answered.driver.name())),
+                ("version", json!(answered.version)),
                 ("enumerates", json!(can.enumerates)),
                 ("shared", json!(can.shared)),
                 ("persistent", json!(can.persistent)),
@@ -152,6 +155,7 @@ fn as_text(name: &str, answered: &Result<Answered, String>) -> Result<(), Failur
     };
     let can = answered.driver.capabilities();
     let mut abilities = vec![answered.driver.name().to_owned()];
+    abilities.extend(answered.version.as_deref().map(|version| escape(version).into_owned()));
     for (is_so, word) in
         [(can.shared, "shared"), (can.persistent, "persistent"), (can.enumerates, "can be listed")]
     {
