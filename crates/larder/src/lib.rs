@@ -137,6 +137,18 @@ mod pages {
     mod sources {}
     #[doc = include_str!("../../../docs/records.md")]
     mod records {}
+    #[cfg(feature = "config")]
+    #[doc = include_str!("../../../docs/coming-from/bentocache.md")]
+    mod from_bentocache {}
+    #[cfg(feature = "config")]
+    #[doc = include_str!("../../../docs/coming-from/beego.md")]
+    mod from_beego {}
+    #[cfg(all(feature = "config", feature = "redis"))]
+    #[doc = include_str!("../../../docs/coming-from/beignet.md")]
+    mod from_beignet {}
+    #[cfg(all(feature = "config", feature = "redis"))]
+    #[doc = include_str!("../../../docs/coming-from/deepstream.md")]
+    mod from_deepstream {}
     #[cfg(all(feature = "metrics", feature = "tracing"))]
     #[doc = include_str!("../../../docs/observability.md")]
     mod observability {}
