@@ -51,8 +51,8 @@ fn start() -> Outcome {
         HiArgs::Store(target, operation) => {
             with_runtime(|runtime| runtime.block_on(cmd::on_store(target, operation)))
         }
-        HiArgs::Check { file, connect, json } => {
-            with_runtime(|runtime| runtime.block_on(cmd::check::check(&file, connect, json)))
+        HiArgs::Check { document, connect, json } => {
+            with_runtime(|runtime| runtime.block_on(cmd::check::check(&document, connect, json)))
         }
         HiArgs::Migrate(migration) => {
             with_runtime(|runtime| runtime.block_on(cmd::migrate::migrate(migration)))

@@ -42,8 +42,8 @@ pub(crate) enum HiArgs {
     Store(Target, Operation),
     /// `larder check`.
     Check {
-        /// The configuration file.
-        file: PathBuf,
+        /// What to check.
+        document: Document,
         /// Whether to try its stores.
         connect: bool,
         /// Whether to print JSON.
@@ -68,6 +68,39 @@ pub(crate) enum HiArgs {
     Completions(String),
     /// `larder man`.
     Man,
+}
+
+/// What `larder check` looks at.
+#[derive(Debug)]
+pub(crate) enum Document {
+    /// A configuration file.
+    Config(PathBuf),
+    /// A file with the text that beego's adapter of this name is given.
+    Beego(String, PathBuf),
+    /// The variables of Beignet's Redis provider.
+    Beignet,
+}
+
+impl Document {
+    fn from_low(file: Option<PathBuf>, from: Option<String>) -> Result<Self, Failure> {
+        let named = |file: Option<PathBuf>, or: &str| {
+            file.ok_or_else(|| Failure::usage(format!("there is nothing to check: name a {or}")))
+        };
+        match from.as_deref().map(|from| from.split_once(':').unwrap_or((from, ""))) {
+            None => {
+                let file = file.or_else(|| variable("LARDER_CONFIG").map(PathBuf::from));
+                Ok(Self::Config(named(file, "configuration file, or set LARDER_CONFIG")?))
+            }
+            Some(("beego", adapter)) if !adapter.is_empty() => {
+                Ok(Self::Beego(adapter.to_owned(), named(file, "file with beego's JSON")?))
+            }
+            Some(("beignet", "")) if file.is_some() => {
+                Err(Failure::usage("--from beignet takes its variables from the environment, and no file"))
+            }
+            Some(("beignet", "")) => Ok(Self::Beignet),
+            Some(_) => Err(Failure::usage("--from takes beego:ADAPTER (such as beego:redis) or beignet")),
+        }
+    }
 }
 
 /// What `larder run` is to do.
@@ -172,14 +205,8 @@ impl HiArgs {
         Ok(match low {
             LowArgs::Run(low) => Self::Run(HiRun::from_low(low)?),
             LowArgs::Store(low, operation) => Self::Store(Target::from_low(low)?, operation),
-            LowArgs::Check { file, connect, json } => {
-                let file =
-                    file.or_else(|| variable("LARDER_CONFIG").map(PathBuf::from)).ok_or_else(|| {
-                        Failure::usage(
-                            "there is nothing to check: name a configuration file, or set LARDER_CONFIG",
-                        )
-                    })?;
-                Self::Check { file, connect, json }
+            LowArgs::Check { file, from, connect, json } => {
+                Self::Check { document: Document::from_low(file, from)?, connect, json }
             }
             LowArgs::Migrate(LowMigrate { from, to, prefix, namespace, dry_run, json }) => {
                 let namespace = names(namespace)?;

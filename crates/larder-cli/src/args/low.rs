@@ -20,6 +20,8 @@ pub(crate) enum LowArgs {
     Check {
         /// The configuration file.
         file: Option<PathBuf>,
+        /// Whose document it is, if not Larder's.
+        from: Option<String>,
         /// Whether to try its stores.
         connect: bool,
         /// Whether to print JSON.
@@ -184,6 +186,7 @@ impl LowArgs {
             "run" => Self::Run(LowRun::from_matches(&mut matches)),
             "check" => Self::Check {
                 file: matches.remove_one("file").or_else(|| matches.remove_one("config")),
+                from: matches.remove_one("from"),
                 connect: matches.get_flag("connect"),
                 json: matches.get_flag("json"),
             },

@@ -453,7 +453,8 @@ fn check(command: Command) -> Command {
              nothing, unless --connect is given; never creates a store.",
         )
         .after_long_help(
-            "Examples:\n  larder check larder.yaml\n  larder check --config larder.yaml --connect",
+            "Examples:\n  larder check larder.yaml\n  larder check --config larder.yaml --connect\n  larder check \
+             --from beego:redis beego.json\n  larder check --from beignet",
         )
         .arg(
             Arg::new("file")
@@ -462,6 +463,12 @@ fn check(command: Command) -> Command {
                 .value_parser(value_parser!(std::path::PathBuf)),
         )
         .arg(config().help("The configuration file, as the other commands take it").conflicts_with("file"))
+        .arg(
+            Arg::new("from")
+                .long("from")
+                .value_name("WHOSE")
+                .help("Take it for a document of beego's (beego:ADAPTER), or for the variables of Beignet's (beignet)"),
+        )
         .arg(switch("connect", None, "Also try every store that it names"))
         .arg(json())
 }

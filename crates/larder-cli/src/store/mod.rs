@@ -421,7 +421,8 @@ async fn open_place(place: &Place, access: Access) -> Result<Arc<dyn Driver>, Fa
     }
 }
 
-/// The stack of that name; without a name, the only one, or the one called `default`.
+/// The stack of that name; without a name, the one that is said to be the default, the only one, or the one called
+/// `default`.
 fn choose<'c>(
     config: &'c Config,
     name: Option<&'c str>,
@@ -431,7 +432,8 @@ fn choose<'c>(
         1 => config.stacks.keys().next().map(String::as_str),
         _ => None,
     };
-    let wanted = name.or(only).unwrap_or("default");
+    let default = config.default.as_ref().map(|default| default.value.as_str());
+    let wanted = name.or(default).or(only).unwrap_or("default");
     if let Some(stack) = config.stacks.get(wanted) {
         return Ok((wanted, stack));
     }

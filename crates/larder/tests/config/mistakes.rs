@@ -11,7 +11,7 @@ pub(crate) const KNOWN: &str = "(known: backoff, breaker, codec, compress, deadl
 
 const MISTAKES: &[Mistake] = &[
     (
-        "unknown setting \"stack\", did you mean \"stacks\"? (known: defaults, stacks)",
+        "unknown setting \"stack\", did you mean \"stacks\"? (known: cache, default, defaults, stacks)",
         [("stack:\n  users: {}", "1:1"), ("[stack.users]", "1:2"), ("{\"stack\": {\"users\": {}}}", "1:2")],
     ),
     (

@@ -206,9 +206,9 @@ fn beego_memory_strings_are_understood() {
             "beego's memory cache:1:13: interval: expected a whole number from -4294967295 to 4294967295, found \"x\"",
         ),
         (
-            "redis",
-            r#"{"conn":":6039","password":"thePassWord"}"#,
-            "beego: cannot take over beego's adapter \"redis\" (known: file, memory)",
+            "ssdb",
+            r#"{"conn":":8888"}"#,
+            "beego: cannot take over beego's adapter \"ssdb\" (known: file, memcache, memory, redis)",
         ),
     ] {
         let error = Config::from_beego(name, json).unwrap_err();
