@@ -19,11 +19,8 @@ macro_rules! plain_statements {
             let said: String = ::sqlx::query_scalar("SELECT version()").fetch_one(connection).await?;
             let short = said.split(" on ").next().unwrap_or_default().split(" (").next().unwrap_or_default();
             let is_bare = short.starts_with(|first: char| first.is_ascii_digit());
-            Ok(if is_bare && !short.contains("MariaDB") {
-                format!("MySQL {short}")
-            } else {
-                short.to_owned()
-            })
+            let name = if short.contains("MariaDB") { "MariaDB" } else { "MySQL" };
+            Ok(if is_bare { format!("{name} {short}") } else { short.to_owned() })
         }
 
         async fn get(
