@@ -54,6 +54,13 @@ fn start() -> Outcome {
         HiArgs::Check { file, connect, json } => {
             with_runtime(|runtime| runtime.block_on(cmd::check::check(&file, connect, json)))
         }
+        HiArgs::Migrate(migration) => {
+            with_runtime(|runtime| runtime.block_on(cmd::migrate::migrate(migration)))
+        }
+        HiArgs::Drivers { json } => cmd::drivers::drivers(json),
+        HiArgs::Ping { asked, count, json } => {
+            with_runtime(|runtime| runtime.block_on(cmd::ping::ping(asked, count, json)))
+        }
         HiArgs::Completions(shell) => cmd::generate::completions(&shell),
         HiArgs::Man => cmd::generate::man(),
     }

@@ -13,7 +13,9 @@ use larder::tag::TAGS_PER_ENTRY_MAX;
 use larder::time::{Ttl, minutes};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::low::{LowArgs, LowRun, LowTarget, Operation};
+use super::low::{LowArgs, LowMigrate, LowPing, LowRun, LowTarget, Operation};
+use crate::cmd::migrate::Migration;
+use crate::cmd::ping::Asked;
 use crate::cmd::run::identity::Identity;
 use crate::failure::Failure;
 use crate::output::escape;
@@ -44,6 +46,21 @@ pub(crate) enum HiArgs {
         file: PathBuf,
         /// Whether to try its stores.
         connect: bool,
+        /// Whether to print JSON.
+        json: bool,
+    },
+    /// `larder migrate`.
+    Migrate(Migration),
+    /// `larder drivers`.
+    Drivers {
+        /// Whether to print JSON.
+        json: bool,
+    },
+    /// `larder ping`.
+    Ping {
+        asked: Asked,
+        /// How often.
+        count: u32,
         /// Whether to print JSON.
         json: bool,
     },
@@ -131,7 +148,7 @@ impl Place {
 }
 
 /// A URL without what may be secret: user, password and parameters.
-fn mask(url: &str) -> String {
+pub(crate) fn mask(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -163,6 +180,21 @@ impl HiArgs {
                         )
                     })?;
                 Self::Check { file, connect, json }
+            }
+            LowArgs::Migrate(LowMigrate { from, to, prefix, namespace, dry_run, json }) => {
+                let namespace = names(namespace)?;
+                Self::Migrate(Migration { from, to, prefix, namespace, dry_run, json })
+            }
+            LowArgs::Drivers { json } => Self::Drivers { json },
+            LowArgs::Ping(LowPing { stores, config, cache, count, json }) => {
+                let asked = if stores.is_empty() {
+                    let (store, namespace, prefix, run, explain) = (None, None, None, false, false);
+                    let low = LowTarget { store, config, cache, namespace, prefix, run, explain, json };
+                    Asked::Caches(Target::from_low(low)?)
+                } else {
+                    Asked::Stores(stores)
+                };
+                Self::Ping { asked, count, json }
             }
             LowArgs::Completions(shell) => Self::Completions(shell),
             LowArgs::Man => Self::Man,
@@ -310,17 +342,20 @@ impl Target {
                 }
             },
         };
-        let namespace = match low.namespace {
-            Some(path) => path.split('/').map(str::to_owned).collect(),
-            None => Vec::new(),
-        };
-        if namespace.iter().any(String::is_empty) {
-            return Err(Failure::usage("a namespace has an empty name; it looks like app or app/users"));
-        }
+        let namespace = names(low.namespace)?;
         let pruned = cache_folder().and_then(|folder| pruned(&folder, &place));
         let LowTarget { prefix, explain, json, .. } = low;
         Ok(Self { place, namespace, prefix, pruned, explain, json })
     }
+}
+
+/// The names of nested namespaces, outermost first.
+fn names(path: Option<String>) -> Result<Vec<String>, Failure> {
+    let names: Vec<String> = path.iter().flat_map(|path| path.split('/')).map(str::to_owned).collect();
+    if names.iter().any(String::is_empty) {
+        return Err(Failure::usage("a namespace has an empty name; it looks like app or app/users"));
+    }
+    Ok(names)
 }
 
 /// Refuses tags before anything is run that could not be kept under them.

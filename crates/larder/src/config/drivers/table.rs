@@ -106,7 +106,7 @@ pub const DRIVERS: &[DriverInfo] = &[
         name: "memcached",
         schemes: MEMCACHED_SCHEMES,
         feature: Some("memcached"),
-        about: "memcached servers, each of which has its share of the keys",
+        about: "a memcached server, or several of which each has its share of the keys",
         options: &[
             option("host", &[], "required, unless there is a URL"),
             option("port", &[], "11211"),
