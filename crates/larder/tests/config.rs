@@ -388,7 +388,7 @@ fn a_driver_whose_feature_is_off_says_which() {
             "the driver \"sqlite\" needs the feature \"sqlite\", which this build lacks (it has: none)",
         ),
         ("dir:c", "the driver \"file\" needs the feature \"file\", which this build lacks (it has: none)"),
-        ("postgres://x", "unknown driver \"postgres\" (this build has: none)"),
+        ("mongodb://x", "unknown driver \"mongodb\" (this build has: none)"),
     ] {
         let store = StoreConfig::from_url(url, "--store").unwrap();
         let error = Registry::empty().check(&store).unwrap_err();
