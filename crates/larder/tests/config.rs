@@ -421,6 +421,7 @@ tiny
   jitter                   0          default
   refresh                  on_demand  default
   memory_ttl               none       default
+  across_processes         none       default
   replace_after            none       default
   l2                       none       default
 users
@@ -435,6 +436,7 @@ users
   jitter                   0          default
   refresh                  on_demand  default
   memory_ttl               none       default
+  across_processes         none       default
   replace_after            none       default
   l2.driver                memory     c.yaml:2:36
   l2.max_items             100000     default
