@@ -63,6 +63,7 @@ const ROOMS: &[Room] = &[
         ],
     ),
     room("source", &["error", "time", "entry", "explain", "stack", "loaded", "get_or_set", "cache"]),
+    room("records", &["error", "time", "entry", "stack", "cache"]),
     room("larder", &["error", "advisor", "stack", "cache"]),
     room("expansion", &["error", "cache"]),
     room(

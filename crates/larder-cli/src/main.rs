@@ -51,8 +51,15 @@ fn start() -> Outcome {
         HiArgs::Store(target, operation) => {
             with_runtime(|runtime| runtime.block_on(cmd::on_store(target, operation)))
         }
-        HiArgs::Check { file, connect, json } => {
-            with_runtime(|runtime| runtime.block_on(cmd::check::check(&file, connect, json)))
+        HiArgs::Check { document, connect, json } => {
+            with_runtime(|runtime| runtime.block_on(cmd::check::check(&document, connect, json)))
+        }
+        HiArgs::Migrate(migration) => {
+            with_runtime(|runtime| runtime.block_on(cmd::migrate::migrate(migration)))
+        }
+        HiArgs::Drivers { json } => cmd::drivers::drivers(json),
+        HiArgs::Ping { asked, count, json } => {
+            with_runtime(|runtime| runtime.block_on(cmd::ping::ping(asked, count, json)))
         }
         HiArgs::Completions(shell) => cmd::generate::completions(&shell),
         HiArgs::Man => cmd::generate::man(),

@@ -21,11 +21,28 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
 }
 
+/// What was shown of work that was dropped goes with it.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 impl Progress {
     /// Says `what` goes on. Nothing is shown unless standard error is a terminal.
     pub(crate) fn new(what: impl Into<String>) -> Self {
         let bar = is_terminal(io::stderr()).then(ProgressBar::hidden);
         Self { what: what.into(), bar }
+    }
+
+    /// So much is there to do in all, so that what is left can be seen.
+    pub(crate) fn of(self, total: u64) -> Self {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+        }
+        self
     }
 
     /// One more is done.
@@ -42,7 +59,11 @@ impl Progress {
         if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
             return done;
         }
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}: {human_pos} ({elapsed})") {
+        let template = match bar.length() {
+            Some(_) => "{spinner} {msg}: {human_pos} of {human_len} {wide_bar} {eta}",
+            None => "{spinner} {msg}: {human_pos} ({elapsed})",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         bar.set_message(self.what.clone());

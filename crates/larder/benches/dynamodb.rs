@@ -15,6 +15,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -114,26 +115,26 @@ fn contenders(
             "set if newer",
             ours(|driver, keys, n| {
                 async move {
-                    let (value, ttl) = (value(n as u64), Some(minutes(1)));
+                    let (value, ttl) = (value(next()), Some(minutes(1)));
                     driver.set(&keys[n % KEYS], value, ttl, When::Newer).await.unwrap();
                 }
                 .boxed()
             }),
             theirs(|bare, keys, n| {
                 async move {
-                    let value = value(n as u64);
-                    // What it comes to does not matter, a refusal is an answer.
+                    let stamp = next();
+                    let value = value(stamp);
                     let call = bare.put_item().table_name(TABLE).return_values(ReturnValue::AllOld);
                     let call = call
                         .item("key", text(&keys[n % KEYS]))
                         .item("head", AttributeValue::B(Blob::new(&value[..40])))
                         .item("value", AttributeValue::B(Blob::new(value)))
-                        .item("stamp", AttributeValue::N(n.to_string()))
+                        .item("stamp", AttributeValue::N(stamp.to_string()))
                         .item("expires", AttributeValue::N("9999999999".to_owned()))
-                        .expression_attribute_values(":stamp", AttributeValue::N(n.to_string()))
+                        .expression_attribute_values(":stamp", AttributeValue::N(stamp.to_string()))
                         .expression_attribute_names("#stamp", "stamp")
                         .condition_expression("attribute_not_exists(#stamp) OR #stamp < :stamp");
-                    drop(call.send().await);
+                    call.send().await.unwrap();
                 }
                 .boxed()
             }),
@@ -164,6 +165,12 @@ fn contenders(
 
 fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
+}
+
+/// Newer than all before: a refusal would be another measurement, since not every server says by what it refuses.
+fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(2);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn value(stamp: u64) -> Bytes {

@@ -143,6 +143,8 @@ pub enum Event<'a> {
         namespace: &'a str,
         /// The user's key.
         key: &'a str,
+        /// How long it is fresh from now on; `None` is forever.
+        ttl: Option<Duration>,
     },
     /// A key was deleted, whether or not it had an entry, or its value pulled.
     Deleted {
@@ -150,6 +152,8 @@ pub enum Event<'a> {
         namespace: &'a str,
         /// The user's key.
         key: &'a str,
+        /// Whether it had an entry.
+        existed: bool,
     },
     /// A key was made stale.
     Expired {

@@ -29,6 +29,7 @@ use crate::stack::Stack;
 #[derive(Debug, Clone)]
 pub struct Larder {
     stacks: Arc<BTreeMap<String, Stack>>,
+    default: Option<Arc<str>>,
 }
 
 impl Larder {
@@ -44,7 +45,52 @@ impl Larder {
                 return Err(Error::new(ErrorKind::Config, format!("two stacks have the name {name:?}")));
             }
         }
-        Ok(Self { stacks: Arc::new(by_name) })
+        Ok(Self { stacks: Arc::new(by_name), default: None })
+    }
+
+    /// This larder with the stack of a name as its default one.
+    ///
+    /// # Errors
+    /// As [`Larder::stack`].
+    pub fn with_default(self, name: &str) -> Result<Self> {
+        let default = self.stack(name)?.name().into();
+        Ok(Self { default: Some(default), ..self })
+    }
+
+    /// The default stack: the one that [`Larder::with_default`] or a configuration's `default` names, else the only
+    /// one there is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], with the names that there are, if none is named and there is not exactly one.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// # use larder::{Larder, Stack, memory::MemoryOptions};
+    /// # let stack = |name: &str| Stack::builder(name).memory(MemoryOptions::new(10)).build();
+    /// let larder = Larder::new([stack("users")?, stack("pages")?])?;
+    /// let error = larder.default_stack().unwrap_err();
+    /// assert_eq!(error.message(), "no stack is the default one; there are: pages, users");
+    /// assert_eq!(larder.with_default("pages")?.default_stack()?.name(), "pages");
+    /// # Ok::<(), larder::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn default_stack(&self) -> Result<&Stack> {
+        if let Some(name) = &self.default {
+            return self.stack(name);
+        }
+        let mut stacks = self.stacks.values();
+        match (stacks.next(), stacks.next()) {
+            (Some(only), None) => Ok(only),
+            _ => {
+                let message = format!("no stack is the default one; there are: {}", self.names());
+                Err(Error::new(ErrorKind::Config, message))
+            }
+        }
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.stacks.keys().map(String::as_str).collect();
+        names.join(", ")
     }
 
     /// The stack of a name.
@@ -53,8 +99,7 @@ impl Larder {
     /// [`ErrorKind::Config`], with the names that there are, if there is none.
     pub fn stack(&self, name: &str) -> Result<&Stack> {
         self.stacks.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.stacks.keys().map(String::as_str).collect();
-            let message = format!("there is no stack {name:?}; there are: {}", names.join(", "));
+            let message = format!("there is no stack {name:?}; there are: {}", self.names());
             Error::new(ErrorKind::Config, message)
         })
     }

@@ -36,6 +36,7 @@
 //! - [`driver::Driver`] is what a store of one's own implements; `docs/write-a-driver.md` shows one whole.
 //! - [`source`] writes the place where values really live together with the cache: write-through, write-invalidate,
 //!   read-through with one loader for all keys; `docs/sources.md`.
+//! - [`records`] keeps data together with a version that its writer gives it, and replaces it by that; `docs/records.md`.
 //! - [`event::Observer`] hears what happens, [`Stack::stats`] counts and times it, [`stats::prometheus_text`]
 //!   exports it, [`explain`](mod@explain) accounts for one operation, and [`Stack::advice`] says which options contradict
 //!   each other; `docs/observability.md` shows how.
@@ -79,6 +80,7 @@ mod stack;
 mod get_or_set;
 mod cache;
 pub mod source;
+pub mod records;
 mod larder;
 #[cfg(feature = "config")]
 pub mod config;
@@ -133,6 +135,20 @@ mod pages {
     #[cfg(feature = "bloom")]
     #[doc = include_str!("../../../docs/sources.md")]
     mod sources {}
+    #[doc = include_str!("../../../docs/records.md")]
+    mod records {}
+    #[cfg(feature = "config")]
+    #[doc = include_str!("../../../docs/coming-from/bentocache.md")]
+    mod from_bentocache {}
+    #[cfg(feature = "config")]
+    #[doc = include_str!("../../../docs/coming-from/beego.md")]
+    mod from_beego {}
+    #[cfg(all(feature = "config", feature = "redis"))]
+    #[doc = include_str!("../../../docs/coming-from/beignet.md")]
+    mod from_beignet {}
+    #[cfg(all(feature = "config", feature = "redis"))]
+    #[doc = include_str!("../../../docs/coming-from/deepstream.md")]
+    mod from_deepstream {}
     #[cfg(all(feature = "metrics", feature = "tracing"))]
     #[doc = include_str!("../../../docs/observability.md")]
     mod observability {}

@@ -22,8 +22,9 @@ const TARGET: &str = "larder";
 
 /// Makes each event of a stack an event of `tracing`: failures and damage as warnings, hits and misses as traces,
 /// the rest for debugging. Each has the fields `stack` and `event` (its [name](Event::name)), and those of
-/// `namespace`, `key`, `tier`, `stale`, `took_us`, `operation`, `suppressed`, `cause`, `tag`, `soft`, `damage`,
-/// `advice` and `error` that it has. No values, but keys: leave it out if they are secret.
+/// `namespace`, `key`, `tier`, `stale`, `ttl_us` (of what is written; without it, forever), `existed`, `took_us`,
+/// `operation`, `suppressed`, `cause`, `tag`, `soft`, `damage`, `advice` and `error` that it has. No values, but keys:
+/// leave it out if they are secret.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct TracingObserver;
 struct Fields<'a> {
     tier: Option<String>,
     stale: Option<bool>,
+    ttl: Option<Duration>,
+    existed: Option<bool>,
     took: Option<Duration>,
     operation: Option<&'a str>,
     suppressed: Option<bool>,
@@ -61,6 +64,8 @@ impl<'a> Fields<'a> {
             Event::Hit { tier, stale, .. } => {
                 Self { tier: Some(tier.to_string()), stale: Some(stale), ..none }
             }
+            Event::Written { ttl, .. } => Self { ttl, ..none },
+            Event::Deleted { existed, .. } => Self { existed: Some(existed), ..none },
             Event::Loaded { took, .. } => Self { took: Some(took), ..none },
             Event::LoadFailed { error, .. } | Event::Undecodable { error, .. } => {
                 Self { error: Some(error.to_string()), ..none }
@@ -88,9 +93,11 @@ macro_rules! emit {
     ($level:ident, $stack:expr, $event:expr) => {{
         // Asked first: making text of what nobody reads is most of the cost.
         if tracing::enabled!(target: TARGET, tracing::Level::$level) {
-            let Fields { tier, stale, took, operation, suppressed, cause, tag, soft, damage, advice, error } =
-                Fields::of($event);
-            let took_us = took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            let fields = Fields::of($event);
+            let Fields { tier, stale, existed, operation, suppressed, cause, .. } = fields;
+            let Fields { tag, soft, damage, advice, error, .. } = fields;
+            let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            let (ttl_us, took_us) = (fields.ttl.map(micros), fields.took.map(micros));
             tracing::event!(
                 target: TARGET,
                 tracing::Level::$level,
@@ -100,6 +107,8 @@ macro_rules! emit {
                 key = $event.key(),
                 tier,
                 stale,
+                ttl_us,
+                existed,
                 took_us,
                 operation,
                 suppressed,

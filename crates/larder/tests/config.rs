@@ -388,7 +388,7 @@ fn a_driver_whose_feature_is_off_says_which() {
             "the driver \"sqlite\" needs the feature \"sqlite\", which this build lacks (it has: none)",
         ),
         ("dir:c", "the driver \"file\" needs the feature \"file\", which this build lacks (it has: none)"),
-        ("postgres://x", "unknown driver \"postgres\" (this build has: none)"),
+        ("mongodb://x", "unknown driver \"mongodb\" (this build has: none)"),
     ] {
         let store = StoreConfig::from_url(url, "--store").unwrap();
         let error = Registry::empty().check(&store).unwrap_err();
@@ -421,6 +421,7 @@ tiny
   jitter                   0          default
   refresh                  on_demand  default
   memory_ttl               none       default
+  across_processes         none       default
   replace_after            none       default
   l2                       none       default
 users
@@ -435,6 +436,7 @@ users
   jitter                   0          default
   refresh                  on_demand  default
   memory_ttl               none       default
+  across_processes         none       default
   replace_after            none       default
   l2.driver                memory     c.yaml:2:36
   l2.max_items             100000     default

@@ -13,7 +13,9 @@ use larder::tag::TAGS_PER_ENTRY_MAX;
 use larder::time::{Ttl, minutes};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::low::{LowArgs, LowRun, LowTarget, Operation};
+use super::low::{LowArgs, LowMigrate, LowPing, LowRun, LowTarget, Operation};
+use crate::cmd::migrate::Migration;
+use crate::cmd::ping::Asked;
 use crate::cmd::run::identity::Identity;
 use crate::failure::Failure;
 use crate::output::escape;
@@ -40,10 +42,25 @@ pub(crate) enum HiArgs {
     Store(Target, Operation),
     /// `larder check`.
     Check {
-        /// The configuration file.
-        file: PathBuf,
+        /// What to check.
+        document: Document,
         /// Whether to try its stores.
         connect: bool,
+        /// Whether to print JSON.
+        json: bool,
+    },
+    /// `larder migrate`.
+    Migrate(Migration),
+    /// `larder drivers`.
+    Drivers {
+        /// Whether to print JSON.
+        json: bool,
+    },
+    /// `larder ping`.
+    Ping {
+        asked: Asked,
+        /// How often.
+        count: u32,
         /// Whether to print JSON.
         json: bool,
     },
@@ -51,6 +68,39 @@ pub(crate) enum HiArgs {
     Completions(String),
     /// `larder man`.
     Man,
+}
+
+/// What `larder check` looks at.
+#[derive(Debug)]
+pub(crate) enum Document {
+    /// A configuration file.
+    Config(PathBuf),
+    /// A file with the text that beego's adapter of this name is given.
+    Beego(String, PathBuf),
+    /// The variables of Beignet's Redis provider.
+    Beignet,
+}
+
+impl Document {
+    fn from_low(file: Option<PathBuf>, from: Option<String>) -> Result<Self, Failure> {
+        let named = |file: Option<PathBuf>, or: &str| {
+            file.ok_or_else(|| Failure::usage(format!("there is nothing to check: name a {or}")))
+        };
+        match from.as_deref().map(|from| from.split_once(':').unwrap_or((from, ""))) {
+            None => {
+                let file = file.or_else(|| variable("LARDER_CONFIG").map(PathBuf::from));
+                Ok(Self::Config(named(file, "configuration file, or set LARDER_CONFIG")?))
+            }
+            Some(("beego", adapter)) if !adapter.is_empty() => {
+                Ok(Self::Beego(adapter.to_owned(), named(file, "file with beego's JSON")?))
+            }
+            Some(("beignet", "")) if file.is_some() => {
+                Err(Failure::usage("--from beignet takes its variables from the environment, and no file"))
+            }
+            Some(("beignet", "")) => Ok(Self::Beignet),
+            Some(_) => Err(Failure::usage("--from takes beego:ADAPTER (such as beego:redis) or beignet")),
+        }
+    }
 }
 
 /// What `larder run` is to do.
@@ -131,7 +181,7 @@ impl Place {
 }
 
 /// A URL without what may be secret: user, password and parameters.
-fn mask(url: &str) -> String {
+pub(crate) fn mask(url: &str) -> String {
     let url = url.split(['?', '#']).next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -155,14 +205,23 @@ impl HiArgs {
         Ok(match low {
             LowArgs::Run(low) => Self::Run(HiRun::from_low(low)?),
             LowArgs::Store(low, operation) => Self::Store(Target::from_low(low)?, operation),
-            LowArgs::Check { file, connect, json } => {
-                let file =
-                    file.or_else(|| variable("LARDER_CONFIG").map(PathBuf::from)).ok_or_else(|| {
-                        Failure::usage(
-                            "there is nothing to check: name a configuration file, or set LARDER_CONFIG",
-                        )
-                    })?;
-                Self::Check { file, connect, json }
+            LowArgs::Check { file, from, connect, json } => {
+                Self::Check { document: Document::from_low(file, from)?, connect, json }
+            }
+            LowArgs::Migrate(LowMigrate { from, to, prefix, namespace, dry_run, json }) => {
+                let namespace = names(namespace)?;
+                Self::Migrate(Migration { from, to, prefix, namespace, dry_run, json })
+            }
+            LowArgs::Drivers { json } => Self::Drivers { json },
+            LowArgs::Ping(LowPing { stores, config, cache, count, json }) => {
+                let asked = if stores.is_empty() {
+                    let (store, namespace, prefix, run, explain) = (None, None, None, false, false);
+                    let low = LowTarget { store, config, cache, namespace, prefix, run, explain, json };
+                    Asked::Caches(Target::from_low(low)?)
+                } else {
+                    Asked::Stores(stores)
+                };
+                Self::Ping { asked, count, json }
             }
             LowArgs::Completions(shell) => Self::Completions(shell),
             LowArgs::Man => Self::Man,
@@ -310,17 +369,20 @@ impl Target {
                 }
             },
         };
-        let namespace = match low.namespace {
-            Some(path) => path.split('/').map(str::to_owned).collect(),
-            None => Vec::new(),
-        };
-        if namespace.iter().any(String::is_empty) {
-            return Err(Failure::usage("a namespace has an empty name; it looks like app or app/users"));
-        }
+        let namespace = names(low.namespace)?;
         let pruned = cache_folder().and_then(|folder| pruned(&folder, &place));
         let LowTarget { prefix, explain, json, .. } = low;
         Ok(Self { place, namespace, prefix, pruned, explain, json })
     }
+}
+
+/// The names of nested namespaces, outermost first.
+fn names(path: Option<String>) -> Result<Vec<String>, Failure> {
+    let names: Vec<String> = path.iter().flat_map(|path| path.split('/')).map(str::to_owned).collect();
+    if names.iter().any(String::is_empty) {
+        return Err(Failure::usage("a namespace has an empty name; it looks like app or app/users"));
+    }
+    Ok(names)
 }
 
 /// Refuses tags before anything is run that could not be kept under them.

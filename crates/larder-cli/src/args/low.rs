@@ -20,11 +20,22 @@ pub(crate) enum LowArgs {
     Check {
         /// The configuration file.
         file: Option<PathBuf>,
+        /// Whose document it is, if not Larder's.
+        from: Option<String>,
         /// Whether to try its stores.
         connect: bool,
         /// Whether to print JSON.
         json: bool,
     },
+    /// `larder migrate`.
+    Migrate(LowMigrate),
+    /// `larder drivers`.
+    Drivers {
+        /// Whether to print JSON.
+        json: bool,
+    },
+    /// `larder ping`.
+    Ping(LowPing),
     /// `larder completions`, with the shell's name.
     Completions(String),
     /// `larder man`.
@@ -52,6 +63,27 @@ pub(crate) struct LowRun {
     pub(crate) store: Option<String>,
     pub(crate) verbose: bool,
     pub(crate) explain: bool,
+}
+
+/// The flags of `larder migrate`.
+#[derive(Debug)]
+pub(crate) struct LowMigrate {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) prefix: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) dry_run: bool,
+    pub(crate) json: bool,
+}
+
+/// The flags of `larder ping`.
+#[derive(Debug)]
+pub(crate) struct LowPing {
+    pub(crate) stores: Vec<String>,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) cache: Option<String>,
+    pub(crate) count: u32,
+    pub(crate) json: bool,
 }
 
 /// The flags that say which cache is meant, and how to print.
@@ -154,9 +186,26 @@ impl LowArgs {
             "run" => Self::Run(LowRun::from_matches(&mut matches)),
             "check" => Self::Check {
                 file: matches.remove_one("file").or_else(|| matches.remove_one("config")),
+                from: matches.remove_one("from"),
                 connect: matches.get_flag("connect"),
                 json: matches.get_flag("json"),
             },
+            "migrate" => Self::Migrate(LowMigrate {
+                from: matches.remove_one("from")?,
+                to: matches.remove_one("to")?,
+                prefix: matches.remove_one("prefix"),
+                namespace: matches.remove_one("namespace"),
+                dry_run: matches.get_flag("dry-run"),
+                json: matches.get_flag("json"),
+            }),
+            "drivers" => Self::Drivers { json: matches.get_flag("json") },
+            "ping" => Self::Ping(LowPing {
+                stores: many(&mut matches, "stores"),
+                config: matches.remove_one("config"),
+                cache: matches.remove_one("cache"),
+                count: matches.remove_one("count")?,
+                json: matches.get_flag("json"),
+            }),
             "completions" => Self::Completions(matches.remove_one("shell")?),
             "man" => Self::Man,
             name => {
@@ -328,6 +377,9 @@ mod tests {
             assert!(matches!(parse(line).unwrap(), LowArgs::Store(..)), "{line:?}");
         }
         assert!(matches!(parse(&["check"]).unwrap(), LowArgs::Check { .. }));
+        assert!(matches!(parse(&["migrate", "a:", "b:"]).unwrap(), LowArgs::Migrate(_)));
+        assert!(matches!(parse(&["drivers"]).unwrap(), LowArgs::Drivers { json: false }));
+        assert!(matches!(parse(&["ping"]).unwrap(), LowArgs::Ping(LowPing { count: 20, .. })));
         assert!(matches!(parse(&["completions", "zsh"]).unwrap(), LowArgs::Completions(_)));
         assert!(matches!(parse(&["man"]).unwrap(), LowArgs::Man));
     }

@@ -7,6 +7,7 @@
 mod flags;
 pub(crate) mod high;
 pub(crate) mod low;
+mod stores;
 pub(crate) mod units;
 
 use clap::{Arg, ArgAction, Command, value_parser};
@@ -37,7 +38,7 @@ pub(crate) fn command() -> Command {
 /// Each command with what it does in one line, and the rest of it.
 type Entry = (&'static str, &'static str, fn(Command) -> Command);
 
-const COMMANDS: [Entry; 16] = [
+const COMMANDS: [Entry; 19] = [
     ("run", "Run a command, or print what it printed before", run),
     ("get", "Print a value", get),
     ("set", "Store a value", set),
@@ -51,6 +52,9 @@ const COMMANDS: [Entry; 16] = [
     ("clear", "Delete everything, or everything in a namespace", clear),
     ("stats", "Count what is stored: live, stale, tombstones; oldest and newest", stats),
     ("prune", "Give back the space of what has expired", prune),
+    ("migrate", "Copy what is in one store to another", stores::migrate),
+    ("drivers", "List the kinds of stores and their options", stores::drivers),
+    ("ping", "Say whether stores answer, and how fast", stores::ping),
     ("check", "Say what a configuration means, and what is wrong with it", check),
     ("completions", "Print completions for a shell", completions),
     ("man", "Print the manual page, as roff", man),
@@ -71,7 +75,7 @@ Environment:
   LARDER_CACHE    the cache in the configuration file, if --cache is not given
   XDG_CACHE_HOME  where the default stores live, in the folder larder (default: ~/.cache)
 
-A store that is not there is created by set, incr and run alone; for the others it is a mistake (status 2). The \
+A store that is not there is created by set, incr, run and migrate alone; for the others it is a mistake (status 2). The \
 default store is never a mistake: until something is set there, it is empty.";
 
 const RUN_HELP: &str = "\
@@ -449,7 +453,8 @@ fn check(command: Command) -> Command {
              nothing, unless --connect is given; never creates a store.",
         )
         .after_long_help(
-            "Examples:\n  larder check larder.yaml\n  larder check --config larder.yaml --connect",
+            "Examples:\n  larder check larder.yaml\n  larder check --config larder.yaml --connect\n  larder check \
+             --from beego:redis beego.json\n  larder check --from beignet",
         )
         .arg(
             Arg::new("file")
@@ -458,6 +463,12 @@ fn check(command: Command) -> Command {
                 .value_parser(value_parser!(std::path::PathBuf)),
         )
         .arg(config().help("The configuration file, as the other commands take it").conflicts_with("file"))
+        .arg(
+            Arg::new("from")
+                .long("from")
+                .value_name("WHOSE")
+                .help("Take it for a document of beego's (beego:ADAPTER), or for the variables of Beignet's (beignet)"),
+        )
         .arg(switch("connect", None, "Also try every store that it names"))
         .arg(json())
 }

@@ -26,6 +26,18 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "expected a share between 0 and 1, such as 0.9".to_owned())
 }
 
+/// A number of bytes for people: in its largest unit.
+pub(crate) fn bytes_words(bytes: u64) -> String {
+    let (mut whole, mut tenths, mut unit) = (bytes, 0, "B");
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if whole < 1_024 {
+            break;
+        }
+        (whole, tenths, unit) = (whole >> 10, ((whole & 1_023) * 10) >> 10, larger);
+    }
+    if tenths == 0 { format!("{whole} {unit}") } else { format!("{whole}.{tenths} {unit}") }
+}
+
 /// A duration for people: its two largest units.
 pub(crate) fn words(duration: Duration) -> String {
     let mut rest = duration.as_secs();
@@ -56,6 +68,20 @@ mod tests {
         assert!(share("0.9").is_ok());
         for text in ["0", "1", "-0.5", "NaN", "inf", "90%", ""] {
             assert!(share(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_said_in_their_largest_unit() {
+        for (bytes, said) in [
+            (0, "0 B"),
+            (1_023, "1023 B"),
+            (1_024, "1 KiB"),
+            (405_504, "396 KiB"),
+            (999_934_464, "953.6 MiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(bytes_words(bytes), said);
         }
     }
 

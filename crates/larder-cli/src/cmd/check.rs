@@ -1,19 +1,18 @@
 //! `larder check`.
 
-use std::path::Path;
-
 use larder::config::Config;
 use serde_json::json;
 
 use super::print_json;
+use crate::args::high::Document;
 use crate::failure::{FAILED, FOUND, Failure, Outcome};
 use crate::output::{escape, print_bytes, print_line};
 use crate::progress::Progress;
 use crate::store::{reach, registry};
 
 /// Says what a configuration means and, if asked, whether its stores can be reached. Creates none.
-pub(crate) async fn check(file: &Path, connect: bool, json: bool) -> Outcome {
-    let config = Config::load(file)?;
+pub(crate) async fn check(document: &Document, connect: bool, json: bool) -> Outcome {
+    let config = read(document)?;
     if json {
         for line in config.explain(&registry())? {
             print_json([
@@ -49,6 +48,22 @@ pub(crate) async fn check(file: &Path, connect: bool, json: bool) -> Outcome {
         }
     }
     Ok(status)
+}
+
+/// The configuration that a document is, be it one of another cache.
+fn read(document: &Document) -> Result<Config, Failure> {
+    let mut config = Config::default();
+    let (name, stack) = match document {
+        Document::Config(file) => return Ok(Config::load(file)?),
+        Document::Beego(adapter, file) => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| Failure::io(format!("read {}", escape(&file.to_string_lossy())), &error))?;
+            (adapter.as_str(), Config::from_beego(adapter, &text)?)
+        }
+        Document::Beignet => ("beignet", Config::from_beignet_env()?),
+    };
+    config.stacks.insert(name.to_owned(), stack);
+    Ok(config)
 }
 
 /// Says which options contradict each other. Not an error: everything would work.

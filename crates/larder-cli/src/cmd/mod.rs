@@ -4,9 +4,12 @@
 pub(crate) mod check;
 mod clear;
 mod counter;
+pub(crate) mod drivers;
 pub(crate) mod generate;
 mod get;
 mod keys;
+pub(crate) mod migrate;
+pub(crate) mod ping;
 mod prune;
 pub(crate) mod run;
 mod set;

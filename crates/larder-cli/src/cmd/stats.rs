@@ -64,7 +64,7 @@ pub(super) async fn prometheus(target: Target) -> Outcome {
 }
 
 /// The caches that were named: of a configuration without `--cache`, all that have a store.
-fn each_cache(target: Target) -> Result<Vec<(String, Target)>, Failure> {
+pub(super) fn each_cache(target: Target) -> Result<Vec<(String, Target)>, Failure> {
     let Place::Config { file, cache } = &target.place else {
         return Ok(vec![(target.place.words(), target)]);
     };

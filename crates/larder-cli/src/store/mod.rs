@@ -153,6 +153,11 @@ impl Store {
         Ok(Self { stack, cache, namespace: namespace.to_vec(), keys, root, codec, ttl })
     }
 
+    /// The store behind the cache, with what stands around it.
+    pub(crate) fn driver(&self) -> Option<Arc<dyn Driver>> {
+        self.stack.store().cloned()
+    }
+
     /// Whether what is stored is gone when this process has ended.
     pub(crate) fn is_lost_at_exit(&self) -> bool {
         self.stack.store().is_none_or(|driver| !driver.capabilities().persistent)
@@ -383,12 +388,15 @@ fn is_begun(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|file| file.len() > 0)
 }
 
+/// Opens the store that a URL names. `named` is what said so.
+pub(crate) async fn open_url(url: &str, named: &str, access: Access) -> Result<Arc<dyn Driver>, Failure> {
+    Ok(registry().open(&limited(StoreConfig::from_url(url, named)?, access)).await?)
+}
+
 /// Opens the driver of a place that is no configuration.
 async fn open_place(place: &Place, access: Access) -> Result<Arc<dyn Driver>, Failure> {
     match place {
-        Place::Url(url) => {
-            Ok(registry().open(&limited(StoreConfig::from_url(url, "--store")?, access)).await?)
-        }
+        Place::Url(url) => open_url(url, "--store", access).await,
         // Nobody mistyped it: the user has stored nothing yet.
         Place::Default(file) if access != Access::Create && !is_begun(file) => {
             Ok(Arc::new(MemoryDriver::new(MemoryOptions::default())))
@@ -413,7 +421,8 @@ async fn open_place(place: &Place, access: Access) -> Result<Arc<dyn Driver>, Fa
     }
 }
 
-/// The stack of that name; without a name, the only one, or the one called `default`.
+/// The stack of that name; without a name, the one that is said to be the default, the only one, or the one called
+/// `default`.
 fn choose<'c>(
     config: &'c Config,
     name: Option<&'c str>,
@@ -423,7 +432,8 @@ fn choose<'c>(
         1 => config.stacks.keys().next().map(String::as_str),
         _ => None,
     };
-    let wanted = name.or(only).unwrap_or("default");
+    let default = config.default.as_ref().map(|default| default.value.as_str());
+    let wanted = name.or(default).or(only).unwrap_or("default");
     if let Some(stack) = config.stacks.get(wanted) {
         return Ok((wanted, stack));
     }

@@ -237,3 +237,53 @@ fn a_bad_prefix_is_blamed_on_who_gave_it() {
     let of_flag = err(&room.call(["set", "k", "1", "--config", "larder.yaml", "--prefix", &long]));
     assert!(of_flag.contains("--prefix") && !of_flag.contains("larder.yaml:1:"), "{of_flag}");
 }
+
+#[test]
+fn check_explains_the_documents_of_other_caches() {
+    let room = Room::new();
+    let page = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/coming-from").join(name);
+        std::fs::read_to_string(path).unwrap()
+    };
+    let examples = |page: &str, language: &str| -> Vec<String> {
+        let fence = format!("```{language}\n");
+        page.split(&fence).skip(1).map(|block| block.split("```").next().unwrap().to_owned()).collect()
+    };
+    let mut count = 0;
+    for (text, file) in examples(&page("bentocache.md"), "yaml")
+        .into_iter()
+        .map(|text| (text, "a.yaml"))
+        .chain(examples(&page("bentocache.md"), "json").into_iter().map(|text| (text, "a.json")))
+        .chain(examples(&page("deepstream.md"), "yaml").into_iter().map(|text| (text, "a.yaml")))
+    {
+        // The page's own placeholders, which stand for one password.
+        let text = text.replace("<String>\n        port", "h\n        port").replace("<Number>", "7000");
+        let text = text.replace("password: <String>", "password: fallback-password");
+        let text = text.replace("endpoint: '...'", "endpoint: http://localhost:8000");
+        std::fs::write(room.path(file), &text).unwrap();
+        let checked = room.call(["check", file]);
+        assert_eq!(status(&checked), 0, "{text}: {}", err(&checked));
+        assert!(!out(&checked).contains("fallback-password"), "{}", out(&checked));
+        count += 1;
+    }
+    assert_eq!(count, 12);
+
+    std::fs::write(room.path("file.json"), &examples(&page("beego.md"), "json")[1]).unwrap();
+    let checked = room.call(["check", "--from", "beego:file", "file.json"]);
+    assert_eq!(status(&checked), 0, "{}", err(&checked));
+    for line in
+        ["ttl                      2m", "l2.directory             ./cache", "l2.suffix                .cache"]
+    {
+        assert!(out(&checked).contains(line), "{line}: {}", out(&checked));
+    }
+    for (line, said) in [
+        (&["check", "--from", "beego:ssdb", "file.json"][..], "cannot take over beego's adapter \"ssdb\""),
+        (&["check", "--from", "beego"][..], "--from takes beego:ADAPTER"),
+        (&["check", "--from", "beego:file"][..], "name a file with beego's JSON"),
+        (&["check", "--from", "beignet", "file.json"][..], "takes its variables from the environment"),
+        (&["check", "--from", "beignet"][..], "REDIS_URL is not set"),
+    ] {
+        let checked = room.call(line);
+        assert!(status(&checked) != 0 && err(&checked).contains(said), "{line:?}: {}", err(&checked));
+    }
+}

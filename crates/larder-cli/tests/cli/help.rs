@@ -16,7 +16,7 @@ fn is_as_kept(name: &str, text: &str) {
     assert!(kept == text, "{name} has changed; if it should have, run with LARDER_BLESS=1. Now:\n{text}");
 }
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 19] = [
     "run",
     "get",
     "set",
@@ -30,6 +30,9 @@ const COMMANDS: [&str; 16] = [
     "clear",
     "stats",
     "prune",
+    "migrate",
+    "drivers",
+    "ping",
     "check",
     "completions",
     "man",

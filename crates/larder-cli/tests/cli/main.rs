@@ -6,6 +6,8 @@ mod config;
 mod explain;
 mod harness;
 mod help;
+mod migrate;
+mod ping;
 mod run_at_once;
 mod run_process;
 mod run_replay;

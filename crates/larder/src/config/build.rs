@@ -74,7 +74,13 @@ impl Config {
         for (name, stack) in &self.stacks {
             stacks.push(stack.build_with(name, registry, |builder| finish(name, builder)).await?);
         }
-        Larder::new(stacks)
+        let larder = Larder::new(stacks)?;
+        match &self.default {
+            Some(default) => larder
+                .with_default(&default.value)
+                .map_err(|error| error_at(&default.origin, "default", error.message())),
+            None => Ok(larder),
+        }
     }
 }
 

@@ -62,7 +62,9 @@ impl Config {
         let mut stack = None;
         for line in &lines {
             if stack.replace(&line.stack) != Some(&line.stack) {
-                text.push_str(&format!("{}\n", printable(&line.stack)));
+                let is_default = self.default.as_ref().is_some_and(|default| default.value == line.stack);
+                let default = if is_default { " (the default one)" } else { "" };
+                text.push_str(&format!("{}{default}\n", printable(&line.stack)));
             }
             let (option, value) = (printable(&line.option), printable(&line.value));
             text.push_str(&format!(

@@ -23,7 +23,9 @@
 
 mod advice;
 mod beego;
+mod beignet;
 mod build;
+mod deepstream;
 mod describe;
 mod drivers;
 mod env;
@@ -45,6 +47,7 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use advice::ConfigAdvice;
+pub use beego::new_cache;
 pub use describe::Explained;
 pub use drivers::{DRIVERS, DriverInfo, OptionInfo};
 pub use formats::{CONFIG_BYTES_MAX, Format};
@@ -63,6 +66,8 @@ pub use units::{format_duration, format_size, format_ttl, parse_duration, parse_
 pub struct Config {
     /// Each stack's options, by its name.
     pub stacks: BTreeMap<String, StackConfig>,
+    /// `default`: the stack that [`Larder::default_stack`](crate::Larder::default_stack) is.
+    pub default: Option<Setting<String>>,
 }
 
 impl Config {

@@ -147,6 +147,12 @@ impl Node {
         Self { value: Value::Text(Text::plain(text)), origin }
     }
 
+    /// Text that no error repeats, and what to show in its place.
+    pub(crate) fn unsaid(text: impl Into<String>, shown: impl Into<String>, origin: Origin) -> Self {
+        let text = Text { template: Some(shown.into()), ..Text::plain(text) };
+        Self { value: Value::Text(text), origin }
+    }
+
     pub(crate) fn map(origin: Origin) -> Self {
         Self { value: Value::Map(Vec::new()), origin }
     }

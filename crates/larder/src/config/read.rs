@@ -33,7 +33,8 @@ impl Item {
         Setting { value, origin: self.node.origin.clone() }
     }
 
-    fn expected(&self, what: impl fmt::Display) -> Error {
+    /// The error of something else than was expected.
+    pub(crate) fn expected(&self, what: impl fmt::Display) -> Error {
         self.error(format_args!("expected {what}, found {}", self.found()))
     }
 
@@ -245,6 +246,12 @@ impl Fields {
         Some(Item::new(node, join(&self.path, name)))
     }
 
+    /// What a member says, if it is text; it is left where it is, and not asked for.
+    pub(crate) fn text_of(&self, name: &str) -> Option<&str> {
+        let (_, node) = self.members.iter().find(|(key, _)| key.name == name)?;
+        if let Value::Text(text) = &node.value { Some(&text.text) } else { None }
+    }
+
     /// Puts a member in, in front of what a document says under the same name.
     pub(crate) fn put(&mut self, name: &str, node: Node) {
         let key = Key { name: name.to_owned(), origin: node.origin.clone() };
@@ -286,11 +293,13 @@ impl Fields {
     fn take_inner(&mut self, outer: &str, inner: &str) -> Option<(Key, Node)> {
         let (_, node) = self.members.iter_mut().find(|(key, _)| key.name == outer)?;
         if !matches!(node.value, Value::Map(_)) {
+            // Nothing said inside is nothing said.
+            self.members.retain(|(key, node)| key.name != outer || node.value != Value::Null);
             return None;
         }
         let mut members = node.take_members();
         let taken = members.iter().position(|(key, _)| key.name == inner).map(|index| members.remove(index));
-        if members.is_empty() && taken.is_some() {
+        if members.is_empty() {
             self.members.retain(|(key, _)| key.name != outer);
         } else {
             node.value = Value::Map(members);

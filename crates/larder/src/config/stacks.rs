@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Config;
+use super::deepstream;
 use super::env::{self, Override};
 use super::node::{Key, Node, Origin, Setting, Value, error_at, join};
 use super::outage::{BreakerConfig, RecoveryConfig, read_breaker, read_recovery};
@@ -149,7 +150,12 @@ pub(crate) const MEMORY_ALIASES: &[(&str, &str)] =
     &[("maxItems", "max_items"), ("maxSize", "max_bytes"), ("maxEntrySize", "max_entry_bytes")];
 
 /// Other names that are taken for an option's, in a stack.
-pub(crate) const STACK_ALIASES: &[(&str, &str)] = &[("suppressL2Errors", "suppress_l2_errors")];
+pub(crate) const STACK_ALIASES: &[(&str, &str)] = &[
+    ("graceBackoff", "backoff"),
+    ("timeout", "soft_timeout"),
+    ("hardTimeout", "hard_timeout"),
+    ("suppressL2Errors", "suppress_l2_errors"),
+];
 
 /// What an option that says how long is switched off or on with.
 const ONE_REFRESH: &str =
@@ -166,8 +172,11 @@ pub(crate) fn read_config(mut root: Node, variables: &BTreeMap<String, String>) 
     }
 
     let mut fields = Item::new(root, "").fields("a map with \"stacks\"")?;
+    fields.alias("stores", "stacks")?;
     let defaults = fields.take("defaults").filter(|item| item.node.value != Value::Null);
     let stacks = fields.take("stacks").filter(|item| item.node.value != Value::Null);
+    let default = setting(&mut fields, "default", |item| Ok(item.text()?.text.clone()))?;
+    let cache = fields.take("cache").filter(|item| item.node.value != Value::Null);
     fields.finish("setting")?;
 
     let nothing = || Item::new(Node::map(fields.origin.clone()), "stacks");
@@ -179,6 +188,9 @@ pub(crate) fn read_config(mut root: Node, variables: &BTreeMap<String, String>) 
     if !matches!(stacks.node.value, Value::Map(_)) {
         stacks.fields("a map of stacks by name")?;
         return Ok(Config::default());
+    }
+    if let Some(cache) = cache {
+        deepstream::add(&mut stacks.node, cache)?;
     }
     add_stacks(&mut stacks.node, &of_stacks)?;
     let mut stacks = with_defaults(stacks.node, &defaults);
@@ -199,7 +211,22 @@ pub(crate) fn read_config(mut root: Node, variables: &BTreeMap<String, String>) 
         }
         config.stacks.insert(key.name, stack);
     }
+    if let Some(default) = &default
+        && !config.stacks.contains_key(&default.value)
+    {
+        let known: Vec<&str> = config.stacks.keys().map(String::as_str).collect();
+        let what = no_stack(&default.value, &known);
+        return Err(error_at(&default.origin, "default", what));
+    }
+    config.default = default;
     Ok(config)
+}
+
+/// What is said of the name of a stack that there is not.
+fn no_stack(name: &str, known: &[&str]) -> String {
+    let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let meant = did_you_mean(nearest(name, known.iter().copied()));
+    format!("there is no stack {name:?}{meant} (known: {names})")
 }
 
 /// Refuses what only means something to a store, in a stack that has none: whoever writes `encrypt` believes
@@ -237,9 +264,7 @@ fn add_stacks(stacks: &mut Node, overrides: &[Override]) -> Result<()> {
         }
         if !makers.contains(name) {
             let known: Vec<&str> = members.iter().map(|(key, _)| key.name.as_str()).collect();
-            let names = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let meant = did_you_mean(nearest(name, known.iter().copied()));
-            return Err(one.error(format_args!("there is no stack {name:?}{meant} (known: {names})")));
+            return Err(one.error(no_stack(name, &known)));
         }
         let key = Key { name: name.to_owned(), origin: one.origin() };
         members.push((key, Node::map(one.origin())));

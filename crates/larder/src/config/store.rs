@@ -63,6 +63,20 @@ impl StoreConfig {
         Self::read(Item::new(Node::text(url, Origin::Named(named.into())), ""))
     }
 
+    /// A store of a driver with the options of some document.
+    pub(crate) fn of_fields(driver: &str, mut fields: Fields) -> Self {
+        fields.forget();
+        let driver = Setting { value: driver.to_owned(), origin: fields.origin.clone() };
+        Self { driver, url: None, fields }
+    }
+
+    /// The store of a driver at a URL, which has to be one of that driver's.
+    pub(crate) fn of_driver(driver: &str, url: Node) -> Result<Self> {
+        let mut store = Self::read(Item::new(url, ""))?;
+        driver.clone_into(&mut store.driver.value);
+        Ok(store)
+    }
+
     /// This store with one more option, in place of one of the same name.
     #[must_use]
     pub fn option(self, name: &str, value: impl Into<String>) -> Self {
@@ -116,6 +130,10 @@ impl StoreConfig {
         }
         let mut fields = item.fields("a store: a URL, or a map with \"driver\"")?;
         let driver = fields.take("driver");
+        // Others pass a URL as the `connection`.
+        if fields.text_of("connection").is_some_and(|text| text.contains("://")) {
+            fields.alias("connection", "url")?;
+        }
         if let Some(url) = fields.take("url") {
             let url = Item { path: fields.path.clone(), ..url };
             let mut store = Self::of_text(&url, url.text()?, fields)?;
@@ -177,7 +195,7 @@ impl fmt::Debug for StoreConfig {
 }
 
 /// Brings `{sqlite: {…}}`, `{sqlite: cache.db}` and `{name: sqlite, options: {…}}` into the form
-/// `{driver: sqlite, …}`. Anything else is left as it is.
+/// `{driver: sqlite, …}`. A text that is a URL is one. Anything else is left as it is.
 pub(crate) fn flatten(node: &mut Node) {
     if node.member("driver").is_some() || node.member("url").is_some() {
         return;
@@ -200,7 +218,10 @@ pub(crate) fn flatten(node: &mut Node) {
     match options.value {
         Value::Null => {}
         Value::Map(members) => flat.extend(members),
-        Value::Text(_) => flat.push((named("location", &options.origin), options)),
+        Value::Text(ref text) => {
+            let what = if text.text.contains("://") { "url" } else { "location" };
+            flat.push((named(what, &options.origin), options));
+        }
         _ => return,
     }
     node.value = Value::Map(flat);
@@ -348,6 +369,36 @@ impl StoreOptions {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is neither.
     pub fn boolean(&mut self, name: &str) -> Result<Option<bool>> {
         self.read(name, |item| item.boolean().map(|value| (value, value.to_string())))
+    }
+
+    /// A list of maps, each read as options of its own: `nodes: [{host: a}, {host: b}]`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is something else, if `read` fails, and if it leaves an
+    /// option of one unread.
+    pub fn each<T>(
+        &mut self,
+        name: &str,
+        mut read: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<Option<Vec<T>>> {
+        let Some(item) = self.store.fields.take(name) else {
+            self.records.push(Record { name: name.to_owned(), shown: None, origin: Origin::Default });
+            return Ok(None);
+        };
+        let Value::List(items) = item.node.value else { return Err(item.expected("a list of maps")) };
+        let mut values = Vec::with_capacity(items.len());
+        for (place, node) in items.into_iter().enumerate() {
+            let fields = Item::new(node, format!("{}[{place}]", item.path)).fields("a map")?;
+            let store = StoreConfig { driver: self.store.driver.clone(), url: None, fields };
+            let mut options = store.options();
+            values.push(read(&mut options)?);
+            options.finish()?;
+            let written = options.records.into_iter().filter(|record| record.shown.is_some());
+            let inside =
+                |record: Record| Record { name: format!("{name}[{place}].{}", record.name), ..record };
+            self.records.extend(written.map(inside));
+        }
+        Ok(Some(values))
     }
 
     /// What a reader gave, which has to be there. To be asked after all options are read: a name that is

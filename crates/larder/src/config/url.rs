@@ -33,7 +33,11 @@ pub(crate) fn split(text: &Text) -> Result<Parts, String> {
     let mut options: Vec<(String, Text)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let Some((name, value)) = pair.split_once('=') else {
-            return Err(format!("the option {:?} of the URL has no value", decode(pair)?));
+            // It may be the end of a password that has a "?" in it.
+            return Err(match &text.template {
+                Some(_) => "an option of the URL has no value".to_owned(),
+                None => format!("the option {:?} of the URL has no value", decode(pair)?),
+            });
         };
         let name = decode(name)?;
         if options.iter().any(|(other, _)| *other == name) {

@@ -148,6 +148,10 @@ impl<D: Driver, T: Transform> Driver for Transformed<D, T> {
         self.inner.prune().await
     }
 
+    async fn version(&self) -> Result<Option<String>> {
+        self.inner.version().await
+    }
+
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await
     }
@@ -207,6 +211,9 @@ macro_rules! transformed_driver {
             }
             async fn prune(&self) -> Result<u64> {
                 self.transformed.prune().await
+            }
+            async fn version(&self) -> Result<Option<String>> {
+                self.transformed.version().await
             }
             async fn ping(&self) -> Result<()> {
                 self.transformed.ping().await

@@ -133,6 +133,11 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
         Ok(0)
     }
 
+    /// What the store says of its version, for people; `None` if it does not say.
+    async fn version(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Succeeds if the store can be reached now.
     async fn ping(&self) -> Result<()> {
         self.get("larder:ping").await.map(|_| ())
@@ -269,6 +274,7 @@ macro_rules! forward_driver {
             fn scan<'a>(&'a self, prefix: &'a str) -> BoxStream<'a, Result<Scanned>> { (**self).scan(prefix) }
             async fn clear(&self, prefix: &str, until: Stamp) -> Result<u64> { (**self).clear(prefix, until).await }
             async fn prune(&self) -> Result<u64> { (**self).prune().await }
+            async fn version(&self) -> Result<Option<String>> { (**self).version().await }
             async fn ping(&self) -> Result<()> { (**self).ping().await }
             async fn close(&self) -> Result<()> { (**self).close().await }
         }

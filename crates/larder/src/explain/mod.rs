@@ -36,6 +36,7 @@ use crate::event::Tier;
 use crate::time::Stamp;
 
 pub(crate) use record::{is_on, of_caller, record};
+pub(crate) use words::Span;
 
 /// How many steps an account has at most; what comes after is counted.
 pub const STEPS_MAX: usize = 1_000;
@@ -49,6 +50,9 @@ pub struct Account {
     pub steps: Vec<Step>,
     /// How many steps there were beyond [`STEPS_MAX`].
     pub omitted: u64,
+    /// How long all of it took.
+    #[cfg_attr(feature = "json", serde(rename = "took_us", serialize_with = "words::micros"))]
+    pub took: Duration,
 }
 
 /// One thing that happened.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Account, STEPS_MAX, Step};
+use crate::time::{Clock as _, SystemClock};
 
 /// The target of the steps that go to `tracing`.
 #[cfg(feature = "tracing")]
@@ -71,11 +72,13 @@ impl Drop for Counted {
 pub(super) async fn of<F: IntoFuture>(operation: F) -> (F::Output, Account) {
     let listener = Arc::new(Listener { heard: Mutex::default(), outer: listener() });
     let _counted = Counted::new();
+    let clock = SystemClock::default();
     // A request may look into memory while it becomes a future.
     let scope = Some(Arc::clone(&listener));
     let future = LISTENER.sync_scope(scope, || operation.into_future());
     let output = LISTENER.scope(Some(Arc::clone(&listener)), future).await;
-    let account = std::mem::take(&mut listener.heard.lock().account);
+    let mut account = std::mem::take(&mut listener.heard.lock().account);
+    account.took = clock.monotonic();
     (output, account)
 }
 

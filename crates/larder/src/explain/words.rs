@@ -207,7 +207,7 @@ impl fmt::Display for Left {
 }
 
 /// A length of time in its largest unit, with one decimal below a minute and the next unit above.
-struct Span(Duration);
+pub(crate) struct Span(pub(crate) Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::entry::{Freshness, Meta};
 use crate::event::{Event, Fate, Subject};
-use crate::explain::{self, Because, Fact, Finding, Step};
+use crate::explain::{self, Because, Fact, Finding, Span, Step};
 use crate::stack::Core;
 use crate::stack::space::Space;
 use crate::time::{Stamp, Timestamp};
@@ -86,6 +86,11 @@ impl Core {
 /// What an event says besides its name and key.
 fn detail_of(event: &Event<'_>) -> String {
     match event {
+        Event::Written { ttl: Some(ttl), .. } => format!("fresh for {}", Span(*ttl)),
+        Event::Written { ttl: None, .. } => "fresh forever".to_owned(),
+        Event::Deleted { existed, .. } => {
+            (if *existed { "there was one" } else { "there was none" }).to_owned()
+        }
         Event::TagInvalidated { tag, soft, .. } => {
             format!("{tag:?}{}", if *soft { ", softly" } else { "" })
         }

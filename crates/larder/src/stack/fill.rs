@@ -393,7 +393,7 @@ impl Fill {
                 self.supersede(&kept, if refused { NotKept::NewerInStore } else { NotKept::Superseded });
                 continue;
             }
-            core.emit(&Event::Written { namespace: door.space.keys.path(), key: kept.flight.key() });
+            core.emit_written(&door.space, kept.flight.key(), kept.entry.meta.fresh_until, now);
             self.land_loaded(&kept);
         }
     }

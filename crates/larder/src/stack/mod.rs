@@ -420,6 +420,12 @@ impl Core {
         }
     }
 
+    /// Tells of a write of what is fresh until then.
+    pub(crate) fn emit_written(&self, space: &Space, key: &str, fresh_until: Timestamp, now: Timestamp) {
+        let ttl = (fresh_until != Timestamp::FOREVER).then(|| fresh_until.since(now));
+        self.emit(&Event::Written { namespace: space.keys.path(), key, ttl });
+    }
+
     /// Whether anybody wants to hear of single hits.
     #[inline]
     pub(crate) fn is_listened_to(&self) -> bool {

@@ -320,7 +320,7 @@ impl Core {
         }
         let tier = if self.l2.is_some() { Tier::L2 } else { Tier::L1 };
         self.emit_hit(&door.space, key, tier, false);
-        self.emit(&Event::Deleted { namespace: door.space.keys.path(), key });
+        self.emit(&Event::Deleted { namespace: door.space.keys.path(), key, existed: true });
         Ok(pulled)
     }
 
@@ -397,9 +397,18 @@ impl Core {
         now: Timestamp,
         decide: Decide<'_>,
     ) -> Result<bool> {
-        let changed = self.update(door, key, now, decide).await?;
+        // What is removed in place of being written is fresh for no time.
+        let mut fresh_until = now;
+        let mut decide_and_see = |found: Option<Found<'_>>| {
+            let change = decide(found)?;
+            if let Change::Put(Entry { meta, .. }) | Change::Rewrite(meta) = &change {
+                fresh_until = meta.fresh_until;
+            }
+            Ok(change)
+        };
+        let changed = self.update(door, key, now, &mut decide_and_see).await?;
         if changed {
-            self.emit(&Event::Written { namespace: door.space.keys.path(), key });
+            self.emit_written(&door.space, key, fresh_until, now);
         }
         Ok(changed)
     }

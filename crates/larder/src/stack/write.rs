@@ -162,6 +162,7 @@ impl Core {
         let space = &*door.space;
         let stamp = self.clock.tick(now);
         let mut entry = Entry { meta: new.meta(stamp, now), value: new.value };
+        let fresh_until = entry.meta.fresh_until;
         let mut outcome = Ok(());
         let mut abandoned = None;
         let value_bytes;
@@ -201,7 +202,7 @@ impl Core {
         }
         abandoned.into_iter().for_each(Abandoned::disarm);
         if outcome.is_ok() {
-            self.emit(&Event::Written { namespace: space.keys.path(), key });
+            self.emit_written(space, key, fresh_until, now);
         }
         outcome
     }
@@ -254,7 +255,7 @@ impl Core {
             }
             self.remember(space, key, (entry, self.memory_until(&new.options, now)), *value_bytes);
             if failure.is_none() {
-                self.emit(&Event::Written { namespace: space.keys.path(), key });
+                self.emit_written(space, key, entry.meta.fresh_until, now);
             }
         }
         abandoned.into_iter().for_each(Abandoned::disarm);
@@ -299,9 +300,9 @@ impl Core {
         let dropped = self.forget(space, key, stamp);
         abandoned.into_iter().for_each(Abandoned::disarm);
         drop(dropped);
-        let in_store = outcome?;
-        self.emit(&Event::Deleted { namespace: space.keys.path(), key });
-        Ok(in_memory || in_store)
+        let existed = outcome? || in_memory;
+        self.emit(&Event::Deleted { namespace: space.keys.path(), key, existed });
+        Ok(existed)
     }
 
     /// As [`Core::retry_later`], for what somebody asked for.
@@ -365,8 +366,10 @@ impl Core {
         }
         abandoned.into_iter().for_each(Abandoned::disarm);
         outcome?;
-        for key in keys.iter().filter(|key| refused.binary_search(key).is_err()) {
-            self.emit(&Event::Deleted { namespace: space.keys.path(), key });
+        for (key, existed) in keys.iter().zip(&existed) {
+            if refused.binary_search(key).is_err() {
+                self.emit(&Event::Deleted { namespace: space.keys.path(), key, existed: *existed });
+            }
         }
         let mut count = 0;
         for (key, existed) in keys.iter().zip(existed) {

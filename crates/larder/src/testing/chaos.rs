@@ -404,6 +404,10 @@ impl<D: Driver> Driver for Chaos<D> {
         leave(failure, self.driver.prune().await)
     }
 
+    async fn version(&self) -> Result<Option<String>> {
+        self.driver.version().await
+    }
+
     async fn ping(&self) -> Result<()> {
         let failure = self.handle.enter(Operation::Ping).await?;
         leave(failure, self.driver.ping().await)

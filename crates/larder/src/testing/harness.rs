@@ -77,8 +77,8 @@ impl Observer for Recorder {
             Event::LoadReplaced { namespace, key, .. } => format!("load replaced {}", name(namespace, key)),
             Event::AheadFull { namespace, key } => format!("ahead full {}", name(namespace, key)),
             Event::LoadSuperseded { namespace, key } => format!("load superseded {}", name(namespace, key)),
-            Event::Written { namespace, key } => format!("written {}", name(namespace, key)),
-            Event::Deleted { namespace, key } => format!("deleted {}", name(namespace, key)),
+            Event::Written { namespace, key, .. } => format!("written {}", name(namespace, key)),
+            Event::Deleted { namespace, key, .. } => format!("deleted {}", name(namespace, key)),
             Event::Expired { namespace, key } => format!("expired {}", name(namespace, key)),
             Event::Cleared { namespace } => format!("cleared {namespace}"),
             Event::TagInvalidated { namespace, tag, soft } => {

@@ -7,11 +7,11 @@ use super::{FORMATS, error_of};
 /// One mistake in YAML, TOML and JSON: the text, and the place at which it is found.
 type Mistake = (&'static str, [(&'static str, &'static str); 3]);
 
-pub(crate) const KNOWN: &str = "(known: backoff, breaker, codec, compress, deadline, encrypt, grace, groups, hard_timeout, jitter, l1, l2, memory_ttl, prefix, recover_writes, refresh, replace_after, soft_timeout, suppress_l2_errors, ttl)";
+pub(crate) const KNOWN: &str = "(known: across_processes, backoff, breaker, codec, compress, deadline, encrypt, grace, groups, hard_timeout, jitter, l1, l2, memory_ttl, prefix, recover_writes, refresh, replace_after, soft_timeout, suppress_l2_errors, ttl)";
 
 const MISTAKES: &[Mistake] = &[
     (
-        "unknown setting \"stack\", did you mean \"stacks\"? (known: defaults, stacks)",
+        "unknown setting \"stack\", did you mean \"stacks\"? (known: cache, default, defaults, stacks)",
         [("stack:\n  users: {}", "1:1"), ("[stack.users]", "1:2"), ("{\"stack\": {\"users\": {}}}", "1:2")],
     ),
     (

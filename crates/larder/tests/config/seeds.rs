@@ -206,9 +206,9 @@ fn beego_memory_strings_are_understood() {
             "beego's memory cache:1:13: interval: expected a whole number from -4294967295 to 4294967295, found \"x\"",
         ),
         (
-            "redis",
-            r#"{"conn":":6039","password":"thePassWord"}"#,
-            "beego: cannot take over beego's adapter \"redis\" (known: file, memory)",
+            "ssdb",
+            r#"{"conn":":8888"}"#,
+            "beego: cannot take over beego's adapter \"ssdb\" (known: file, memcache, memory, redis)",
         ),
     ] {
         let error = Config::from_beego(name, json).unwrap_err();
@@ -268,4 +268,30 @@ fn bentocache_file_options_and_urls_are_understood() {
         let error = Registry::compiled().check(&store).unwrap_err();
         assert_eq!(error.message(), format!("--store: {said}"));
     }
+}
+
+#[cfg(feature = "memcached")]
+#[test]
+fn memcached_stores_are_checked_before_anything_is_connected_to() {
+    for (store, said) in [
+        ("{driver: memcached}", "the memcached driver needs the option \"host\""),
+        (
+            "{driver: memcached, url: 'memcached://h', port: 1}",
+            "the URL and \"host\", \"port\" or \"tls\" both say where",
+        ),
+        ("'memcached://u:hunter2@h?password=hunter2'", "the URL and the options both say as whom"),
+        (
+            "{driver: memcached, host: h, username: u}",
+            "the user and the password of a memcached store need each other",
+        ),
+        ("{driver: memcached, url: 'memcached://h', ca_file: x}", "without TLS: write memcacheds://"),
+        ("'memcached://h,h'", "names a server twice"),
+        ("'memcached:h'", "memcached URL: expected memcached://HOST:PORT"),
+    ] {
+        let error = error_of(&format!("stacks: {{a: {{l2: {store}}}}}"), Format::Yaml, "c");
+        assert!(error.contains(said) && !error.contains("hunter2"), "{store}: {error}");
+    }
+    let checked = |url: &str| Registry::compiled().check(&StoreConfig::from_url(url, "--store").unwrap());
+    checked("memcacheds://u:p@one,two:5?ca_file=x&value_bytes_max=2MiB").unwrap();
+    checked("memcached+unix:///run/memcached.sock?response_timeout=300ms").unwrap();
 }

@@ -28,7 +28,10 @@ async fn a_hit_a_stale_hit_a_miss_and_an_invalidated_entry_are_told() {
     let harness = Harness::new(Tiers::Both);
     let numbers = cache::<u32>(&harness);
     let (_, account) = explain(numbers.set("a", 1).ttl(minutes(5)).grace(hours(1)).tags(["users"])).await;
-    says(&account, "0 ms  store: set on memory took 0 ms\n 0 ms  memory: took it in\n 0 ms  written");
+    says(
+        &account,
+        "0 ms  store: set on memory took 0 ms\n 0 ms  memory: took it in\n 0 ms  written: fresh for 5 m 0 s",
+    );
 
     harness.clock.advance(minutes(1));
     let (_, account) = explain(numbers.get("a")).await;
@@ -107,7 +110,7 @@ async fn a_load_is_told_from_the_first_look_to_what_is_kept() {
         2.0 s  loader: after 2.0 s, a value, fresh for 5 m 0 s
         2.0 s  store: set on memory took 0 ms
         2.0 s  memory: took it in
-        2.0 s  written
+        2.0 s  written: fresh for 5 m 0 s
         2.0 s  waited 2.0 s: its loaded value
         2.0 s  miss",
     );

@@ -108,7 +108,7 @@ fn the_observer_makes_every_event_one_of_tracing() {
         });
     });
     let lines = notebook.0.lock().unwrap().lines.clone();
-    assert_eq!(lines[0], "DEBUG stack=\"test\" event=\"written\" key=\"a\"");
+    assert_eq!(lines[0], "DEBUG stack=\"test\" event=\"written\" key=\"a\" ttl_us=1800000000");
     assert_eq!(lines[1], "TRACE stack=\"test\" event=\"hit\" key=\"a\" tier=\"L1\" stale=false");
     let failed = lines.iter().find(|line| line.contains("load_failed")).unwrap();
     assert!(

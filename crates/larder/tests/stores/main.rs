@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
+#[cfg(all(feature = "config", feature = "file", feature = "redis", feature = "testing", unix))]
+mod coming_from;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod faults;

@@ -23,6 +23,13 @@ macro_rules! traffic_suite {
                 }
             }
 
+            #[tokio::test]
+            async fn it_says_what_it_speaks_to() {
+                if let Some(driver) = $open().await {
+                    $crate::traffic::version(&driver).await;
+                }
+            }
+
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn of_eight_processes_one_loads() {
                 if let Some(driver) = $open().await {
@@ -38,6 +45,15 @@ pub(crate) use traffic_suite;
 pub(crate) fn prefix(name: &str) -> String {
     let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
     format!("{name} {random:016x}:")
+}
+
+/// What the server is, for whoever reads the run.
+pub(crate) async fn version(driver: &dyn Driver) {
+    let version = driver.version().await.unwrap();
+    println!("{}: {}", driver.name(), version.as_deref().unwrap_or("does not say"));
+    let says = |version: &str| version.starts_with(char::is_alphabetic) && version.contains(char::is_numeric);
+    // DynamoDB has no version.
+    assert!(version.as_deref().map_or(driver.name() == "dynamodb", says), "{version:?}");
 }
 
 /// Calls that are polled once and dropped, between others.

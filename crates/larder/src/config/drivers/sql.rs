@@ -40,6 +40,9 @@ pub(super) fn read<D: Dialect>(options: &mut StoreOptions) -> Result<SqlOptions<
         }
         Some(url) => SqlOptions::<D>::new(&url).map_err(|error| options.refuse(error.message()))?,
         None => {
+            // Who says anything else about the server and no host means this machine, as for the databases' own clients.
+            let says_more = port.is_some() || username.is_some() || database.is_some();
+            let host = host.or_else(|| says_more.then(|| "localhost".to_owned()));
             let port = port.and_then(|port| u16::try_from(port).ok()).unwrap_or(D::PORT);
             SqlOptions::at(options.required("host", host)?, port)
         }

@@ -90,9 +90,11 @@ pub const DRIVERS: &[DriverInfo] = &[
             option("host", &["connection.host"], "required, unless there is a URL"),
             option("port", &["connection.port"], "6379"),
             option("tls", &[], "false"),
-            option("username", &["connection.username"], "none"),
-            option("password", &["connection.password"], "none"),
+            option("username", &["connection.username", "redisOptions.username"], "none"),
+            option("password", &["connection.password", "redisOptions.password"], "none"),
             option("db", &["connection.db"], "0"),
+            option("nodes", &[], "none"),
+            option("redirects_max", &["maxRedirections"], "5"),
             option("ca_file", &[], "what the system trusts"),
             option("cert_file", &[], "none"),
             option("key_file", &[], "none"),
@@ -106,7 +108,7 @@ pub const DRIVERS: &[DriverInfo] = &[
         name: "memcached",
         schemes: MEMCACHED_SCHEMES,
         feature: Some("memcached"),
-        about: "memcached servers, each of which has its share of the keys",
+        about: "a memcached server, or several of which each has its share of the keys",
         options: &[
             option("host", &[], "required, unless there is a URL"),
             option("port", &[], "11211"),
@@ -207,9 +209,9 @@ const STACK_OPTIONS: &[OptionInfo] = &[
     option("prefix", &[], "the stack's name"),
     option("ttl", &[], "30m"),
     option("grace", &[], "0"),
-    option("backoff", &[], "10s"),
-    option("soft_timeout", &[], "none"),
-    option("hard_timeout", &[], "none"),
+    option("backoff", &["graceBackoff"], "10s"),
+    option("soft_timeout", &["timeout"], "none"),
+    option("hard_timeout", &["hardTimeout"], "none"),
     option("jitter", &[], "0"),
     option("refresh", &[], "on_demand"),
     option("refresh.early", &[], ""),
@@ -343,6 +345,7 @@ mod tests {
         assert_eq!(redis.to_string(), format!("redis://h:{}/{}", default_of("redis", "port"), redis.db));
         assert_eq!(default_of("redis", "db"), redis.db.to_string());
         assert_eq!(default_of("redis", "tls"), redis.tls.to_string());
+        assert_eq!(default_of("redis", "redirects_max"), redis.redirects_max.to_string());
         assert_eq!(default_of("redis", "connect_timeout"), format_duration(redis.connect_timeout));
         assert_eq!(default_of("redis", "response_timeout"), format_duration(redis.response_timeout));
     }

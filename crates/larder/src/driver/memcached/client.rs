@@ -179,6 +179,21 @@ impl MemcachedClient {
         join_all(self.0.list.iter().map(Server::ping)).await.into_iter().collect()
     }
 
+    /// What the first of the servers that can be reached says of its version.
+    ///
+    /// # Errors
+    /// As [`MemcachedClient::get`], of the last server, if all fail.
+    pub async fn version(&self) -> Result<String> {
+        let mut outcome = Err(failure::closed());
+        for server in &self.0.list {
+            outcome = server.version().await.map(|version| version.to_string());
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
     /// Waits for what is under way, and lets go of the connections of this client and of all its clones.
     pub async fn close(&self) {
         join_all(self.0.list.iter().map(Server::close)).await;

@@ -137,7 +137,12 @@ impl Dial {
         let value_bytes_max =
             self.options.value_bytes_max.unwrap_or(item.saturating_sub(VALUE_BYTES_OVERHEAD));
         let block = item_bytes_max.unwrap_or(ITEM_BYTES_MAX).max(value_bytes_max).min(ITEM_BYTES_MAX);
-        Ok(Facts { value_bytes_max, block_bytes_max: usize::try_from(block).unwrap_or(usize::MAX / 2) })
+        let version = version.strip_prefix("VERSION ").unwrap_or(&version).into();
+        Ok(Facts {
+            version,
+            value_bytes_max,
+            block_bytes_max: usize::try_from(block).unwrap_or(usize::MAX / 2),
+        })
     }
 }
 

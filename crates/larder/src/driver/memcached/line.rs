@@ -92,6 +92,8 @@ pub(super) struct Line {
     shared: Arc<Shared>,
     /// The largest value that the server takes, in bytes.
     pub(super) value_bytes_max: u64,
+    /// What the server says of its version.
+    pub(super) version: Arc<str>,
 }
 
 impl fmt::Debug for Line {
@@ -101,8 +103,10 @@ impl fmt::Debug for Line {
 }
 
 /// What is known of the server by now.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Facts {
+    /// What it says of its version.
+    pub(super) version: Arc<str>,
     /// The largest value that may be stored, in bytes.
     pub(super) value_bytes_max: u64,
     /// The largest that may be there already.
@@ -139,7 +143,7 @@ impl Line {
                 call.tell(Err(cause));
             }
         });
-        Self { queue, shared, value_bytes_max: facts.value_bytes_max }
+        Self { queue, shared, value_bytes_max: facts.value_bytes_max, version: facts.version }
     }
 
     /// Whether calls may still be sent.
@@ -442,7 +446,7 @@ mod tests {
     fn line() -> (Line, DuplexStream) {
         let (ours, theirs) = duplex(4_096);
         let (reads, writes) = tokio::io::split(ours);
-        let facts = Facts { value_bytes_max: 1_000, block_bytes_max: 1_000_000 };
+        let facts = Facts { version: "1.6".into(), value_bytes_max: 1_000, block_bytes_max: 1_000_000 };
         (Line::start(reads, writes, "test:1".into(), PATIENCE, facts), theirs)
     }
 

@@ -134,6 +134,10 @@ impl Driver for MemcachedDriver {
         self.open()?.delete_many(keys).await
     }
 
+    async fn version(&self) -> Result<Option<String>> {
+        self.open()?.version().await.map(|version| Some(format!("memcached {version}")))
+    }
+
     async fn ping(&self) -> Result<()> {
         self.open()?.ping().await
     }

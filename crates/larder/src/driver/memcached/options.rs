@@ -149,13 +149,12 @@ impl MemcachedOptions {
         if self.username.is_some() != self.password.is_some() {
             return wrong("the user and the password of a memcached store need each other");
         }
-        // They are sent as two words of one line.
-        let line_end = |text: &String| text.contains(['\r', '\n', '\0']);
-        if self.username.as_ref().is_some_and(|name| line_end(name) || name.contains([' ', ':']))
-            || self.password.as_ref().is_some_and(line_end)
-        {
+        // They are sent as two words of one line, and a server reads no more of it.
+        let is_word = |text: &String| !text.contains([' ', '\r', '\n', '\0']);
+        let words = self.username.iter().chain(&self.password).all(is_word);
+        if !words || self.username.as_ref().is_some_and(|name| name.contains(':')) {
             return wrong(
-                "the user of a memcached store has a space or a colon, or one of the two a line end",
+                "the user or the password of a memcached store has a space in it, or the user a colon",
             );
         }
         if self.value_bytes_max == Some(0) {
@@ -299,6 +298,7 @@ mod tests {
             "memcached://u:hunter2@h,h",
             "memcached://u%20x:hunter2@h",
             "memcached://u:hunter2%0d%0aflush_all@h",
+            "memcached://u:hunter2%20and%20more@h",
             "memcached://h?hunter2=1",
             "memcached://a,,hunter2",
             "memcached+unix://hunter2",

@@ -137,7 +137,8 @@ impl Decoder {
 
     fn line_end(&mut self, buffer: &BytesMut) -> Result<Option<usize>, Nonsense> {
         let unseen = buffer.get(self.searched..).unwrap_or_default();
-        match unseen.iter().take(LINE_BYTES_MAX).position(|&byte| byte == b'\n') {
+        let unseen = unseen.get(..LINE_BYTES_MAX).unwrap_or(unseen);
+        match unseen.iter().position(|&byte| byte == b'\n') {
             Some(at) => {
                 let end = self.searched + at;
                 self.searched = 0;

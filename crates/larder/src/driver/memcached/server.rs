@@ -103,6 +103,11 @@ impl Server {
         task.map(move |outcome| outcome.unwrap_or_else(|_| Err(failure::hung_up(&name)))).boxed().shared()
     }
 
+    /// What the server said of its version when it was connected to.
+    pub(super) async fn version(&self) -> Result<Arc<str>> {
+        Ok(self.line().await?.version)
+    }
+
     /// Asks for nothing but an answer.
     pub(super) async fn ping(&self) -> Result<()> {
         let line = self.line().await?;

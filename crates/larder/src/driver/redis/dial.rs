@@ -25,8 +25,6 @@ use crate::error::{Error, ErrorKind, Result};
 /// How many calls may wait to be written before the next one waits for room. The client's 50 make a batch of
 /// concurrent calls take turns.
 const WAITING_MAX: usize = 1_024;
-/// How often a cluster is asked again after it said that a key lives elsewhere, or that it cannot tell now.
-const REDIRECTS_MAX: u32 = 5;
 
 /// What it takes to connect.
 pub(super) struct Dial {
@@ -144,7 +142,7 @@ impl Dial {
             }
             builder.build()
         };
-        let (reads, writes) = (client(REDIRECTS_MAX)?, client(0)?);
+        let (reads, writes) = (client(self.options.redirects_max)?, client(0)?);
         let (reads, writes) =
             futures_util::try_join!(reads.get_async_connection(), writes.get_async_connection())?;
         // Each has its own health: one may hang while the other one works.

@@ -252,6 +252,15 @@ impl Driver for RedisDriver {
         sweep::clear(&self.link, prefix, until).await
     }
 
+    /// Asks with `INFO`; a user who may not is told nothing.
+    async fn version(&self) -> Result<Option<String>> {
+        let said = match self.link.ask("version", cmd("INFO").arg("server")).await {
+            Err(error) if error.kind() == ErrorKind::Config => return Ok(None),
+            said => said?,
+        };
+        Ok(version_in(&said))
+    }
+
     async fn ping(&self) -> Result<()> {
         if self.link.is_cluster() {
             return self.link.primaries("ping").await.map(|_| ());
@@ -267,6 +276,23 @@ impl Driver for RedisDriver {
         let _ = cmd("PING").query_async::<Value>(&mut connection).await;
         Ok(())
     }
+}
+
+/// What `INFO` says of a server, be it by itself or by one node of several.
+fn version_in(said: &Value) -> Option<String> {
+    let text = match said {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes),
+        Value::VerbatimString { text, .. } => text.into(),
+        Value::Map(nodes) => return nodes.iter().find_map(|(_, said)| version_in(said)),
+        _ => return None,
+    };
+    // What took over Redis' protocol says its own version beside the one that it is compatible with.
+    let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let own = ["valkey", "dragonfly"].iter().find_map(|server| {
+        let version = line(&format!("{server}_version:"))?;
+        Some(if version.starts_with(server) { version.to_owned() } else { format!("{server} {version}") })
+    });
+    own.or_else(|| Some(format!("Redis {}", line("redis_version:")?)))
 }
 
 fn stored(value: Value) -> Result<Option<Bytes>> {

@@ -86,6 +86,9 @@ pub struct RedisOptions {
     pub password: Option<String>,
     /// The number of the database; a cluster has only 0. Default: 0.
     pub db: u32,
+    /// How often a command to a cluster is sent again after a node said that the key lives elsewhere, or that it cannot
+    /// tell now; a read also after a node did not answer. Default: 5.
+    pub redirects_max: u32,
     /// A file of certificates in PEM, one of which signed the server's. Default: those that the system trusts.
     pub ca_file: Option<PathBuf>,
     /// A file with the certificate to show to the server, in PEM; with `key_file`. Default: none.
@@ -124,6 +127,11 @@ impl RedisOptions {
         Self::of(RedisTopology::Server(RedisAddress::new(host, port)))
     }
 
+    /// The defaults, for a cluster of which these are some nodes.
+    pub fn cluster(nodes: impl IntoIterator<Item = RedisAddress>) -> Self {
+        Self::of(RedisTopology::Cluster(nodes.into_iter().collect()))
+    }
+
     fn of(topology: RedisTopology) -> Self {
         Self {
             topology,
@@ -131,6 +139,7 @@ impl RedisOptions {
             username: None,
             password: None,
             db: 0,
+            redirects_max: 5,
             ca_file: None,
             cert_file: None,
             key_file: None,
@@ -175,6 +184,9 @@ impl RedisOptions {
         }
         if self.username.is_some() && self.password.is_none() {
             return wrong("the user of a redis store has no password");
+        }
+        if self.redirects_max == 0 {
+            return wrong("redirects_max of a redis store is zero: slots of a cluster move");
         }
         if self.connect_timeout.is_zero() || self.response_timeout.is_zero() {
             return wrong("a timeout of a redis store is zero");

@@ -92,6 +92,9 @@ pub trait Dialect: fmt::Debug + Copy + Default + Send + Sync + 'static {
         statements: &Self::Statements,
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
 
+    /// What the server says it is.
+    fn version(connection: &mut Wire<Self>) -> impl Future<Output = sqlx::Result<String>> + Send;
+
     /// The value of a key.
     fn get(
         connection: &mut Wire<Self>,

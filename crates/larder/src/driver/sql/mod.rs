@@ -366,6 +366,14 @@ impl<D: Dialect> Driver for SqlDriver<D> {
         self.inner.prune().await
     }
 
+    async fn version(&self) -> Result<Option<String>> {
+        let ask = move |mut lease: Lease<D>| async move {
+            let version = D::version(&mut lease).await;
+            (lease, version)
+        };
+        self.inner.link.run("version", Repeat::Harmless, ask).await.map(Some)
+    }
+
     async fn close(&self) -> Result<()> {
         if let Some(pruning) = &self.pruning {
             pruning.abort();

@@ -14,6 +14,15 @@ macro_rules! plain_statements {
             ::sqlx::raw_sql(schema).execute(connection).await.map(drop)
         }
 
+        async fn version(connection: &mut $connection) -> ::sqlx::Result<String> {
+            // Both know this function; what comes back begins with a number on the one and with a name on the other.
+            let said: String = ::sqlx::query_scalar("SELECT version()").fetch_one(connection).await?;
+            let short = said.split(" on ").next().unwrap_or_default().split(" (").next().unwrap_or_default();
+            let is_bare = short.starts_with(|first: char| first.is_ascii_digit());
+            let name = if short.contains("MariaDB") { "MariaDB" } else { "MySQL" };
+            Ok(if is_bare { format!("{name} {short}") } else { short.to_owned() })
+        }
+
         async fn get(
             connection: &mut $connection,
             statements: &Self::Statements,

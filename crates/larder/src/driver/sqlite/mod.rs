@@ -396,6 +396,10 @@ impl Driver for SqliteDriver {
         self.writes.prune().await
     }
 
+    async fn version(&self) -> Result<Option<String>> {
+        Ok(Some(format!("SQLite {}", rusqlite::version())))
+    }
+
     async fn close(&self) -> Result<()> {
         self.writes.refuse();
         if let Some(reads) = &self.reads {

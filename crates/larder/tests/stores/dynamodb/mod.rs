@@ -3,7 +3,6 @@
 
 mod answers;
 mod server;
-mod stacks;
 mod tables;
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -15,6 +14,7 @@ use larder::driver::memory::MemoryDriver;
 
 use crate::Need;
 use crate::faults::fault_suite;
+use crate::stacks::stack_suite;
 use crate::traffic::traffic_suite;
 
 const ENDPOINT: &str = "LARDER_TEST_DYNAMODB_ENDPOINT";
@@ -71,6 +71,8 @@ pub(crate) fn needs() -> [Need; 1] {
 larder::driver_suite!(plain, open);
 
 traffic_suite!(traffic, shared);
+
+stack_suite!(two_stacks, shared);
 
 /// Where the server is that tests share.
 fn server_address() -> Option<std::net::SocketAddr> {

@@ -170,3 +170,33 @@ async fn reads_that_need_not_be_consistent_are_asked_for_so() {
     }
     assert!(driver.delete(&key).await.unwrap());
 }
+
+#[tokio::test]
+async fn what_expired_is_nothing_although_it_is_still_there() {
+    let Some(driver) = shared().await else { return };
+    let prefix = unique("expired");
+    let key = |name: &str| format!("{prefix}{name}");
+    let names = ["read", "newer", "older", "add", "swap"];
+    for name in names {
+        let ttl = Some(std::time::Duration::from_millis(1));
+        driver.set(&key(name), record(5, "v"), ttl, When::Always).await.unwrap();
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(2_010)).await;
+    let keys = names.map(key);
+    let found = driver.get_many(&keys.each_ref().map(String::as_str)).await.unwrap();
+    assert!(found.iter().all(Option::is_none), "{found:?}");
+    assert_eq!(driver.get(&key("read")).await.unwrap(), None);
+    let listed: Vec<_> = driver.scan(&prefix).try_collect().await.unwrap();
+    assert!(listed.is_empty(), "{listed:?}");
+    for (name, stamp, when) in
+        [("newer", 6, When::Newer), ("older", 4, When::Newer), ("add", 4, When::Unchanged(None))]
+    {
+        let written = driver.set(&key(name), record(stamp, "w"), None, when).await.unwrap();
+        assert_eq!(written, Written::Stored { previous: None }, "{name}");
+    }
+    let swap = When::Unchanged(Some(Stamp::from_bits(5)));
+    let refused = driver.set(&key("swap"), record(6, "w"), None, swap).await.unwrap();
+    assert_eq!(refused, Written::Refused { by: None });
+    assert!(driver.prune().await.unwrap() >= 2, "what was not written again goes");
+    assert_eq!(driver.clear(&prefix, Stamp::MAX).await.unwrap(), 3);
+}

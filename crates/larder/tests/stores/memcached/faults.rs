@@ -183,18 +183,18 @@ async fn what_is_too_large_is_refused_before_it_costs_what_is_there() {
 #[tokio::test]
 async fn a_password_is_wanted_right_and_shown_to_nobody_else() {
     let users = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(users.path(), "cache:hunter2 and more\n").unwrap();
+    std::fs::write(users.path(), "cache:hunter2/@+\n").unwrap();
     let Some(server) = Server::start(&["-Y", &users.path().display().to_string()]) else { return };
     let error = error_of(server.options()).await;
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
-    for user in ["cache:hunter3", "nobody:hunter2%20and%20more", "cache:hunter2"] {
+    for user in ["cache:hunter3", "nobody:hunter2%2F%40+", "cache:hunter2"] {
         let options = MemcachedOptions::new(&format!("memcached://{user}@{}", server.host())).unwrap();
         let error = error_of(options).await;
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         assert!(!format!("{error} {error:?}").contains("hunter"), "{error:?}");
         assert!(error.message().contains("password") && error.message().contains(&server.host()), "{error}");
     }
-    let url = format!("memcached://cache:hunter2%20and%20more@{}", server.host());
+    let url = format!("memcached://cache:hunter2%2F%40+@{}", server.host());
     let driver = MemcachedDriver::connect(MemcachedOptions::new(&url).unwrap()).await.unwrap();
     assert!(!format!("{driver:?}").contains("hunter"), "{driver:?}");
     driver.set("k", record(1, "v"), None, When::Newer).await.unwrap();

@@ -108,10 +108,10 @@ async fn a_promised_gigabyte_costs_nothing_until_it_comes() {
     assert!(allocated().saturating_sub(before) < 64 * 1024 * 1024, "{before} to {} bytes", allocated());
 }
 
-/// The most memory that this process ever had, in bytes.
+/// The most memory that this process ever had in use, in bytes.
 fn allocated() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmPeak:"));
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     peak.and_then(|peak| peak.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 

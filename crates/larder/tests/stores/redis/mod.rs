@@ -3,7 +3,7 @@
 //! installed.
 
 mod faults;
-mod servers;
+pub(crate) mod servers;
 mod stacks;
 mod tls;
 mod topology;

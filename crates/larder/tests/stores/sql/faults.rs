@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use larder::driver::sql::client::pool::PoolOptions;
 use larder::driver::sql::{SqlDriver, SqlOptions, SqlTls};
 use larder::driver::{Driver, When};
 use larder::time::{Clock as _, SystemClock, seconds};
@@ -21,6 +22,7 @@ macro_rules! server_suite {
             a_server_that_takes_no_writes_says_so_and_is_read,
             the_certificate_has_to_be_the_hosts,
             a_call_that_waits_for_a_lock_ends_and_the_next_one_is_right,
+            a_call_that_was_dropped_leaves_its_connection_to_nobody,
             a_pool_that_is_empty_says_so);
     };
     (@ $subject:ty, $($test:ident),*) => {
@@ -228,6 +230,29 @@ pub(super) async fn a_call_that_waits_for_a_lock_ends_and_the_next_one_is_right<
         assert_eq!(found, ["c", "a", "b"].map(|key| Some(record(1, key))));
     }
     drop_table(&driver, &options).await;
+}
+
+/// Over a pool with one connection, on which the server still waits for a lock.
+pub(super) async fn a_call_that_was_dropped_leaves_its_connection_to_nobody<D: Subject>() {
+    let (Some(locked), Some(free)) = (own_table::<D>().await, own_table::<D>().await) else { return };
+    let url = std::env::var(D::URL).unwrap();
+    let pool = PoolOptions::<D::Database>::new().max_connections(1).connect(&url).await.unwrap();
+    let waiting = SqlDriver::<D>::with_pool(pool.clone(), locked.clone()).await.unwrap();
+    let next = SqlDriver::<D>::with_pool(pool, free.clone()).await.unwrap();
+    next.set("k", record(1, "v"), None, When::Always).await.unwrap();
+    let other = SqlDriver::connect(free.clone()).await.unwrap();
+    let statements: Vec<String> =
+        D::LOCK.iter().map(|statement| statement.replace("{table}", &locked.table)).collect();
+    let lock = D::say(other.pool(), &statements).await;
+    for _ in 0..3 {
+        let dropped = tokio::time::timeout(Duration::from_millis(50), waiting.get("k")).await;
+        assert!(dropped.is_err(), "{dropped:?}");
+        assert_eq!(next.get("k").await.unwrap(), Some(record(1, "v")));
+    }
+    drop(lock);
+    other.close().await.unwrap();
+    drop_table(&waiting, &locked).await;
+    drop_table(&next, &free).await;
 }
 
 pub(super) async fn a_pool_that_is_empty_says_so<D: Subject>() {
