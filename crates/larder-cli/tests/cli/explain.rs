@@ -42,7 +42,7 @@ fn run_explains_a_miss_a_hit_a_stale_hit_and_what_was_invalidated() {
          larder: miss
          larder: store: get on sqlite took # ms
          larder: store: set on sqlite took # ms
-         larder: written
+         larder: written: fresh for # m # s
          larder: store: get on sqlite took # ms",
     );
     let second = room.run(&flags, "echo two");
@@ -81,7 +81,10 @@ fn run_explains_a_miss_a_hit_a_stale_hit_and_what_was_invalidated() {
 fn commands_over_a_store_explain_what_it_did_in_words_or_json() {
     let room = Room::new();
     let set = room.call(["set", "a", "1", "--ttl", "1h", "--tag", "t", "--explain"]);
-    says(&set, "larder:      # ms  store: set on sqlite took # ms\n larder:    # ms  written");
+    says(
+        &set,
+        "larder:      # ms  store: set on sqlite took # ms\n larder:    # ms  written: fresh for # h # m",
+    );
     let get = room.call(["get", "a", "--explain"]);
     assert_eq!((status(&get), out(&get)), (0, "1".to_owned()));
     says(

@@ -39,7 +39,8 @@ fn a_ping_says_what_answers_and_how_fast() {
     assert_eq!((status(&output), err(&output)), (0, String::new()));
     let said = out(&output);
     assert!(said.starts_with("sqlite:a.db: reached in "), "{said}");
-    assert!(said.contains("  sqlite, shared, persistent, can be listed, values up to "), "{said}");
+    assert!(said.contains(", shared, persistent, can be listed, values up to "), "{said}");
+    assert!(said.contains("  sqlite, SQLite 3."), "{said}");
     assert!(said.contains("  ping    20 times  min ") && said.contains("p99"), "{said}");
     assert!(said.contains("memory:: reached in "), "{said}");
 

@@ -63,6 +63,10 @@ impl<D: Driver> Driver for Scratch<D> {
     async fn prune(&self) -> Result<u64> {
         self.driver.prune().await
     }
+    async fn version(&self) -> Result<Option<String>> {
+        self.driver.version().await
+    }
+
     async fn ping(&self) -> Result<()> {
         self.driver.ping().await
     }

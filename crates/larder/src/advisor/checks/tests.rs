@@ -113,7 +113,7 @@ const CASES: &[(&str, Change, Change)] = &[
         "across-processes-alone",
         |f| {
             f.across_processes = Some(seconds(2));
-            f.store = None;
+            (f.store, f.deadline, f.prefix, f.suppress_l2_errors) = (None, None, None, None);
         },
         |f| f.across_processes = Some(seconds(2)),
     ),

@@ -441,7 +441,7 @@ mod tests {
     use crate::error::ErrorKind;
     use tokio::io::{DuplexStream, duplex};
 
-    const PATIENCE: Duration = Duration::from_millis(200);
+    const PATIENCE: Duration = Duration::from_millis(500);
 
     fn line() -> (Line, DuplexStream) {
         let (ours, theirs) = duplex(4_096);
