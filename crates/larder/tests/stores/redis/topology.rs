@@ -22,6 +22,11 @@ fn cli(args: &[&str]) -> String {
 
 /// Three primaries that share all slots.
 async fn cluster() -> Option<Vec<Server>> {
+    cluster_of(3, 0).await
+}
+
+/// Primaries that share all slots, and behind them so many replicas of each.
+async fn cluster_of(primaries: usize, replicas: usize) -> Option<Vec<Server>> {
     if !is_installed() || !runs(CLI) {
         return None;
     }
@@ -33,11 +38,12 @@ async fn cluster() -> Option<Vec<Server>> {
         "--cluster-require-full-coverage",
         "no",
     ];
-    let nodes: Vec<Server> = (0..3).filter_map(|_| Server::start(&args)).collect();
+    let nodes: Vec<Server> = (0..primaries * (1 + replicas)).filter_map(|_| Server::start(&args)).collect();
     let addresses: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     let mut create = vec!["--cluster", "create"];
     create.extend(addresses.iter().map(String::as_str));
-    create.push("--cluster-yes");
+    let replicas = replicas.to_string();
+    create.extend(["--cluster-replicas", &replicas, "--cluster-yes"]);
     cli(&create);
     let begun = SystemClock::default();
     let ready = || {
@@ -113,6 +119,48 @@ async fn a_dead_node_takes_its_own_keys_only_and_comes_back() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     println!("all of the cluster back after {:?}", begun.monotonic());
+    for key in &keys {
+        driver.set(key, record(2), None, When::Newer).await.unwrap();
+    }
+    assert_eq!(driver.clear("app:", Stamp::from_bits(2)).await.unwrap(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_takes_over_and_what_was_acknowledged_is_there() {
+    let Some(mut nodes) = cluster_of(3, 1).await else { return };
+    let driver = RedisDriver::connect(options(&nodes)).await.unwrap();
+    let keys: Vec<String> = (0..60).map(|n| format!("app:{n}")).collect();
+    for key in &keys {
+        driver.set(key, record(1), None, When::Newer).await.unwrap();
+    }
+    let role = |node: &Server| cli(&["-p", &node.port.to_string(), "INFO", "replication"]);
+    // Replicas follow a moment later.
+    let begun = SystemClock::default();
+    let of = |said: &str, name: &str| {
+        said.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    };
+    let follows = |primary: &str| {
+        let reached = of(primary, "master_repl_offset:").unwrap();
+        primary.contains(&format!("offset={reached}"))
+    };
+    while !nodes.iter().map(role).filter(|said| said.contains("role:master")).all(|said| follows(&said)) {
+        assert!(begun.monotonic() < seconds(30), "the replicas did not follow");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let dying = nodes.iter().position(|node| role(node).contains("role:master")).unwrap();
+    nodes[dying].kill();
+    let all: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let begun = SystemClock::default();
+    let found = loop {
+        match driver.get_many(&all).await {
+            Ok(found) => break found,
+            Err(error) => assert!(error.kind().is_transient(), "{error}"),
+        }
+        assert!(begun.monotonic() < seconds(30), "no replica took over");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    println!("every key is answered again after {:?}", begun.monotonic());
+    assert!(found.iter().all(|found| *found == Some(record(1))));
     for key in &keys {
         driver.set(key, record(2), None, When::Newer).await.unwrap();
     }
