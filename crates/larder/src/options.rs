@@ -89,10 +89,10 @@ pub struct EntryOptions {
     /// Not for `get_or_set_many`. Default: never.
     pub replace_after: Option<Duration>,
     /// That of the processes which share the store only one at a time loads a key, and the others wait for what it stores;
-    /// and how long a process that has died while it loaded keeps the others waiting. One that lives may take longer: it
-    /// says so to the store three times within this. Timeouts, grace and the rest hold as for any load, and where the
-    /// store fails, each process loads. A forced load and `get_or_set_many` take no turns. Default: every process loads;
-    /// zero is that, too.
+    /// and how long a process that has died while it loaded keeps the others waiting, at least 100 ms. One that lives may
+    /// take twenty times as long. Timeouts and grace hold as for any load. Where the store fails, and where a load before
+    /// has left nothing there, processes load beside each other; so do a forced load, one that is started beside another
+    /// (`replace_after`), and `get_or_set_many`. Default: every process loads; zero is that, too.
     pub across_processes: Option<Duration>,
     /// Whether a failing store is treated as a miss by lookups and loads, and reported as an event only.
     /// Default: yes if the stack has a memory tier, no otherwise. Explicit writes and deletes always fail.

@@ -19,6 +19,7 @@ use crate::stack::ahead::Aheads;
 use crate::stack::breaker::{Breaker, BreakerOptions};
 use crate::stack::flights::{FLIGHTS_MAX, Flights};
 use crate::stack::l2::{DEADLINE_DEFAULT, L2, Ownership};
+use crate::stack::lease::Leases;
 use crate::stack::rest::Rests;
 use crate::stack::retry::{RecoveryOptions, Retry};
 use crate::stack::space::Spaces;
@@ -298,6 +299,7 @@ impl StackBuilder {
             flights: Flights::new(self.loads_max),
             spaces,
             rests: Rests::default(),
+            leases: Leases::default(),
             aheads: Aheads::default(),
             // Processes that started together throw apart.
             throws: AtomicU64::new(RandomState::default().hash_one(std::process::id())),

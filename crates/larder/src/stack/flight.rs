@@ -186,6 +186,11 @@ impl Flight {
         WaitEdge { from: Arc::clone(self), to: Arc::clone(leader) }
     }
 
+    /// Whether it was started beside a load that had taken too long.
+    pub(crate) fn is_beside(&self) -> bool {
+        self.rank > 0
+    }
+
     /// Whether it loads what is fresh as well.
     pub(crate) fn is_forced(&self) -> bool {
         self.is_forced

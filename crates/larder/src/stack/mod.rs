@@ -78,6 +78,7 @@ pub(crate) use fill::{Request, panic_text};
 pub(crate) use flight::{Landed, Tagging};
 use flights::Flights;
 use l2::{L2, OnFailure};
+use lease::Leases;
 pub(crate) use read::Accept;
 pub(crate) use renewal::{is_due, slid};
 use rest::Rests;
@@ -123,6 +124,7 @@ pub(crate) struct Core {
     pub(crate) writers: Writers,
     pub(crate) spaces: Spaces,
     pub(crate) rests: Rests,
+    pub(crate) leases: Leases,
     pub(crate) aheads: Aheads,
     /// Counts the throws of dice.
     throws: AtomicU64,

@@ -273,3 +273,105 @@ async fn nothing_of_a_lease_is_left_and_an_account_tells_of_the_wait() {
     let left: Vec<&str> = left.iter().map(|found: &larder::driver::Scanned| found.key.as_str()).collect();
     assert_eq!(left, ["turns:1::a"]);
 }
+
+/// A load that counts itself, takes its time, and fails.
+fn failing(runs: &Arc<AtomicU64>) -> impl Future<Output = Result<u32, std::io::Error>> + use<> {
+    runs.fetch_add(1, Ordering::Relaxed);
+    async {
+        tokio::time::sleep(millis(300)).await;
+        Err(std::io::Error::other("the source is down"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loads_that_leave_nothing_are_not_waited_for_one_after_the_other() {
+    let caches: [_; 8] = processes(&store(), lease(seconds(60)));
+    let runs = Arc::new(AtomicU64::new(0));
+    let begun = SystemClock::default();
+    let asking = caches.iter().map(|cache| {
+        let runs = Arc::clone(&runs);
+        cache.get_or_set("a", move || failing(&runs)).into_future()
+    });
+    assert!(join_all(asking).await.iter().all(Result::is_err));
+    // One, and then the others beside each other.
+    assert!(begun.monotonic() < millis(1_500), "{:?}", begun.monotonic());
+    assert_eq!(runs.load(Ordering::Relaxed), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_load_that_hangs_is_not_waited_for_for_ever() {
+    let [one, two] = processes(&store(), lease(millis(100)));
+    let gate = Gate::default();
+    let hanging = spawn_load(&one, &gate, 1);
+    gate.started.notified().await;
+    let begun = SystemClock::default();
+    let found = two.get_or_set("a", || async { Ok::<_, std::io::Error>(2) }).await.unwrap();
+    let took = begun.monotonic();
+    assert_eq!(*found, 2);
+    assert!(took > millis(1_500) && took < seconds(8), "twenty leases: {took:?}");
+    gate.open.notify_one();
+    hanging.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_load_in_the_same_process_does_not_wait_for_the_lease_of_the_first() {
+    let [one] = processes(&store(), lease(seconds(60)));
+    let gate = Gate::default();
+    let hanging = spawn_load(&one, &gate, 1);
+    gate.started.notified().await;
+    let load = || async { Ok::<_, std::io::Error>(2) };
+    let beside = one.get_or_set("a", load).replace_after(millis(20)).into_future();
+    assert_eq!(*tokio::time::timeout(seconds(5), beside).await.unwrap().unwrap(), 2);
+    gate.open.notify_one();
+    hanging.await.unwrap().unwrap();
+
+    one.delete("a").await.unwrap();
+    let gate = Gate::default();
+    let overtaken = spawn_load(&one, &gate, 3);
+    gate.started.notified().await;
+    one.delete("a").await.unwrap();
+    let after = one.get_or_set("a", load).into_future();
+    assert_eq!(*tokio::time::timeout(seconds(5), after).await.unwrap().unwrap(), 2);
+    gate.open.notify_one();
+    overtaken.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stack_that_closes_does_not_wait_for_the_loads_of_others() {
+    let store = store();
+    let [one] = processes(&store, lease(seconds(60)));
+    let closing = Stack::builder("turns")
+        .borrowed_store(Arc::clone(&store))
+        .options(lease(seconds(60)))
+        .build()
+        .unwrap();
+    let gate = Gate::default();
+    let loading = spawn_load(&one, &gate, 1);
+    gate.started.notified().await;
+    let waiting = spawn_load(&closing.cache().unwrap(), &gate, 2);
+    tokio::time::sleep(millis(50)).await;
+    tokio::time::timeout(seconds(5), closing.close()).await.unwrap().unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(gate.runs(), 1);
+    gate.open.notify_one();
+    loading.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_whose_answer_is_lost_loses_no_lease() {
+    let store = store();
+    let chaos = Chaos::new(Arc::clone(&store));
+    let handle = chaos.handle();
+    let [one] = processes(&(Arc::new(chaos) as Arc<dyn Driver>), lease(millis(300)));
+    let [two] = processes(&store, lease(millis(300)));
+    let gate = Gate::default();
+    let loading = spawn_load(&one, &gate, 1);
+    gate.started.notified().await;
+    let waiting = spawn_load(&two, &gate, 2);
+    handle.fail_next_after_landing(Operation::Set, 1, ErrorKind::Timeout);
+    tokio::time::sleep(millis(1_500)).await;
+    assert_eq!(gate.runs(), 1);
+    gate.open.notify_one();
+    assert_eq!(*loading.await.unwrap().unwrap(), 1);
+    assert_eq!(*waiting.await.unwrap().unwrap(), 1);
+}
