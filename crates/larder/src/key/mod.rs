@@ -170,6 +170,20 @@ impl KeySpace {
     }
 }
 
+/// Whether a full key is that of a lease: see [`KeySpace::lease_key`]. Whoever copies a store leaves these out.
+///
+/// ```
+/// use larder::key::{KeySpace, is_lease};
+/// let users = KeySpace::new("app")?.child("users")?;
+/// assert!(is_lease(&users.lease_key("42")) && !is_lease(&users.full("1@42:")?));
+/// # Ok::<(), larder::Error>(())
+/// ```
+pub fn is_lease(full: &str) -> bool {
+    // In a prefix, a colon is escaped.
+    let layout = full.split_once(':').and_then(|(_, rest)| rest.strip_prefix(LAYOUT));
+    layout.is_some_and(|rest| rest.starts_with('@'))
+}
+
 fn check_path(what: &str, path: &str) -> Result<()> {
     if path.len() > PATH_BYTES_MAX {
         return Err(Error::new(
