@@ -182,9 +182,14 @@ impl Place {
 
 /// A URL without what may be secret: user, password and parameters.
 pub(crate) fn mask(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let cut = |text: &str| text.split(['?', '#']).next().unwrap_or_default().to_owned();
+    let Some((scheme, rest)) = url.split_once("://") else { return cut(url) };
+    let shown = cut(rest);
+    if rest.rfind('@').is_some_and(|at| at >= shown.len()) {
+        // A password with a ? or # in it, or a parameter with an @: either side of the @ may be the secret.
+        return format!("{scheme}://***");
+    }
+    let (authority, path) = shown.split_once('/').unwrap_or((&shown, ""));
     let (authority, path) = match path.rsplit_once('@') {
         // A password with a slash in it: everything up to the last @ may be part of it.
         Some((_, after)) => (after.split('/').next().unwrap_or_default(), ""),
@@ -437,6 +442,12 @@ mod tests {
             ("redis://u:s3/cr@et@host:1/2", "redis://host:1"),
             ("redis://u:s3cret@host", "redis://host"),
             ("redis://host/2", "redis://host/2"),
+            ("redis://host/2?password=s3cret#x", "redis://host/2"),
+            ("redis://u:s3?cret@host:1/2", "redis://***"),
+            ("redis://u:s3#cret@host:1/2", "redis://***"),
+            ("redis://u:s3/c?r@et@host:1/2?db=1", "redis://***"),
+            ("redis://u@host?password=s3@cret", "redis://***"),
+            ("dynamodb://table?secret_access_key=s3@cret", "dynamodb://***"),
         ] {
             assert_eq!(mask(url), masked);
         }

@@ -372,12 +372,22 @@ pub(crate) fn check_url(url: &str, named: &str) -> Result<(), Failure> {
 fn limited(store: StoreConfig, access: Access) -> StoreConfig {
     let driver = store.driver().to_ascii_lowercase();
     let info = DRIVERS.iter().find(|info| info.name == driver || info.schemes.contains(&driver.as_str()));
-    let takes = |name| info.is_some_and(|info| info.options.iter().any(|option| option.name == name));
+    let known = |name| info.and_then(|info| info.options.iter().find(|option| option.name == name));
     let mut store = store;
-    if access != Access::Create && takes("create") {
+    if access != Access::Create && known("create").is_some() {
         store = store.option("create", "false");
     }
-    if access == Access::Read && takes("read_only") {
+    if let Some(table) = known("create_table") {
+        if access != Access::Create {
+            // Under two names it would be given twice.
+            store = table.aliases.iter().fold(store, |store, alias| store.without_option(alias));
+            store = store.option("create_table", "false");
+        } else if ![table.name].iter().chain(table.aliases).any(|name| store.has_option(name)) {
+            // Not every driver does so of its own accord: a table may cost something.
+            store = store.option("create_table", "true");
+        }
+    }
+    if access == Access::Read && known("read_only").is_some() {
         store = store.option("read_only", "true");
     }
     store
@@ -484,4 +494,51 @@ pub(crate) async fn reach(name: &str, config: &StackConfig) -> Result<()> {
 
 fn shown(path: &Path) -> String {
     escape(&path.to_string_lossy()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// What a driver of this name is told about creating a table.
+    fn told(url: &str, access: Access) -> Option<bool> {
+        let store = limited(StoreConfig::from_url(url, "--store").unwrap(), access);
+        let heard = Arc::new(Mutex::new(None));
+        let hear = Arc::clone(&heard);
+        let registry = Registry::empty().driver(&store.driver().to_owned(), &[], move |options| {
+            options.alias("autoCreateTable", "create_table")?;
+            options.url();
+            *hear.lock().unwrap() = options.boolean("create_table")?;
+            Ok(async { Ok(MemoryDriver::new(MemoryOptions::default())) })
+        });
+        registry.check(&store).unwrap();
+        *heard.lock().unwrap()
+    }
+
+    #[test]
+    fn only_what_stores_something_creates_a_table() {
+        for access in [Access::Read, Access::Change] {
+            for url in [
+                "postgres://h/d",
+                "postgresql://h/d?create_table=true",
+                "mysql://h/d?autoCreateTable=true",
+                "MariaDB://h/d?autoCreateTable=false",
+                "dynamodb://t?create_table=true",
+            ] {
+                assert_eq!(told(url, access), Some(false), "{url} {access:?}");
+            }
+            assert_eq!(told("redis://h", access), None);
+        }
+        for (url, created) in [
+            ("postgres://h/d", Some(true)),
+            ("mysql://h/d?create_table=false", Some(false)),
+            ("mariadb://h/d?autoCreateTable=false", Some(false)),
+            ("dynamodb://t", Some(true)),
+            ("dynamodb://t?create_table=false", Some(false)),
+            ("redis://h", None),
+        ] {
+            assert_eq!(told(url, Access::Create), created, "{url}");
+        }
+    }
 }

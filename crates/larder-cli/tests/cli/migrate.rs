@@ -1,6 +1,8 @@
 //! `larder migrate`: what arrives, what does not, and what is said about it.
 
 use std::process::{Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use larder::Stack;
 use larder::driver::sqlite::{SqliteDriver, SqliteOptions};
@@ -102,6 +104,62 @@ fn a_second_run_copies_what_is_missing_or_newer_and_nothing_else() {
     }
     let said = out(&room.call(["migrate", here, there]));
     assert_eq!(said, "0 entries copied, 0 B\n4 were there already, as new or newer\n");
+}
+
+/// Ends what carries the tag `t`, between two ticks of the clock, which moves in steps.
+fn invalidate(room: &Room, store: &str, flags: &[&str]) {
+    thread::sleep(TICK);
+    let output = room.call([&["invalidate", "t", "--store", store], flags].concat());
+    assert_eq!(status(&output), 0, "{}", err(&output));
+    thread::sleep(TICK);
+}
+
+const TICK: Duration = Duration::from_millis(20);
+const TAGGED: [&str; 6] = ["--tag", "t", "--ttl", "1h", "--grace", "1h"];
+
+#[test]
+fn what_the_other_store_has_ended_hard_a_later_soft_end_does_not_bring_back() {
+    let room = Room::new();
+    let (here, there) = ("sqlite:here.db", "sqlite:there.db");
+    set(&room, there, "gone", "v", &TAGGED);
+    invalidate(&room, there, &[]);
+    set(&room, there, "stale", "v", &TAGGED);
+    set(&room, here, "k", "v", &TAGGED);
+    invalidate(&room, here, &["--soft"]);
+    let done = migrate(&room, &[here, there]);
+    assert_eq!(done["entries"], 1, "{done}");
+    for _ in 0..2 {
+        let look = |key| get(&room, there, key, &["--stale"]);
+        assert_eq!(status(&look("gone")), 1, "{}", out(&look("gone")));
+        // Both were there when the soft one came, which the other store had not heard of.
+        for key in ["stale", "k"] {
+            assert_eq!(status(&get(&room, there, key, &[])), 1, "{key}");
+            assert_eq!(out(&look(key)), "v", "{key}");
+        }
+        // Once more, with nothing to do.
+        let again = migrate(&room, &[here, there]);
+        assert_eq!((&again["marks"], &again["entries"]), (&json!(0), &json!(0)), "{again}");
+    }
+}
+
+#[test]
+fn what_was_ended_hard_is_not_brought_back_by_a_later_soft_end_in_the_other_store() {
+    let room = Room::new();
+    let (here, there) = ("sqlite:here.db", "sqlite:there.db");
+    set(&room, here, "gone", "v", &TAGGED);
+    invalidate(&room, here, &[]);
+    set(&room, there, "stale", "v", &TAGGED);
+    invalidate(&room, there, &["--soft"]);
+    set(&room, there, "fresh", "v", &TAGGED);
+    let done = migrate(&room, &[here, there]);
+    assert_eq!((&done["entries"], &done["marks"]), (&json!(1), &json!(1)), "{done}");
+    let look = |key| get(&room, there, key, &["--stale"]);
+    assert_eq!(status(&look("gone")), 1, "{}", out(&look("gone")));
+    assert_eq!(status(&get(&room, there, "stale", &[])), 1);
+    assert_eq!(out(&look("stale")), "v");
+    assert_eq!(out(&get(&room, there, "fresh", &[])), "v", "what was born since is not meant");
+    let again = migrate(&room, &[here, there]);
+    assert_eq!((&again["marks"], &again["entries"]), (&json!(0), &json!(0)), "{again}");
 }
 
 #[test]
@@ -220,10 +278,15 @@ fn what_is_too_large_for_the_other_store_is_named_and_the_rest_is_copied() {
     set(&room, "sqlite:here.db", "large", "@large", &[]);
     set(&room, "sqlite:here.db", "small", "v", &[]);
     let there = format!(
-        "dynamodb://larder-cli-{:016x}?region=eu-west-1&endpoint={endpoint}&create_table=true\
+        "dynamodb://larder-cli-{:016x}?region=eu-west-1&endpoint={endpoint}\
          &access_key_id=id&secret_access_key=hunter2",
         random()
     );
+    // Only what stores something creates the table, and it does so unasked.
+    let missing = get(&room, &there, "small", &[]);
+    assert_eq!(status(&missing), 2, "{missing:?}");
+    assert_eq!(status(&room.call(["migrate", "--dry-run", "sqlite:here.db", &there])), 0);
+    assert_eq!(status(&get(&room, &there, "small", &[])), 2);
     let output = room.call(["migrate", "--json", "sqlite:here.db", &there]);
     assert_eq!(status(&output), 1, "{output:?}");
     let done = parsed(&output);

@@ -80,6 +80,22 @@ fn what_does_not_answer_is_named_beside_what_does() {
 }
 
 #[test]
+fn a_password_that_is_not_encoded_is_not_printed() {
+    let room = Room::new();
+    for url in [
+        "redis://u:hun?ter2@127.0.0.1:1",
+        "redis://u:hun#ter2@127.0.0.1:1",
+        "postgres://u:hun?ter2@127.0.0.1:1/d",
+        "redis://127.0.0.1:1?password=hun@ter2",
+    ] {
+        let output = room.call(["ping", url]);
+        assert_eq!(status(&output), 1, "{output:?}");
+        let said = out(&output) + &err(&output);
+        assert!(said.contains("not reached: ") && !said.contains("hun") && !said.contains("ter2"), "{said}");
+    }
+}
+
+#[test]
 fn every_cache_of_a_configuration_is_asked_that_has_a_store() {
     let room = Room::new();
     let config = "stacks:\n  one: {l2: 'sqlite:one.db', compress: true}\n  two: {l2: 'redis://127.0.0.1:1'}\n  three: {}\n";

@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use larder::driver::sql::client::{self, Pool};
 use serde_json::{Value, json};
 
 use crate::harness::{Room, err, out, status};
@@ -221,4 +222,67 @@ fn messages_say_each_thing_once_and_name_what_is_empty() {
     assert!(said.starts_with("larder: cannot run \"\": "), "{said}");
     let said = err(&room.run(&["-v", "--keep-failures"], "kill -9 $$"));
     assert!(said.ends_with("not kept: the command died of signal 9\n"), "{said}");
+}
+
+#[tokio::test]
+async fn a_table_in_a_database_is_created_by_what_stores_something_and_by_nothing_else() {
+    for (variable, name) in [("LARDER_TEST_POSTGRES_URL", "postgres"), ("LARDER_TEST_MYSQL_URL", "mysql")] {
+        let Ok(url) = std::env::var(variable) else {
+            eprintln!("not tested with {name}: {variable} is not set");
+            continue;
+        };
+        let room = Room::new();
+        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), name);
+        let (table, mark) = (format!("larder_cli_{random:016x}"), if url.contains('?') { '&' } else { '?' });
+        let store = format!("{url}{mark}table={table}");
+        let asked = format!("{store}&autoCreateTable=true");
+        fs::write(room.path("larder.yaml"), format!("stacks:\n  one: {{l2: '{store}'}}\n")).unwrap();
+        assert_eq!(status(&room.call(["set", "k", "v", "--store", "sqlite:here.db"])), 0);
+        for (line, code) in [
+            (&["ping", &store][..], 1),
+            (&["ping", &asked], 1),
+            (&["ping", "--config", "larder.yaml"], 1),
+            (&["check", "larder.yaml", "--connect"], 3),
+            (&["get", "k", "--config", "larder.yaml"], 2),
+            (&["get", "k", "--store", &store], 2),
+            (&["keys", "--store", &store], 2),
+            (&["stats", "--store", &asked], 2),
+            (&["delete", "k", "--store", &store], 2),
+            (&["clear", "--yes", "--store", &store], 2),
+            (&["incr", "k", "--existing", "--store", &store], 2),
+            (&["migrate", &store, "sqlite:there.db"], 2),
+        ] {
+            let output = room.call(line);
+            assert_eq!(status(&output), code, "{line:?}: {output:?}");
+            let said = out(&output) + &err(&output);
+            assert!(said.contains("there is no table"), "{line:?}: {said}");
+        }
+        for line in
+            [["migrate", "--dry-run", "sqlite:here.db", &store], ["migrate", "-n", "sqlite:here.db", &asked]]
+        {
+            assert_eq!(status(&room.call(line)), 0, "{line:?}");
+        }
+        let missing = room.call(["get", "k", "--store", &store]);
+        assert!(err(&missing).contains("there is no table"), "{}", err(&missing));
+
+        assert_eq!(status(&room.call(["migrate", "sqlite:here.db", &store])), 0);
+        assert_eq!(out(&room.call(["get", "k", "--store", &store])), "v");
+        assert_eq!(status(&room.call(["ping", &asked])), 0);
+        drop_table(name, &url, &table).await;
+        let refused = room.call(["set", "k", "v", "--store", &format!("{store}&create_table=false")]);
+        assert_eq!(status(&refused), 2, "{refused:?}");
+        assert_eq!(status(&room.call(["set", "k", "v", "--store", &store])), 0);
+        drop_table(name, &url, &table).await;
+    }
+}
+
+async fn drop_table(name: &str, url: &str, table: &str) {
+    let statement = format!("DROP TABLE {table}");
+    if name == "postgres" {
+        let pool = Pool::<client::Postgres>::connect(url).await.unwrap();
+        client::raw_sql(client::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+    } else {
+        let pool = Pool::<client::MySql>::connect(url).await.unwrap();
+        client::raw_sql(client::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+    }
 }

@@ -92,6 +92,18 @@ impl StoreConfig {
         self
     }
 
+    /// This store without an option.
+    #[must_use]
+    pub fn without_option(mut self, name: &str) -> Self {
+        self.fields.remove(name);
+        self
+    }
+
+    /// Whether an option of this very name is written; an alias is another name.
+    pub fn has_option(&self, name: &str) -> bool {
+        self.fields.left().any(|key| key.name == name)
+    }
+
     /// The driver's name or the URL's scheme, as it was written.
     pub fn driver(&self) -> &str {
         &self.driver.value

@@ -36,6 +36,9 @@ pub(crate) fn split(text: &Text) -> Result<Parts, String> {
             // It may be the end of a password that has a "?" in it.
             return Err(match &text.template {
                 Some(_) => "an option of the URL has no value".to_owned(),
+                None if pair.contains('@') => {
+                    "an option of the URL has no value (in a password, write ? as %3F)".to_owned()
+                }
                 None => format!("the option {:?} of the URL has no value", decode(pair)?),
             });
         };

@@ -1,4 +1,7 @@
-//! `larder migrate`: records go over as they are, byte for byte. Knows of a record what its head says.
+//! `larder migrate`: records go over as they are, byte for byte, but for marks that are there already. Knows of a
+//! record what its head says.
+
+mod mark;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -260,10 +263,19 @@ impl Copy {
             let Some(value) = value else { continue };
             writes.extend(self.write(key, value, now));
         }
-        if self.to.is_none() {
+        let Some(to) = &self.to else {
             writes.iter().for_each(|write| self.copied(write));
-        } else {
-            self.store(writes).await?;
+            return Ok(largest);
+        };
+        let is_mark = |write: &Write| Head::peek(&write.value).is_ok_and(|head| head.kind == Kind::Mark);
+        let (marks, others): (Vec<_>, Vec<_>) = writes.into_iter().partition(is_mark);
+        self.raise(&**to, marks).await?;
+        for (write, written) in others.iter().zip(self.store(&**to, &others).await?) {
+            match written {
+                Some(Written::Stored { .. }) => self.copied(write),
+                Some(Written::Refused { .. }) => self.count(|counts| &mut counts.there),
+                None => {}
+            }
         }
         Ok(largest)
     }
@@ -300,43 +312,64 @@ impl Copy {
         Some(Write { key, value, ttl, when: When::Newer })
     }
 
-    async fn store(&self, writes: Vec<Write>) -> Result<(), Failure> {
-        let Some(to) = &self.to else { return Ok(()) };
-        match insist(async || to.set_many(writes.clone()).await).await {
-            Ok(written) => {
-                for (write, written) in writes.iter().zip(written) {
-                    self.written(write, &written);
-                }
-                Ok(())
-            }
-            Err(error) if error.kind().is_transient() => Err(error.into()),
-            // One of them is at fault: each by itself.
-            Err(_) => {
-                for write in &writes {
-                    let Write { key, value, ttl, when } = write;
-                    match insist(async || to.set(key, value.clone(), *ttl, *when).await).await {
-                        Ok(written) => self.written(write, &written),
-                        Err(error) if error.kind().is_transient() || error.kind() == ErrorKind::Closed => {
-                            return Err(error.into());
-                        }
-                        Err(error) => {
-                            self.count(|counts| match error.kind() {
-                                ErrorKind::TooLarge => &mut counts.too_large,
-                                _ => &mut counts.failed,
-                            });
-                            note(format_args!("{}: {}", escape(key), escape(&error.to_string())));
-                        }
-                    }
-                }
-                Ok(())
-            }
+    /// What a store has under the keys of some writes. `None` is what it refuses, which is counted.
+    async fn read(&self, to: &dyn Driver, writes: &[Write]) -> Result<Vec<Option<Option<Bytes>>>, Failure> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
         }
+        let keys: Vec<&str> = writes.iter().map(|write| write.key.as_str()).collect();
+        let error = match insist(async || to.get_many(&keys).await).await {
+            Ok(found) => return Ok(found.into_iter().map(Some).collect()),
+            Err(error) => error,
+        };
+        if error.kind().is_transient() {
+            return Err(error.into());
+        }
+        // One of them is at fault: each by itself.
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.unless_refused(key, insist(async || to.get(key).await).await)?);
+        }
+        Ok(found)
     }
 
-    fn written(&self, write: &Write, written: &Written) {
-        match written {
-            Written::Stored { .. } => self.copied(write),
-            Written::Refused { .. } => self.count(|counts| &mut counts.there),
+    /// Writes, and says what became of each. `None` is what the store refuses for good, which is counted.
+    async fn store(&self, to: &dyn Driver, writes: &[Write]) -> Result<Vec<Option<Written>>, Failure> {
+        if writes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let error = match insist(async || to.set_many(writes.to_vec()).await).await {
+            Ok(written) => return Ok(written.into_iter().map(Some).collect()),
+            Err(error) => error,
+        };
+        if error.kind().is_transient() {
+            return Err(error.into());
+        }
+        // One of them is at fault: each by itself.
+        let mut written = Vec::with_capacity(writes.len());
+        for Write { key, value, ttl, when } in writes {
+            let outcome = insist(async || to.set(key, value.clone(), *ttl, *when).await).await;
+            written.push(self.unless_refused(key, outcome)?);
+        }
+        Ok(written)
+    }
+
+    /// What came out of a call for one key, or nothing and a count of why, unless no other key would fare better.
+    fn unless_refused<T>(&self, key: &str, outcome: Result<T, Error>) -> Result<Option<T>, Failure> {
+        match outcome {
+            Ok(out) => Ok(Some(out)),
+            Err(error) if error.kind().is_transient() || error.kind() == ErrorKind::Closed => {
+                Err(error.into())
+            }
+            Err(error) => {
+                if error.kind() == ErrorKind::TooLarge {
+                    self.count(|counts| &mut counts.too_large);
+                    note(format_args!("{}: {}", escape(key), escape(&error.to_string())));
+                } else {
+                    self.failed(key, &error.to_string());
+                }
+                Ok(None)
+            }
         }
     }
 
@@ -354,6 +387,11 @@ impl Copy {
     fn damaged(&self, key: &str, damage: Damage) {
         self.count(|counts| &mut counts.damaged);
         note(format_args!("{}: damaged: {damage}", escape(key)));
+    }
+
+    fn failed(&self, key: &str, why: &str) {
+        self.count(|counts| &mut counts.failed);
+        note(format_args!("{}: {}", escape(key), escape(why)));
     }
 
     fn count(&self, which: impl FnOnce(&mut Counts) -> &mut u64) {
