@@ -85,7 +85,7 @@ pub(crate) fn run(root: &Path) -> ExitCode {
     report.step(root, "doc tests", &[&["test", "--doc", "--no-fail-fast"][..], &all].concat(), &[]);
     let races = ["--manifest-path", "races/Cargo.toml", "--target-dir", "target"];
     report.step(root, "race tests", &[&["test", "--test", "race"][..], &races].concat(), &[]);
-    report.step(root, "benches build", &["check", "--package", "larder", "--all-features", "--benches"], &[]);
+    report.step(root, "benches build", &["check", "--workspace", "--all-features", "--benches"], &[]);
     let has_clippy = has("clippy");
     if has_clippy {
         let args = ["clippy", "--workspace", "--all-features", "--all-targets", "--", "-D", "warnings"];
@@ -171,7 +171,8 @@ impl Report {
         let services: Vec<&str> = there.iter().map(|(service, _)| *service).collect();
         let required: Vec<&str> = there.iter().map(|(_, needs)| *needs).collect();
         // Tests that kill servers and move slots measure how long things take: they are for people.
-        let tests = ["test", "--package", "larder", "--all-features", "--test", "stores", "--"];
+        // Of the whole workspace, so that nothing is built anew with other features.
+        let tests = ["test", "--workspace", "--all-features", "--test", "stores", "--"];
         let stable = ["--skip", "::faults::", "--skip", "::topology::", "--test-threads", "4"];
         let args = [&["xtask", "services", "run"][..], &services, &["--", "cargo"], &tests, &stable].concat();
         let variables = [("LARDER_TEST_REQUIRE", &*required.join(",")), ("LARDER_TEST_SLACK_MS", "3000")];

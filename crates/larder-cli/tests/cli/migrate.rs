@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use larder::Stack;
 use larder::driver::sqlite::{SqliteDriver, SqliteOptions};
+use larder::driver::{Driver as _, When};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -333,4 +334,21 @@ fn the_other_store_is_told_when_it_may_forget() {
     assert!((3 * 3_600 - 60..=3 * 3_600).contains(&life("k")), "{}", life("k"));
     assert_eq!(life("l"), -1, "forever is forever");
     room.call(["clear", "--yes", "--store", &url, "--prefix", &prefix]);
+}
+
+#[tokio::test]
+async fn whose_turn_it_is_to_load_is_not_copied() {
+    let room = Room::new();
+    set(&room, "sqlite:here.db", "k", "v", &[]);
+    let lease = larder::key::KeySpace::new("larder").unwrap().lease_key("k");
+    let stamp = larder::time::Stamp::from_bits(1 << 40);
+    let record = larder::entry::wire::encode_mark(&lease, stamp, stamp).unwrap();
+    let driver = SqliteDriver::open(SqliteOptions::new(room.path("here.db"))).await.unwrap();
+    driver.set(&lease, record, None, When::Always).await.unwrap();
+    driver.close().await.unwrap();
+    let told = migrate(&room, &["sqlite:here.db", "sqlite:there.db"]);
+    let there = SqliteDriver::open(SqliteOptions::new(room.path("there.db"))).await.unwrap();
+    assert_eq!(there.get(&lease).await.unwrap(), None, "{told}");
+    assert_eq!(told["marks"], 0, "{told}");
+    there.close().await.unwrap();
 }

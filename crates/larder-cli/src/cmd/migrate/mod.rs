@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use larder::driver::{Driver, When, Write, Written};
 use larder::entry::wire::{Damage, Head, Kind, decode};
-use larder::key::KeySpace;
+use larder::key::{KeySpace, is_lease};
 use larder::time::{Clock, SystemClock, Timestamp};
 use larder::{Error, ErrorKind};
 use serde_json::json;
@@ -204,6 +204,10 @@ impl Copy {
             let mut scan = self.from.scan(prefix);
             while let Some(scanned) = scan.try_next().await? {
                 progress.advance();
+                // Whose turn it is to load is over before anybody reads it there.
+                if is_lease(&scanned.key) {
+                    continue;
+                }
                 if !Head::peek(&scanned.head).is_ok_and(|head| head.kind == Kind::Mark) {
                     others += 1;
                 } else if scope.takes_mark(&scanned.key) {

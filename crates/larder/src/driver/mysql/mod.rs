@@ -1,7 +1,7 @@
 //! The MySQL driver: rows of one table; also in MariaDB and what else speaks as they do. MySQL 5.7, MariaDB 10.3, or
 //! later.
 //!
-//! MySQL cannot say what an upsert did or replaced. So a conditional write looks first, asks [`When::outcome`], and
+//! MySQL cannot say what an upsert did or replaced. So a conditional write looks first, asks `When::outcome`, and
 //! writes only if the head that it saw is still there, which is all that the outcome was made of; else it looks again.
 //! Each of these is a statement of its own, so nothing is locked between two of them. Several writes at once, and one that
 //! others came before again and again, are a transaction that locks their rows, and is done again if the server undoes it
