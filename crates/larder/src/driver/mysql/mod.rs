@@ -202,7 +202,8 @@ impl Dialect for Mysql {
     }
 
     fn settings(base: MySqlConnectOptions, options: &SqlOptions<Self>) -> MySqlConnectOptions {
-        let tls = options.tls(matches!(base.get_ssl_mode(), MySqlSslMode::Preferred));
+        let verifies = matches!(base.get_ssl_mode(), MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity);
+        let tls = options.tls(verifies);
         let mut settings = with_options!(base, options);
         if let Some(tls) = tls {
             settings = settings.ssl_mode(match tls {

@@ -172,7 +172,7 @@ impl Dialect for Postgres {
     }
 
     fn settings(base: PgConnectOptions, options: &SqlOptions<Self>) -> PgConnectOptions {
-        let tls = options.tls(matches!(base.get_ssl_mode(), PgSslMode::Prefer));
+        let tls = options.tls(matches!(base.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull));
         let mut settings = with_options!(base, options);
         if let Some(tls) = tls {
             settings = settings.ssl_mode(match tls {
