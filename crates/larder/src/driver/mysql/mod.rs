@@ -228,6 +228,10 @@ impl Dialect for Mysql {
         }
     }
 
+    fn is_socket(settings: &MySqlConnectOptions) -> bool {
+        settings.get_socket().is_some()
+    }
+
     fn prepare(connection: &mut MySqlConnection, patience: Duration) -> BoxFuture<'_, sqlx::Result<()>> {
         async move {
             let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut *connection).await?;

@@ -198,6 +198,10 @@ impl Dialect for Postgres {
         }
     }
 
+    fn is_socket(settings: &PgConnectOptions) -> bool {
+        settings.get_socket().is_some() || settings.get_host().starts_with('/')
+    }
+
     fn prepare(connection: &mut PgConnection, patience: Duration) -> BoxFuture<'_, sqlx::Result<()>> {
         let ms = patience.as_millis().clamp(1, i32::MAX.unsigned_abs().into());
         let statement = AssertSqlSafe(format!("SET statement_timeout = {ms}"));
