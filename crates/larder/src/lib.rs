@@ -46,10 +46,11 @@
 //! # Features
 //!
 //! `json` (default) and `messagepack` are codecs; `file`, `sqlite`, `redis`, `memcached`, `postgres`, `mysql`
-//! and `dynamodb` are stores, beside the memory one that is always there; `compress` and `encrypt` go around any store; `config` reads configurations; `macros` is
-//! [`#[cached]`](https://docs.rs/larder/latest/larder/attr.cached.html) for async functions; `bloom` is a filter of the
-//! keys that a source has (`source::KnownKeys`); `metrics` and `tracing`
-//! export to the facades of those names; `full` is all of these; `testing` is for tests. All are additive.
+//! and `dynamodb` are stores, beside the memory one that is always there; `compress` and `encrypt` go around
+//! any store; `config` reads configurations; `macros` is
+//! [`#[cached]`](https://docs.rs/larder/latest/larder/attr.cached.html) for async functions; `bloom` is a filter
+//! of the keys that a source has (`source::KnownKeys`); `metrics` and `tracing` export to the facades of those
+//! names; `full` is all of these; `testing` is for tests. All are additive.
 //!
 //! # Runtime
 //!

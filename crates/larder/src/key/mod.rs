@@ -3,8 +3,8 @@
 //! A key in a store reads `prefix:1:namespace/namespace:key`. Prefix and namespaces are escaped so that the
 //! first unescaped separators are always ours: no two different (prefix, namespace, key) meet, and clearing
 //! `users` cannot touch `usersAbc`. The mark of a clear lives at `prefix:1!namespace/namespace`, that of a tag at
-//! `prefix:1#namespace/namespace:tag`, and a
-//! lease at `prefix:1@namespace/namespace:key`, all beside the entries and outside every entry prefix.
+//! `prefix:1#namespace/namespace:tag`, and a lease at `prefix:1@namespace/namespace:key`, all beside the entries
+//! and outside every entry prefix.
 
 mod part;
 

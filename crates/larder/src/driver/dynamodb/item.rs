@@ -141,7 +141,7 @@ pub(super) fn keys_of(item: &Item) -> Option<(String, String)> {
 }
 
 /// An expression with the names and values that it mentions.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Expression {
     pub(super) text: String,
     pub(super) names: HashMap<String, String>,
@@ -191,6 +191,17 @@ pub(super) fn condition(write: &Write, now: Timestamp) -> Option<Expression> {
         }
     };
     Some(expression.with(":now", seconds))
+}
+
+/// That there is an item which has not expired.
+pub(super) fn exists(now: Timestamp) -> Expression {
+    Expression::of("attribute_exists(#key) AND (attribute_not_exists(#expires) OR #expires > :now)")
+        .with(":now", number(now.as_millis() / 1_000))
+}
+
+/// That there is an item which has.
+pub(super) fn expired(now: Timestamp) -> Expression {
+    Expression::of("#expires <= :now").with(":now", number(now.as_millis() / 1_000))
 }
 
 pub(super) fn text(text: impl Into<String>) -> AttributeValue {

@@ -172,19 +172,46 @@ impl Link {
         Ok(found.and_then(|item| item::stamp_in(&item, self.now())))
     }
 
+    /// Removes an item. `false` if there was none, or one that has expired.
+    pub(super) async fn delete(&self, key: &str) -> Result<bool> {
+        let (key, now) = (item::primary_key(key), self.now());
+        // A condition instead of asking for what there was, which would send it over here.
+        let tell = Some(ReturnValuesOnConditionCheckFailure::AllOld);
+        let (gone, left) = self.remove("delete", key.clone(), item::exists(now), tell).await?;
+        if left.is_some_and(|item| !item.is_empty()) {
+            // By a clock that is behind this one it has not expired yet, and it is not to be found there either.
+            self.delete_if("delete", key, item::expired(now)).await?;
+        }
+        Ok(gone)
+    }
+
     /// Removes an item if a condition holds. `key` is its primary key.
     pub(super) async fn delete_if(&self, what: &str, key: Item, condition: Expression) -> Result<bool> {
+        self.remove(what, key, condition, None).await.map(|(gone, _)| gone)
+    }
+
+    /// As [`Link::delete_if`]; with what is there if the condition does not hold, if the server is to tell.
+    async fn remove(
+        &self,
+        what: &str,
+        key: Item,
+        condition: Expression,
+        tell: Option<ReturnValuesOnConditionCheckFailure>,
+    ) -> Result<(bool, Option<Item>)> {
         let held = self.held().await?;
         let values = Some(condition.values).filter(|values| !values.is_empty());
         let call = held.writes.delete_item().table_name(&self.place.table).set_key(Some(key));
         let call = call
             .condition_expression(condition.text)
             .set_expression_attribute_names(Some(condition.names))
-            .set_expression_attribute_values(values);
+            .set_expression_attribute_values(values)
+            .set_return_values_on_condition_check_failure(tell);
         match call.send().await {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok((true, None)),
             Err(cause) => match cause.as_service_error() {
-                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                Some(DeleteItemError::ConditionalCheckFailedException(refusal)) => {
+                    Ok((false, refusal.item.clone()))
+                }
                 _ => Err(self.place.failed(what, cause)),
             },
         }

@@ -27,7 +27,6 @@ use crate::error::{Error, Result};
 use crate::time::Stamp;
 
 use failure::Place;
-use item::Expression;
 use link::Link;
 
 pub use options::{DynamoDbCredentials, DynamoDbOptions};
@@ -145,9 +144,7 @@ impl Driver for DynamoDbDriver {
     }
 
     async fn delete(&self, key: &str) -> Result<bool> {
-        // A condition instead of asking for what there was, which would send it over here.
-        let exists = Expression::of("attribute_exists(#key)");
-        self.link.delete_if("delete", item::primary_key(key), exists).await
+        self.link.delete(key).await
     }
 
     async fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>> {

@@ -77,10 +77,9 @@ pub(super) async fn clear(link: &Link, prefix: &str, until: Stamp) -> Result<u64
 
 /// Removes what has expired. Returns how many items went.
 pub(super) async fn prune(link: &Link) -> Result<u64> {
-    let now = seconds_now(link);
-    let values = HashMap::from([(":now".to_owned(), now.clone())]);
-    let pages = pages(link, "prune", "#key", "#expires <= :now".to_owned(), values);
-    remove(link, "prune", pages, || Expression::of("#expires <= :now").with(":now", now.clone())).await
+    let expired = item::expired(link.now());
+    let pages = pages(link, "prune", "#key", expired.text.clone(), expired.values.clone());
+    remove(link, "prune", pages, || expired.clone()).await
 }
 
 /// Removes the items on some pages, each if the condition still holds.

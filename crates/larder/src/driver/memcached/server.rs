@@ -77,7 +77,7 @@ impl Server {
         let outcome = attempt.clone().await;
         if outcome.is_err() {
             let mut state = self.state.lock();
-            // The next call tries again, unless somebody has begun to already.
+            // An attempt lets go of itself, but for one that its runtime ended. Somebody may have begun another one.
             if state.attempt.as_ref().is_some_and(|current| current.ptr_eq(&attempt)) {
                 state.attempt = None;
             }
@@ -90,10 +90,13 @@ impl Server {
         let value_bytes_max = Arc::clone(&self.value_bytes_max);
         let name = Arc::clone(&self.name);
         let task = tokio::spawn(async move {
-            let line = dial.connect(&address).await?;
-            value_bytes_max.store(line.value_bytes_max, Ordering::Relaxed);
+            let outcome = dial.connect(&address).await;
             let mut state = state.lock();
+            // Also if it failed and nobody waits for it any more: a later call would be told of an outage that is over.
+            // No other attempt begins before this one is let go of, so this is it.
             state.attempt = None;
+            let line = outcome?;
+            value_bytes_max.store(line.value_bytes_max, Ordering::Relaxed);
             if state.closed {
                 return Err(failure::closed());
             }

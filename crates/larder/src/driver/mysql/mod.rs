@@ -202,7 +202,8 @@ impl Dialect for Mysql {
     }
 
     fn settings(base: MySqlConnectOptions, options: &SqlOptions<Self>) -> MySqlConnectOptions {
-        let tls = options.tls(matches!(base.get_ssl_mode(), MySqlSslMode::Preferred));
+        let verifies = matches!(base.get_ssl_mode(), MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity);
+        let tls = options.tls(verifies);
         let mut settings = with_options!(base, options);
         if let Some(tls) = tls {
             settings = settings.ssl_mode(match tls {
@@ -225,6 +226,10 @@ impl Dialect for Mysql {
             Some(socket) => format!("{username}@{}/{database}", socket.display()),
             None => format!("{username}@{}:{}/{database}", settings.get_host(), settings.get_port()),
         }
+    }
+
+    fn is_socket(settings: &MySqlConnectOptions) -> bool {
+        settings.get_socket().is_some()
     }
 
     fn prepare(connection: &mut MySqlConnection, patience: Duration) -> BoxFuture<'_, sqlx::Result<()>> {

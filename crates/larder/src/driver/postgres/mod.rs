@@ -172,7 +172,7 @@ impl Dialect for Postgres {
     }
 
     fn settings(base: PgConnectOptions, options: &SqlOptions<Self>) -> PgConnectOptions {
-        let tls = options.tls(matches!(base.get_ssl_mode(), PgSslMode::Prefer));
+        let tls = options.tls(matches!(base.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull));
         let mut settings = with_options!(base, options);
         if let Some(tls) = tls {
             settings = settings.ssl_mode(match tls {
@@ -196,6 +196,10 @@ impl Dialect for Postgres {
             Some(socket) => format!("{username}@{}/{database}", socket.display()),
             None => format!("{username}@{}:{}/{database}", settings.get_host(), settings.get_port()),
         }
+    }
+
+    fn is_socket(settings: &PgConnectOptions) -> bool {
+        settings.get_socket().is_some() || settings.get_host().starts_with('/')
     }
 
     fn prepare(connection: &mut PgConnection, patience: Duration) -> BoxFuture<'_, sqlx::Result<()>> {

@@ -65,6 +65,9 @@ pub trait Dialect: fmt::Debug + Copy + Default + Send + Sync + 'static {
     /// User, host, port and database, for messages; without the password.
     fn place(settings: &Settings<Self>) -> String;
 
+    /// Whether the server is behind a Unix socket: a file, which is not there while the server is not.
+    fn is_socket(settings: &Settings<Self>) -> bool;
+
     /// Prepares a new connection: the server gives up on a statement after so long.
     fn prepare(connection: &mut Wire<Self>, patience: Duration) -> BoxFuture<'_, sqlx::Result<()>>;
 

@@ -3,15 +3,35 @@
 //! What a server says about a statement may repeat a key, so that only its words about the server and the table are
 //! handed on, and what it adds in detail never is.
 
+use std::fmt;
 use std::io;
 
 use sqlx::error::DatabaseError;
 
-use super::dialect::Dialect;
+use super::dialect::{Dialect, Settings};
 use crate::error::{Error, ErrorKind};
 
+/// Where the server is.
+pub(super) struct Place {
+    /// As [`Dialect::place`] has it.
+    name: String,
+    is_socket: bool,
+}
+
+impl Place {
+    pub(super) fn of<D: Dialect>(settings: &Settings<D>) -> Self {
+        Self { name: D::place(settings), is_socket: D::is_socket(settings) }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
 /// The error of a call.
-pub(super) fn failed<D: Dialect>(what: &str, place: &str, cause: sqlx::Error) -> Error {
+pub(super) fn failed<D: Dialect>(what: &str, place: &Place, cause: sqlx::Error) -> Error {
     let name = D::NAME;
     let told = |kind, advice: &str| Error::new(kind, format!("{name} {what}: {advice} ({place})"));
     match cause {
@@ -37,12 +57,17 @@ pub(super) fn failed<D: Dialect>(what: &str, place: &str, cause: sqlx::Error) ->
     }
 }
 
-fn broken(what: &str, place: &str, cause: io::Error) -> Error {
+fn broken(what: &str, place: &Place, cause: io::Error) -> Error {
     let said = cause.to_string().to_lowercase();
     let (kind, advice) = if said.contains("certificate") {
         (ErrorKind::Config, "one side does not accept the other's certificate")
     } else if cause.kind() == io::ErrorKind::NotFound {
-        (ErrorKind::Config, "a file is not there")
+        // A server that stops takes its socket along, and brings it back.
+        if place.is_socket {
+            (ErrorKind::Unavailable, "its socket is not there, or a file of certificates")
+        } else {
+            (ErrorKind::Config, "a file is not there")
+        }
     } else if cause.kind() == io::ErrorKind::TimedOut {
         (ErrorKind::Timeout, "no answer in time")
     } else {
@@ -51,7 +76,7 @@ fn broken(what: &str, place: &str, cause: io::Error) -> Error {
     Error::from_source(kind, format!("{what}: {advice} ({place})"), cause)
 }
 
-fn refused<D: Dialect>(what: &str, place: &str, refusal: &dyn DatabaseError) -> Error {
+fn refused<D: Dialect>(what: &str, place: &Place, refusal: &dyn DatabaseError) -> Error {
     let name = D::NAME;
     let code = refusal.code().unwrap_or_default();
     let (kind, advice) = D::classify(refusal).unwrap_or((ErrorKind::Unsupported, "the server refuses"));
@@ -68,12 +93,39 @@ pub(super) fn nonsense() -> sqlx::Error {
 }
 
 /// The error of a call without an answer.
-pub(super) fn late<D: Dialect>(what: &str, place: &str) -> Error {
+pub(super) fn late<D: Dialect>(what: &str, place: &Place) -> Error {
     Error::new(ErrorKind::Timeout, format!("{} {what}: no answer in time ({place})", D::NAME))
 }
 
 /// The error of a call that others came before, over and over.
-pub(super) fn crowded<D: Dialect>(what: &str, place: &str) -> Error {
+pub(super) fn crowded<D: Dialect>(what: &str, place: &Place) -> Error {
     let message = format!("{} {what}: others changed the same key over and over ({place})", D::NAME);
     Error::new(ErrorKind::Unavailable, message)
+}
+
+#[cfg(test)]
+#[cfg(all(unix, feature = "postgres", feature = "mysql"))]
+mod tests {
+    use crate::driver::mysql::{MysqlDriver, MysqlOptions};
+    use crate::driver::postgres::{PostgresDriver, PostgresOptions};
+    use crate::error::ErrorKind;
+
+    #[tokio::test]
+    async fn a_socket_that_is_not_there_is_a_server_that_is_down() {
+        let postgres = ["?host=%2Fnowhere", ""].map(|query| {
+            let mut options = PostgresOptions::new(&format!("postgres://u@h/d{query}")).unwrap();
+            options.host = query.is_empty().then(|| "/nowhere".to_owned());
+            options
+        });
+        let mysql = MysqlOptions::new("mysql://u@h/d?socket=/nowhere/socket").unwrap();
+        for error in [
+            PostgresDriver::connect(postgres[0].clone()).await.unwrap_err(),
+            PostgresDriver::connect(postgres[1].clone()).await.unwrap_err(),
+            MysqlDriver::connect(mysql).await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            assert!(error.message().contains("its socket is not there"), "{error}");
+            assert!(error.message().contains("/nowhere"), "{error}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use sqlx::pool::{PoolConnection, PoolOptions};
 use sqlx::{Connection as _, Pool};
 
 use super::dialect::{Dialect, Wire};
-use super::failure;
+use super::failure::{self, Place};
 use super::options::SqlOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock as _, SystemClock, seconds};
@@ -44,7 +44,7 @@ pub(super) struct Link<D: Dialect> {
     is_ours: bool,
     is_closed: AtomicBool,
     health: Arc<Health>,
-    place: String,
+    place: Place,
     connect_timeout: Duration,
     response_timeout: Duration,
 }
@@ -52,7 +52,7 @@ pub(super) struct Link<D: Dialect> {
 impl<D: Dialect> fmt::Debug for Link<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
-            .field("place", &self.place)
+            .field("place", &format_args!("{}", self.place))
             .field("connections", &self.pool.size())
             .field("is_ours", &self.is_ours)
             .finish_non_exhaustive()
@@ -89,7 +89,7 @@ impl<D: Dialect> Link<D> {
     /// A link over connections of its own. Connects to nothing yet.
     pub(super) fn own(options: &SqlOptions<D>) -> Self {
         let settings = options.settings();
-        let place = D::place(&settings);
+        let place = Place::of::<D>(&settings);
         let health = Arc::<Health>::default();
         let known = Arc::clone(&health);
         let is_alone = options.statement_cache > 0;
@@ -132,7 +132,7 @@ impl<D: Dialect> Link<D> {
             is_ours: false,
             is_closed: AtomicBool::new(false),
             health: Arc::default(),
-            place: D::place(&pool.connect_options()),
+            place: Place::of::<D>(&pool.connect_options()),
             connect_timeout: options.connect_timeout,
             response_timeout: options.response_timeout,
             pool,
@@ -143,7 +143,7 @@ impl<D: Dialect> Link<D> {
         &self.pool
     }
 
-    pub(super) fn place(&self) -> &str {
+    pub(super) fn place(&self) -> &Place {
         &self.place
     }
 

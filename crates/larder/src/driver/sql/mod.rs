@@ -2,7 +2,8 @@
 //! statements.
 //!
 //! Rooms: `options` has what can be said about a store, `table` the names of tables, `dialect` what a database has to
-//! say for itself, `plain` what is the same code for both, `link` the connections with their deadlines, `failure` words what went wrong.
+//! say for itself, `plain` what is the same code for both, `link` the connections with their deadlines, `url` what a
+//! URL says about TLS, `failure` words what went wrong.
 
 mod dialect;
 mod failure;
@@ -10,6 +11,7 @@ mod link;
 mod options;
 mod plain;
 mod table;
+mod url;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::dialect::{Dialect, Settings};
 use super::table::TableName;
+use super::url::{Taken, take_tls};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::seconds;
 
@@ -80,10 +81,11 @@ pub struct SqlOptions<D: Dialect> {
     pub password: Option<String>,
     /// The database.
     pub database: Option<String>,
-    /// Whether connections are encrypted. Default: what the URL says, else [`SqlTls::VerifyFull`] with `ca_file` and
-    /// [`SqlTls::Prefer`] without.
+    /// Whether connections are encrypted; [`SqlOptions::new`] has it from the URL. Default: [`SqlTls::VerifyFull`] with
+    /// `ca_file`, and [`SqlTls::Prefer`] without, unless the client's environment says otherwise.
     pub tls: Option<SqlTls>,
-    /// A file of certificates in PEM, one of which signed the server's. Default: those that the system trusts.
+    /// A file of certificates in PEM, one of which signed the server's; [`SqlOptions::new`] has it from the URL.
+    /// Whoever names one has the server verified. Default: those that the system trusts.
     pub ca_file: Option<PathBuf>,
     /// A file with the certificate to show to the server, in PEM; with `key_file`. Default: none.
     pub cert_file: Option<PathBuf>,
@@ -111,10 +113,12 @@ pub struct SqlOptions<D: Dialect> {
 
 impl<D: Dialect> SqlOptions<D> {
     /// The defaults, with what a URL says: `SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE][?…]`, with the client's
-    /// parameters behind it, of which `sslmode` and `sslrootcert`, or `ssl-mode` and `ssl-ca`, are the ones for TLS.
+    /// parameters behind it. `sslmode`, or `ssl-mode`, becomes `tls`; `sslrootcert`, `ssl-root-cert`, `sslca` or
+    /// `ssl-ca` becomes `ca_file`. So naming a certificate means `verify-full` in a URL as well, and one that
+    /// contradicts the mode is refused when the store is opened.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if it is none of these. The error never repeats the URL.
+    /// [`ErrorKind::Config`] if it is none of these, or says one of them twice. The error never repeats the URL.
     pub fn new(url: &str) -> Result<Self> {
         let wrong = |what: &str| {
             Error::new(
@@ -126,11 +130,12 @@ impl<D: Dialect> SqlOptions<D> {
         if !scheme.is_some_and(|scheme| D::SCHEMES.contains(&scheme.as_str())) {
             return Err(wrong("it begins with another scheme"));
         }
+        let Taken { url, tls, ca_file } = take_tls(url).map_err(wrong)?;
         // What the client says about it may repeat the password.
-        let base = D::parse(url).map_err(|_| {
+        let base = D::parse(&url).map_err(|_| {
             wrong("it cannot be read (in a password, write @, /, ? and # as %40, %2F, %3F and %23)")
         })?;
-        Ok(Self::of(base))
+        Ok(Self { tls, ca_file, ..Self::of(base) })
     }
 
     /// The defaults, for the server at a host.
@@ -166,10 +171,10 @@ impl<D: Dialect> SqlOptions<D> {
         D::settings(self.base.clone(), self)
     }
 
-    /// How connections are encrypted, if that is not what the URL says. Whoever names a file of certificates means them
-    /// to be used, which the client's default does not.
-    pub(crate) fn tls(&self, url_is_silent: bool) -> Option<SqlTls> {
-        self.tls.or((url_is_silent && self.ca_file.is_some()).then_some(SqlTls::VerifyFull))
+    /// How connections are encrypted, if that is not as the client does by itself. Whoever names a file of certificates
+    /// means them to be used, which the client's default does not.
+    pub(crate) fn tls(&self, client_verifies: bool) -> Option<SqlTls> {
+        self.tls.or((!client_verifies && self.ca_file.is_some()).then_some(SqlTls::VerifyFull))
     }
 
     /// Whether the options make sense, without connecting to anything.
@@ -225,5 +230,82 @@ impl<D: Dialect> fmt::Debug for SqlOptions<D> {
             .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+mod tests {
+    use sqlx::mysql::MySqlSslMode;
+    use sqlx::postgres::PgSslMode;
+
+    use super::*;
+    use crate::driver::mysql::{Mysql, MysqlOptions};
+    use crate::driver::postgres::{Postgres, PostgresOptions};
+
+    fn postgres(query: &str) -> PostgresOptions {
+        PostgresOptions::new(&format!("postgres://u:hunter2@h/d{query}")).unwrap()
+    }
+
+    fn mysql(query: &str) -> MysqlOptions {
+        MysqlOptions::new(&format!("mysql://u:hunter2@h/d{query}")).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_that_is_named_anywhere_has_the_server_verified() {
+        let file = Some(PathBuf::from("/c a.pem"));
+        let by_code = |mut options: PostgresOptions| {
+            options.ca_file.clone_from(&file);
+            options
+        };
+        for options in
+            [postgres("?sslrootcert=/c%20a.pem"), postgres("?ssl-ca=/c%20a.pem"), by_code(postgres(""))]
+        {
+            assert_eq!(options.ca_file, file);
+            options.check().unwrap();
+            assert!(matches!(options.settings().get_ssl_mode(), PgSslMode::VerifyFull), "{options:?}");
+        }
+        let options = mysql("?ssl-ca=/c%20a.pem");
+        assert_eq!(options.ca_file, file);
+        options.check().unwrap();
+        assert!(matches!(options.settings().get_ssl_mode(), MySqlSslMode::VerifyIdentity), "{options:?}");
+        // A mode that verifies less is still one that verifies.
+        let options = by_code(postgres("?sslmode=verify-ca"));
+        options.check().unwrap();
+        assert!(matches!(options.settings().get_ssl_mode(), PgSslMode::VerifyCa), "{options:?}");
+    }
+
+    #[test]
+    fn a_certificate_and_a_mode_that_does_not_look_at_it_are_refused_wherever_they_are_said() {
+        fn refused<D: Dialect>(options: &SqlOptions<D>) {
+            let error = options.check().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            let said = error.message();
+            assert!(said.contains("write verify-full") || said.contains("without TLS"), "{said}");
+        }
+        for mode in ["disable", "prefer", "require"] {
+            refused::<Postgres>(&postgres(&format!("?sslmode={mode}&sslrootcert=/ca.pem")));
+            refused::<Mysql>(&mysql(&format!("?sslca=/ca.pem&ssl-mode={}", mode.to_uppercase())));
+            let mut options = postgres(&format!("?sslmode={mode}"));
+            options.ca_file = Some("/ca.pem".into());
+            refused(&options);
+            let mut options = postgres("?sslrootcert=/ca.pem");
+            options.tls = Some(mode.parse().unwrap());
+            refused(&options);
+        }
+    }
+
+    #[test]
+    fn a_url_keeps_its_other_parameters_and_is_never_repeated() {
+        let options = postgres("?sslmode=require&user=other&sslcert=/c&dbname=e");
+        assert_eq!(options.to_string(), "postgres://other@h:5432/e");
+        assert!(matches!(options.settings().get_ssl_mode(), PgSslMode::Require));
+        for query in
+            ["sslmode=hunter3", "sslmode=require&sslmode=hunter3", "sslrootcert=hunter3%", "port=hunter3"]
+        {
+            let error = PostgresOptions::new(&format!("postgres://u:hunter2@h/d?{query}")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{query}");
+            assert!(!format!("{error} {error:?}").contains("hunter"), "{error:?}");
+        }
     }
 }

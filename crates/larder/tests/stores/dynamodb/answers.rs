@@ -94,6 +94,25 @@ async fn what_is_throttled_is_tried_again_a_few_times() {
     assert_eq!(server.asked().len(), 7);
 }
 
+/// Another machine, whose clock is behind, would still find it.
+#[tokio::test]
+async fn what_has_expired_is_removed_and_not_counted() {
+    for (item, requests) in [(r#"{"key":{"S":"k"},"expires":{"N":"1"}}"#, 2), ("{}", 1), ("null", 1)] {
+        let refusal = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
+        let refusal = format!(r#"{{"__type":"{refusal}","message":"","Item":{item}}}"#);
+        let server = Scripted::new(move |_, _, before| match before {
+            1 => Answer::Say(400, refusal.clone()),
+            _ => say("{}"),
+        });
+        let driver = open(&server).await;
+        assert!(!driver.delete("k").await.unwrap(), "{item}");
+        let asked = server.asked();
+        assert_eq!(asked.len(), 1 + requests, "{item}");
+        assert!(asked[1].1.contains("#expires > :now"), "{}", asked[1].1);
+        assert!(asked.get(2).is_none_or(|(_, body)| body.contains("#expires <= :now")), "{asked:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_write_that_may_have_landed_is_not_sent_again() {
     for answer in [|| Answer::Hang, || refuse(500, "InternalServerError"), || refuse(503, "")] {

@@ -40,6 +40,20 @@ async fn a_server_that_comes_back_is_used_again() {
     driver.set("k", record(1, "v"), None, When::Newer).await.unwrap();
 }
 
+#[tokio::test]
+async fn a_failure_that_nobody_waited_for_is_not_kept_for_the_next_call() {
+    use futures_util::FutureExt as _;
+    let Some(mut server) = Server::start(&[]) else { return };
+    let driver = server.driver().await;
+    server.kill();
+    driver.get("k").await.unwrap_err();
+    // The call is dropped before its attempt to connect has begun, and the attempt fails.
+    assert!(driver.get("k").now_or_never().is_none());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.restart();
+    assert_eq!(driver.get("k").await.unwrap(), None);
+}
+
 // The connection's own tasks have to be able to run while the server is started again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_between_two_calls_fails_none() {

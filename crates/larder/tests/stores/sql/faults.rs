@@ -17,6 +17,7 @@ macro_rules! server_suite {
     ($subject:ty) => {
         $crate::sql::faults::server_suite!(@ $subject,
             a_server_that_comes_back_is_used_again,
+            a_server_behind_a_socket_comes_back_too,
             a_restart_between_two_calls_fails_no_read,
             who_may_not_come_in_is_told_why,
             a_server_that_takes_no_writes_says_so_and_is_read,
@@ -79,6 +80,30 @@ pub(super) async fn a_server_that_comes_back_is_used_again<D: Subject>() {
     println!("back after {:?}", back.monotonic());
     assert_eq!(driver.get("k").await.unwrap(), Some(record(1, "v")));
     driver.set("k", record(2, "w"), None, When::Newer).await.unwrap();
+}
+
+/// The socket goes with the server, which is no mistake in the settings.
+pub(super) async fn a_server_behind_a_socket_comes_back_too<D: Subject>() {
+    let Some(mut server) = Server::<D>::start().await else { return };
+    let driver = SqlDriver::connect(server.by_socket()).await.unwrap();
+    driver.set("k", record(1, "v"), None, When::Always).await.unwrap();
+    server.end("-QUIT");
+    // Connections from before may break in other words.
+    let _ = driver.get("k").await;
+    for error in [
+        driver.get("k").await.unwrap_err(),
+        driver.delete("k").await.unwrap_err(),
+        SqlDriver::connect(server.by_socket()).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.message().contains("its socket is not there"), "{error}");
+    }
+    server.restart();
+    let back = SystemClock::default();
+    while driver.get("k").await.is_err() {
+        assert!(back.monotonic() < seconds(4));
+    }
+    assert_eq!(driver.get("k").await.unwrap(), Some(record(1, "v")));
 }
 
 pub(super) async fn a_restart_between_two_calls_fails_no_read<D: Subject>() {

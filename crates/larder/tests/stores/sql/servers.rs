@@ -79,9 +79,9 @@ pub(crate) fn postgres(port: u16, folder: &Path) -> Command {
     run(initdb);
     let mut postgres = command("postgres", folder);
     postgres.args(["-D", "database", "-p", &port.to_string()]);
+    postgres.args(["-c", &format!("unix_socket_directories={}", folder.display())]);
     for setting in [
         "listen_addresses=127.0.0.1",
-        "unix_socket_directories=",
         "fsync=off",
         "max_connections=30",
         "shared_buffers=16MB",
@@ -159,6 +159,19 @@ impl<D: Subject> Server<D> {
         let server = Self { server, options };
         server.driver().await.close_gently().await;
         Some(server)
+    }
+
+    /// The same by the socket in the server's folder.
+    pub(crate) fn by_socket(&self) -> SqlOptions<D> {
+        let folder = self.directory.path().display();
+        let said = match D::NAME {
+            "mysql" => format!("mysql://h/larder?socket={folder}/socket"),
+            _ => format!("postgres://h:{}/postgres?host={folder}", self.port),
+        };
+        let mut options = SqlOptions::<D>::new(&said).unwrap();
+        options.username = Some("larder".to_owned());
+        options.password = Some("larder".to_owned());
+        options
     }
 
     /// A driver with a pool of its own, once the server takes connections.
