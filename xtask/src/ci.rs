@@ -214,6 +214,7 @@ fn heading(text: &str) {
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args).env("CARGO_TERM_PROGRESS_WHEN", "never");
+    crate::forget_cargo(&mut command);
     command
 }
 

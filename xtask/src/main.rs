@@ -57,3 +57,14 @@ fn fail(error: &std::io::Error) -> ExitCode {
     eprintln!("xtask: {error}");
     ExitCode::FAILURE
 }
+
+/// Takes from a command's environment what cargo has told this program of itself. Some crates are built anew whenever that
+/// changes, and everything above them, so that a build from here and one from a shell would undo each other.
+pub(crate) fn forget_cargo(command: &mut std::process::Command) {
+    for (name, _) in std::env::vars_os() {
+        let is_ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(is_ours) {
+            command.env_remove(name);
+        }
+    }
+}

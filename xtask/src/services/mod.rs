@@ -121,6 +121,7 @@ fn run_command(home: &Path, services: &[Service], command: &[String]) -> io::Res
 fn with(variables: &Variables, command: &[String], batch: &Batch) -> io::Result<ExitCode> {
     let [program, args @ ..] = command else { return Ok(ExitCode::SUCCESS) };
     let mut command = Command::new(program);
+    crate::forget_cargo(&mut command);
     command.args(args).envs(variables.iter().map(|(name, value)| (name, value)));
     // Only the group that a terminal talks to may read from it and hears of Ctrl-C; a group of its own can be
     // stopped as a whole.

@@ -506,7 +506,7 @@ mod tests {
         let store = limited(StoreConfig::from_url(url, "--store").unwrap(), access);
         let heard = Arc::new(Mutex::new(None));
         let hear = Arc::clone(&heard);
-        let registry = Registry::empty().driver(&store.driver().to_owned(), &[], move |options| {
+        let registry = Registry::empty().driver(store.driver(), &[], move |options| {
             options.alias("autoCreateTable", "create_table")?;
             options.url();
             *hear.lock().unwrap() = options.boolean("create_table")?;
