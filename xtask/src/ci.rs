@@ -7,6 +7,7 @@ use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use crate::tidy;
 
@@ -218,10 +219,22 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Whether a service can be started here.
+/// Whether a service can be started here, within five minutes with its installation.
 fn can_start(root: &Path, service: &str) -> bool {
+    const LOOK: Duration = Duration::from_millis(100);
     let mut command = cargo(&["xtask", "services", "run", service, "--", "true"]);
-    command.current_dir(root).stdin(Stdio::null()).status().is_ok_and(|status| status.success())
+    let Ok(mut child) = command.current_dir(root).stdin(Stdio::null()).spawn() else { return false };
+    for _ in 0..3_000 {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.success(),
+            Ok(None) => thread::sleep(LOOK),
+            Err(_) => break,
+        }
+    }
+    // What it has begun is ended by its watcher.
+    let _ = child.kill();
+    let _ = child.wait();
+    false
 }
 
 /// Whether cargo has a subcommand that works.
