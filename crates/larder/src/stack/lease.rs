@@ -71,32 +71,22 @@ struct Seen {
     stamp: Stamp,
 }
 
-/// What trying to take a lease came to.
-enum Taken<'a> {
-    Mine(Lease<'a>),
-    Elsewhere,
-    /// The store did not answer.
-    Unknown,
-}
-
 impl<'a> Lease<'a> {
-    /// Takes a lease that nobody holds, or that its holder has let run out: then `lapsed` is the stamp of it.
+    /// Takes a lease that nobody holds, or that its holder has let run out: then `lapsed` is the stamp of it. `None` if
+    /// somebody else has it.
     async fn take(
         (core, l2): (&'a Core, &'a L2),
         key: &str,
         length: Duration,
         lapsed: Option<Stamp>,
-    ) -> Taken<'a> {
+    ) -> Result<Option<Self>> {
         let holder = core.clock.tick(core.clock.now());
-        match write((core, l2), key, length, (holder, holder), lapsed).await {
-            Ok(Written::Stored { .. }) => {
-                core.leases.0.lock().insert(key.to_owned());
-                let held = Mutex::new(Held { stamp: holder, tried: None, is_lost: false });
-                Taken::Mine(Self { core, l2, key: key.to_owned(), length, holder, held })
-            }
-            Ok(Written::Refused { .. }) => Taken::Elsewhere,
-            Err(_) => Taken::Unknown,
-        }
+        let written = write((core, l2), key, length, (holder, holder), lapsed).await?;
+        Ok(matches!(written, Written::Stored { .. }).then(|| {
+            core.leases.0.lock().insert(key.to_owned());
+            let held = Mutex::new(Held { stamp: holder, tried: None, is_lost: false });
+            Self { core, l2, key: key.to_owned(), length, holder, held }
+        }))
     }
 
     /// Does what the lease is for, and keeps it meanwhile.
@@ -208,7 +198,7 @@ impl Fill {
         loop {
             if is_free || lapsed.is_some() {
                 match Lease::take(store, &key, length, lapsed).await {
-                    Taken::Mine(lease) => {
+                    Ok(Some(lease)) => {
                         // Its last holder may have stored what is wanted since this process looked.
                         wanted = self.look_again(wanted, on_failure).await;
                         if !wanted.is_empty() && !self.is_closed(&mut wanted) {
@@ -219,8 +209,8 @@ impl Fill {
                         break;
                     }
                     // Somebody was faster, who is the one to wait for; unless there was one already.
-                    Taken::Elsewhere if holder.is_none() || has_died => holder = None,
-                    Taken::Elsewhere | Taken::Unknown => break,
+                    Ok(None) if holder.is_none() || has_died => holder = None,
+                    Ok(None) | Err(_) => break,
                 }
             }
             if self.is_closed(&mut wanted) || waited() >= bound {
