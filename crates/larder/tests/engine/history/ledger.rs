@@ -120,9 +120,9 @@ struct Value {
     /// Until when it may be served at most, by the wall clock.
     fresh_until: Timestamp,
     stale_until: Timestamp,
-    /// The last time that it was made stale, and what held until then. Who asked before that may still get it as it
+    /// The times when it was made stale, and what held until then. Who asked before that may still get it as it
     /// was, and say so later, under a clock that was set back since.
-    before: Option<(u64, Timestamp, Timestamp)>,
+    before: Vec<(u64, Timestamp, Timestamp)>,
 }
 
 /// What was promised, and to whom.
@@ -154,7 +154,8 @@ impl Ledger {
     pub(super) fn value(&mut self, slot: usize, life: Life) -> u64 {
         let value = self.tick();
         let (fresh_until, stale_until) = (Timestamp::ZERO, Timestamp::ZERO);
-        self.values.insert(value, Value { slot, tags: life.tags, fresh_until, stale_until, before: None });
+        self.values
+            .insert(value, Value { slot, tags: life.tags, fresh_until, stale_until, before: Vec::new() });
         value
     }
 
@@ -183,7 +184,7 @@ impl Ledger {
         self.expired[slot] = moment;
         for (at, value) in &mut self.values {
             if value.slot == slot && *at < moment {
-                value.before = Some((moment, value.fresh_until, value.stale_until));
+                value.before.push((moment, value.fresh_until, value.stale_until));
                 value.fresh_until = value.fresh_until.min(now);
                 value.stale_until = value.stale_until.min(now + grace);
             }
@@ -221,8 +222,8 @@ impl Ledger {
             ));
         }
         let (mut fresh_until, mut stale_until) = (value.fresh_until, value.stale_until);
-        if let Some((_, fresh, stale)) = value.before.filter(|(moment, ..)| *moment > promised.as_of) {
-            (fresh_until, stale_until) = (fresh_until.max(fresh), stale_until.max(stale));
+        for (_, fresh, stale) in value.before.iter().filter(|(moment, ..)| *moment > promised.as_of) {
+            (fresh_until, stale_until) = (fresh_until.max(*fresh), stale_until.max(*stale));
         }
         let until = match look {
             Look::Fresh => fresh_until,
