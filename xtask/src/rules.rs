@@ -19,7 +19,7 @@ const BANNED: &[(&str, &str)] = &[
 const DRIVER_CALLS: &[(&str, &str, &str)] = &[("mod.rs", "name", "asks nothing of the store")];
 
 /// Parts of drivers that are no drivers themselves.
-const NOT_DRIVERS: &[&str] = &["mod", "body", "range", "sql"];
+const NOT_DRIVERS: &[&str] = &["mod", "body", "range", "sql", "url"];
 
 const DECISIONS: &str = "docs/decisions/";
 const DEPENDENCIES: &str = "docs/decisions/0002-dependencies.md";

@@ -1,6 +1,7 @@
 //! Store URLs: `scheme:rest?option=value`. Knows no scheme.
 
 use super::node::Text;
+use crate::driver::url::decode;
 
 /// A store URL's parts.
 pub(crate) struct Parts {
@@ -64,7 +65,7 @@ pub(crate) fn split(text: &Text) -> Result<Parts, String> {
 
 /// The path that follows a scheme, as in `sqlite:cache.db`, `sqlite::memory:` and `file:///var/cache`.
 pub(crate) fn path(scheme: &str, rest: &str) -> Result<String, String> {
-    let Some(after) = rest.strip_prefix("//") else { return decode(rest) };
+    let Some(after) = rest.strip_prefix("//") else { return Ok(decode(rest)?) };
     let (host, path) = after.split_at(after.find('/').unwrap_or(after.len()));
     if !host.is_empty() && host != "localhost" {
         return Err(format!(
@@ -72,7 +73,7 @@ pub(crate) fn path(scheme: &str, rest: &str) -> Result<String, String> {
              \"{scheme}:///PATH\" for one from the root"
         ));
     }
-    decode(path)
+    Ok(decode(path)?)
 }
 
 /// A letter, and then letters, digits and a few signs; two or more, because one is a Windows drive.
@@ -97,29 +98,6 @@ fn encoded(text: &Text) -> String {
         }
     }
     encoded
-}
-
-/// Undoes percent-encoding; a `+` is a `+`.
-fn decode(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let code = digits
-            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok())
-            .ok_or(
-                "a \"%\" in a URL needs two hexadecimal digits after it (\"%25\" is the character itself)",
-            )?;
-        bytes.push(code);
-        rest = tail.get(2..).unwrap_or_default();
-    }
-    String::from_utf8(bytes).map_err(|_| "a URL's \"%\" codes have to be UTF-8".to_owned())
 }
 
 /// What follows a scheme, without what stands before the host.

@@ -31,6 +31,14 @@ pub mod redis;
 pub mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(
+    feature = "config",
+    feature = "redis",
+    feature = "memcached",
+    feature = "postgres",
+    feature = "mysql"
+))]
+pub(crate) mod url;
 
 use std::fmt;
 use std::sync::Arc;

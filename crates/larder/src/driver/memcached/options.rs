@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::driver::url::{decode, host_and_port, user_and_rest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::seconds;
 
@@ -206,55 +207,20 @@ fn parse(url: &str) -> Result<MemcachedOptions, String> {
         }
         _ => return Err(FORM.to_owned()),
     };
-    // The last `@` of all: a password may have a slash in it that nobody escaped.
-    let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-    if rest.contains(['?', '#']) {
-        return Err("nothing may follow \"?\" or \"#\": options have names of their own".to_owned());
-    }
+    let ([username, password], rest) = user_and_rest(rest)?;
     let hosts = rest.strip_suffix('/').unwrap_or(rest);
     if hosts.contains('/') {
         return Err("nothing may follow the hosts: memcached has no databases".to_owned());
     }
     let servers = hosts.split(',').map(|host| address(host.trim())).collect::<Result<_, _>>()?;
-    let (name, password) = user.split_once(':').unwrap_or((user, ""));
-    let mut options = MemcachedOptions::of(servers);
-    options.tls = tls;
-    options.username = Some(decode(name)?).filter(|name| !name.is_empty());
-    options.password = Some(decode(password)?).filter(|password| !password.is_empty());
+    let options = MemcachedOptions { tls, username, password, ..MemcachedOptions::of(servers) };
     options.check().map_err(|error| error.message().to_owned())?;
     Ok(options)
 }
 
 fn address(host: &str) -> Result<MemcachedAddress, String> {
-    let number = |text: &str| text.parse().map_err(|_| "what follows \":\" is no port".to_owned());
-    if let Some((host, rest)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        let port = match rest.strip_prefix(':') {
-            Some(text) => number(text)?,
-            None if rest.is_empty() => PORT,
-            None => return Err("what follows \"]\" is no port".to_owned()),
-        };
-        return Ok(MemcachedAddress::tcp(host, port));
-    }
-    match host.split_once(':') {
-        Some((host, text)) => Ok(MemcachedAddress::tcp(host, number(text)?)),
-        None => Ok(MemcachedAddress::tcp(host, PORT)),
-    }
-}
-
-/// Undoes percent-encoding.
-fn decode(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut parts = text.split('%');
-    bytes.extend(parts.next().unwrap_or_default().bytes());
-    for part in parts {
-        let code = part.get(..2).filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
-        bytes.push(
-            code.ok_or("a \"%\" needs two hexadecimal digits after it (\"%25\" is the character itself)")?,
-        );
-        bytes.extend(part.bytes().skip(2));
-    }
-    String::from_utf8(bytes).map_err(|_| "\"%\" codes have to be UTF-8".to_owned())
+    let (host, port) = host_and_port(host, PORT)?;
+    Ok(MemcachedAddress::tcp(host, port))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::driver::url::{decode, host_and_port, user_and_rest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::seconds;
 
@@ -242,11 +243,7 @@ fn parse(url: &str) -> Result<RedisOptions, String> {
         }
         return Ok(RedisOptions::of(RedisTopology::Socket(decode(rest)?.into())));
     }
-    // The last `@` of all: a password may have a slash in it that nobody escaped.
-    let (user, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
-    if rest.contains(['?', '#']) {
-        return Err("nothing may follow \"?\" or \"#\": options have names of their own".to_owned());
-    }
+    let ([username, password], rest) = user_and_rest(rest)?;
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut options = match kind {
         "" => {
@@ -265,32 +262,18 @@ fn parse(url: &str) -> Result<RedisOptions, String> {
         }
         _ => return Err(FORM.to_owned()),
     };
-    let (name, password) = user.split_once(':').unwrap_or((user, ""));
-    options.tls = tls;
-    options.username = Some(decode(name)?).filter(|name| !name.is_empty());
-    options.password = Some(decode(password)?).filter(|password| !password.is_empty());
+    (options.tls, options.username, options.password) = (tls, username, password);
     options.check().map_err(|error| error.message().to_owned())?;
     Ok(options)
 }
 
-fn addresses(hosts: &str, port: u16) -> Result<Vec<RedisAddress>, String> {
-    hosts.split(',').map(|host| address(host.trim(), port)).collect()
+fn address(host: &str, port: u16) -> Result<RedisAddress, String> {
+    let (host, port) = host_and_port(host, port)?;
+    Ok(RedisAddress::new(host, port))
 }
 
-fn address(host: &str, port: u16) -> Result<RedisAddress, String> {
-    let number = |text: &str| text.parse().map_err(|_| "what follows \":\" is no port".to_owned());
-    if let Some((host, rest)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        let port = match rest.strip_prefix(':') {
-            Some(text) => number(text)?,
-            None if rest.is_empty() => port,
-            None => return Err("what follows \"]\" is no port".to_owned()),
-        };
-        return Ok(RedisAddress::new(host, port));
-    }
-    match host.split_once(':') {
-        Some((host, text)) => Ok(RedisAddress::new(host, number(text)?)),
-        None => Ok(RedisAddress::new(host, port)),
-    }
+fn addresses(hosts: &str, port: u16) -> Result<Vec<RedisAddress>, String> {
+    hosts.split(',').map(|host| address(host.trim(), port)).collect()
 }
 
 fn database(path: &str) -> Result<u32, String> {
@@ -300,22 +283,6 @@ fn database(path: &str) -> Result<u32, String> {
     } else {
         path.parse().map_err(|_| "what follows the host is no number of a database".to_owned())
     }
-}
-
-/// Undoes percent-encoding.
-fn decode(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut parts = text.split('%');
-    bytes.extend(parts.next().unwrap_or_default().bytes());
-    for part in parts {
-        let code = part.get(..2).filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
-        bytes.push(
-            code.ok_or("a \"%\" needs two hexadecimal digits after it (\"%25\" is the character itself)")?,
-        );
-        bytes.extend(part.bytes().skip(2));
-    }
-    String::from_utf8(bytes).map_err(|_| "\"%\" codes have to be UTF-8".to_owned())
 }
 
 #[cfg(test)]

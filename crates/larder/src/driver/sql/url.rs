@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::options::SqlTls;
+use crate::driver::url::decode;
 
 /// A URL, and what it said about TLS.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,19 +50,6 @@ pub(super) fn take_tls(url: &str) -> Result<Taken, &'static str> {
     }
     let mark = if others.is_empty() { "" } else { "?" };
     Ok(Taken { url: format!("{place}{mark}{}", others.join("&")), tls, ca_file })
-}
-
-/// Undoes percent-encoding; a `+` is a `+`.
-fn decode(text: &str) -> Result<String, &'static str> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let digits = part.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(code.ok_or("a \"%\" needs two hexadecimal digits after it")?);
-        bytes.extend(part.get(2..).unwrap_or_default().as_bytes());
-    }
-    String::from_utf8(bytes).map_err(|_| "its \"%\" codes have to be UTF-8")
 }
 
 #[cfg(test)]
