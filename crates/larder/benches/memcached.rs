@@ -3,8 +3,7 @@
 //! `LARDER_TEST_MEMCACHED_URLS=memcached://localhost cargo bench -p larder --bench memcached` prints one line for each
 //! call and number of tasks: microseconds a call, and how many times that is what the least client takes for the same
 //! commands over one connection to the same server, the first of those named. That client has a task that writes and
-//! one that reads, as the driver does; it checks nothing, gives up on nothing and survives nothing. Values have 1 KiB.
-//! Rounds alternate, so that a busy moment meets both; the ratio is the median of the rounds' ratios.
+//! one that reads, as the driver does; it checks nothing, gives up on nothing and survives nothing.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,58 +13,33 @@
     reason = "a failing test or benchmark ends in a panic"
 )]
 
+mod beside;
+
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures_util::future::{BoxFuture, FutureExt as _, join_all};
+use futures_util::future::FutureExt as _;
 use larder::driver::memcached::{MemcachedDriver, MemcachedOptions};
-use larder::driver::{Driver, When};
-use larder::time::minutes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-const KEYS: usize = 1_000;
-const ROUNDS: usize = 21;
-const CALLS_PER_ROUND: usize = 4_000;
+use beside::{Call, Plan, VALUE_BYTES, call, hundred, stamp, value};
 
-type Ours = fn(Arc<MemcachedDriver>, Arc<Vec<String>>, usize) -> BoxFuture<'static, ()>;
-type Call = Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync>;
+const PLAN: Plan = Plan { keys: 1_000, rounds: 21, calls: 4_000, tasks: &[1, 16, 128] };
 
 fn main() {
     let Ok(urls) = std::env::var("LARDER_TEST_MEMCACHED_URLS") else {
         println!("LARDER_TEST_MEMCACHED_URLS is not set: nothing to measure");
         return;
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(run(urls.split(',').next().unwrap()));
+    beside::block_on(run(urls.split(',').next().unwrap()));
 }
 
 async fn run(url: &str) {
     let driver = Arc::new(MemcachedDriver::connect(MemcachedOptions::new(url).unwrap()).await.unwrap());
     let bare = Bare::connect(url.rsplit('/').next().unwrap()).await;
-    let keys: Arc<Vec<String>> = Arc::new((0..KEYS).map(|n| format!("larder-bench:{n:09}")).collect());
-    for key in keys.iter() {
-        driver.set(key, value(1), None, When::Always).await.unwrap();
-    }
-    println!("{:<34} {:>6} {:>10} {:>10} {:>8}", "1 KiB values", "tasks", "µs", "bare µs", "ratio");
-    for (name, ours, theirs) in contenders(&driver, &bare, &keys) {
-        for tasks in [1, 16, 128] {
-            let calls = if name.contains("100") { CALLS_PER_ROUND / 20 } else { CALLS_PER_ROUND };
-            let calls = if tasks == 1 { calls / 4 } else { calls };
-            let mut samples = Vec::with_capacity(ROUNDS);
-            for _ in 0..ROUNDS {
-                samples.push((time(&ours, tasks, calls).await, time(&theirs, tasks, calls).await));
-            }
-            let ratio = median(samples.iter().map(|(ours, theirs)| ours / theirs).collect());
-            let ours = median(samples.iter().map(|(ours, _)| *ours).collect());
-            let theirs = median(samples.iter().map(|(_, theirs)| *theirs).collect());
-            println!("{name:<34} {tasks:>6} {ours:>10.1} {theirs:>10.1} {ratio:>8.2}");
-        }
-    }
-    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-    driver.delete_many(&keys).await.unwrap();
+    beside::compare(driver, &PLAN, async |keys| bare_calls(&bare, keys)).await;
 }
 
 /// The least client: commands go out in the order in which they come, answers come back in the same.
@@ -120,7 +94,7 @@ impl Bare {
     /// As the driver does it: look and try, then swap what was found.
     async fn set_if_newer(&self, key: &str, value: &[u8]) {
         let store = |flags: &str| {
-            let mut command = format!("ms {key} {} T60{flags}\r\n", value.len()).into_bytes();
+            let mut command = format!("ms {key} {} T540{flags}\r\n", value.len()).into_bytes();
             command.extend_from_slice(value);
             command.extend_from_slice(b"\r\n");
             command
@@ -154,101 +128,29 @@ fn parse(buffer: &mut BytesMut) -> Option<Answer> {
     Some((code, version, value))
 }
 
-fn contenders(
-    driver: &Arc<MemcachedDriver>,
-    bare: &Bare,
-    keys: &Arc<Vec<String>>,
-) -> Vec<(&'static str, Call, Call)> {
-    let ours = |call: Ours| -> Call {
-        let (driver, keys) = (driver.clone(), keys.clone());
-        Arc::new(move |n| call(driver.clone(), keys.clone(), n))
-    };
-    let theirs = |call: fn(Bare, Arc<Vec<String>>, usize) -> BoxFuture<'static, ()>| -> Call {
-        let (bare, keys) = (bare.clone(), keys.clone());
-        Arc::new(move |n| call(bare.clone(), keys.clone(), n))
-    };
-    vec![
-        (
-            "get",
-            ours(|driver, keys, n| {
-                async move {
-                    let found = driver.get(&keys[n % KEYS]).await.unwrap().unwrap();
-                    assert_eq!(found.len(), 1_024);
-                }
-                .boxed()
-            }),
-            theirs(|bare, keys, n| {
-                async move {
-                    let command = format!("mg {} v\r\n", keys[n % KEYS]).into_bytes();
-                    assert_eq!(bare.call(command, 1).await[0].2.len(), 1_024);
-                }
-                .boxed()
-            }),
-        ),
-        (
-            "set, if newer",
-            ours(|driver, keys, n| {
-                async move {
-                    let ttl = Some(minutes(1));
-                    driver.set(&keys[n % KEYS], value(n as u64), ttl, When::Newer).await.unwrap();
-                }
-                .boxed()
-            }),
-            theirs(|bare, keys, n| {
-                async move { bare.set_if_newer(&keys[n % KEYS], &value(n as u64)).await }.boxed()
-            }),
-        ),
-        (
-            "get_many, 100 keys",
-            ours(|driver, keys, n| {
-                async move {
-                    let some: Vec<&str> = (0..100).map(|at| keys[(n * 7 + at) % KEYS].as_str()).collect();
-                    assert_eq!(driver.get_many(&some).await.unwrap().len(), 100);
-                }
-                .boxed()
-            }),
-            theirs(|bare, keys, n| {
-                async move {
-                    let mut commands = Vec::with_capacity(4_096);
-                    for at in 0..100 {
-                        commands.extend_from_slice(b"mg ");
-                        commands.extend_from_slice(keys[(n * 7 + at) % KEYS].as_bytes());
-                        commands.extend_from_slice(b" v\r\n");
-                    }
-                    assert_eq!(bare.call(commands, 100).await.len(), 100);
-                }
-                .boxed()
-            }),
-        ),
-    ]
-}
-
-fn value(stamp: u64) -> Bytes {
-    let mut value = vec![7; 1_024];
-    value[4..12].copy_from_slice(&stamp.to_be_bytes());
-    value.into()
-}
-
-/// Microseconds a call, with so many tasks at it.
-async fn time(call: &Call, tasks: usize, calls: usize) -> f64 {
-    let each = calls / tasks + 1;
-    #[expect(clippy::disallowed_methods, reason = "a benchmark measures")]
-    let begun = Instant::now();
-    let running = (0..tasks).map(|task| {
-        let call = call.clone();
-        tokio::spawn(async move {
-            for n in 0..each {
-                call(task * each + n).await;
+fn bare_calls(bare: &Bare, keys: &Arc<Vec<String>>) -> [Call; 3] {
+    [
+        call(bare, keys, |bare, keys, n| {
+            async move {
+                let command = format!("mg {} v\r\n", keys[n % keys.len()]).into_bytes();
+                assert_eq!(bare.call(command, 1).await[0].2.len(), VALUE_BYTES);
             }
-        })
-    });
-    for done in join_all(running).await {
-        done.unwrap();
-    }
-    begun.elapsed().as_secs_f64() * 1e6 / (each * tasks) as f64
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
+            .boxed()
+        }),
+        call(bare, keys, |bare, keys, n| {
+            async move { bare.set_if_newer(&keys[n % keys.len()], &value(stamp())).await }.boxed()
+        }),
+        call(bare, keys, |bare, keys, n| {
+            async move {
+                let mut commands = Vec::with_capacity(4_096);
+                for key in hundred(&keys, n) {
+                    commands.extend_from_slice(b"mg ");
+                    commands.extend_from_slice(key.as_bytes());
+                    commands.extend_from_slice(b" v\r\n");
+                }
+                assert_eq!(bare.call(commands, 100).await.len(), 100);
+            }
+            .boxed()
+        }),
+    ]
 }

@@ -3,8 +3,7 @@
 //! `LARDER_TEST_POSTGRES_URL=… LARDER_TEST_MYSQL_URL=… cargo bench -p larder --bench sql` prints one line for each call
 //! and number of tasks: microseconds a call, and how many times that is what the client takes with a pool of its own, set
 //! as the driver's is, for statements that do the same: a read that minds the time, an upsert that is refused by a newer
-//! stamp and says what it replaced (in MySQL: a transaction that looks, locks and writes). Values have 1 KiB. Rounds
-//! alternate, so that a busy moment meets both; the ratio is the median of the rounds' ratios.
+//! stamp and says what it replaced (in MySQL: a transaction that looks, locks and writes).
 
 #![allow(
     clippy::unwrap_used,
@@ -14,37 +13,25 @@
     reason = "a failing test or benchmark ends in a panic"
 )]
 
+mod beside;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt as _, join_all};
+use futures_util::future::FutureExt as _;
 use larder::driver::mysql::{Mysql, MysqlOptions};
 use larder::driver::postgres::{Postgres, PostgresOptions};
 use larder::driver::sql::client::pool::PoolOptions;
 use larder::driver::sql::client::{Acquire as _, MySqlPool, PgPool, Row as _, query};
 use larder::driver::sql::{Dialect, SqlDriver, SqlOptions};
-use larder::driver::{Driver, When};
-use larder::time::{Stamp, minutes, seconds};
+use larder::time::seconds;
 
-const KEYS: usize = 1_000;
-const ROUNDS: usize = 15;
-const CALLS_PER_ROUND: usize = 1_000;
+use beside::{Call, Plan, VALUE_BYTES, call, hundred, stamp, value};
 
-/// Writes are newer than those before, as most are.
-static STAMP: AtomicU64 = AtomicU64::new(1);
-
-fn stamp() -> u64 {
-    STAMP.fetch_add(1, Ordering::Relaxed)
-}
-
-type Call = Arc<dyn Fn(usize) -> BoxFuture<'static, ()> + Send + Sync>;
+const PLAN: Plan = Plan { keys: 1_000, rounds: 15, calls: 1_000, tasks: &[1, 16, 128] };
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        println!("{:<34} {:>6} {:>10} {:>10} {:>8}", "1 KiB values", "tasks", "µs", "bare µs", "ratio");
+    beside::block_on(async {
         if let Ok(url) = std::env::var("LARDER_TEST_POSTGRES_URL") {
             // As the driver's: the server's timer for each statement is no small part of a call where timers are dear.
             let same = format!("{url}?options[statement_timeout]=900");
@@ -67,60 +54,7 @@ async fn run<D: Dialect>(mut options: SqlOptions<D>, bare: impl Fn(&Arc<Vec<Stri
     // With 128 tasks at ten connections, nobody is to be turned away.
     options.connect_timeout = seconds(9);
     let driver = Arc::new(SqlDriver::connect(options).await.unwrap());
-    let keys: Arc<Vec<String>> = Arc::new((0..KEYS).map(|n| format!("larder bench:{n:09}")).collect());
-    for key in keys.iter() {
-        driver.set(key, value(1), None, When::Always).await.unwrap();
-    }
-    let names = ["get", "set, if newer", "get_many, 100 keys"];
-    for ((name, ours), theirs) in names.into_iter().zip(ours(&driver, &keys)).zip(bare(&keys)) {
-        for tasks in [1, 16, 128] {
-            let calls = if name.contains("100") { CALLS_PER_ROUND / 20 } else { CALLS_PER_ROUND };
-            let calls = if tasks == 1 { calls / 4 } else { calls };
-            let mut samples = Vec::with_capacity(ROUNDS);
-            for _ in 0..ROUNDS {
-                samples.push((time(&ours, tasks, calls).await, time(&theirs, tasks, calls).await));
-            }
-            let ratio = median(samples.iter().map(|(ours, theirs)| ours / theirs).collect());
-            let ours = median(samples.iter().map(|(ours, _)| *ours).collect());
-            let theirs = median(samples.iter().map(|(_, theirs)| *theirs).collect());
-            println!(
-                "{:<34} {tasks:>6} {ours:>10.1} {theirs:>10.1} {ratio:>8.2}",
-                format!("{}: {name}", D::NAME)
-            );
-        }
-    }
-    driver.clear("larder bench:", Stamp::MAX).await.unwrap();
-}
-
-fn call<S: Clone + Send + Sync + 'static>(
-    subject: &S,
-    keys: &Arc<Vec<String>>,
-    make: fn(S, Arc<Vec<String>>, usize) -> BoxFuture<'static, ()>,
-) -> Call {
-    let (subject, keys) = (subject.clone(), Arc::clone(keys));
-    Arc::new(move |n| make(subject.clone(), Arc::clone(&keys), n))
-}
-
-fn ours<D: Dialect>(driver: &Arc<SqlDriver<D>>, keys: &Arc<Vec<String>>) -> [Call; 3] {
-    [
-        call(driver, keys, |driver, keys, n| {
-            async move { assert_eq!(driver.get(&keys[n % KEYS]).await.unwrap().unwrap().len(), 1_024) }
-                .boxed()
-        }),
-        call(driver, keys, |driver, keys, n| {
-            async move {
-                driver.set(&keys[n % KEYS], value(stamp()), Some(minutes(9)), When::Newer).await.unwrap();
-            }
-            .boxed()
-        }),
-        call(driver, keys, |driver, keys, n| {
-            async move {
-                let some: Vec<&str> = (0..100).map(|at| keys[(n * 7 + at) % KEYS].as_str()).collect();
-                assert_eq!(driver.get_many(&some).await.unwrap().len(), 100);
-            }
-            .boxed()
-        }),
-    ]
+    beside::compare(driver, &PLAN, async |keys| bare(keys)).await;
 }
 
 fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
@@ -136,14 +70,14 @@ fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
     [
         call(pool, keys, |pool, keys, n| {
             async move {
-                let row = query(GET).bind(keys[n % KEYS].as_bytes()).fetch_one(&pool).await.unwrap();
-                assert_eq!(Bytes::from(row.get::<Vec<u8>, _>(0)).len(), 1_024);
+                let row = query(GET).bind(keys[n % keys.len()].as_bytes()).fetch_one(&pool).await.unwrap();
+                assert_eq!(Bytes::from(row.get::<Vec<u8>, _>(0)).len(), VALUE_BYTES);
             }
             .boxed()
         }),
         call(pool, keys, |pool, keys, n| {
             async move {
-                let (key, stamp) = (keys[n % KEYS].as_bytes(), stamp());
+                let (key, stamp) = (keys[n % keys.len()].as_bytes(), stamp());
                 let mut connection = pool.acquire().await.unwrap();
                 let set =
                     query(SET).bind(key).bind((stamp ^ 1 << 63).cast_signed()).bind(value(stamp).to_vec());
@@ -155,7 +89,7 @@ fn bare_postgres(pool: &PgPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
         }),
         call(pool, keys, |pool, keys, n| {
             async move {
-                let some: Vec<&[u8]> = (0..100).map(|at| keys[(n * 7 + at) % KEYS].as_bytes()).collect();
+                let some: Vec<&[u8]> = hundred(&keys, n).map(str::as_bytes).collect();
                 let rows = query(GET_MANY).bind(some).fetch_all(&pool).await.unwrap();
                 let found: Vec<(Vec<u8>, Vec<u8>)> =
                     rows.iter().map(|row| (row.get(0), row.get(1))).collect();
@@ -174,14 +108,14 @@ fn bare_mysql(pool: &MySqlPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
     [
         call(pool, keys, |pool, keys, n| {
             async move {
-                let row = query(GET).bind(keys[n % KEYS].as_bytes()).fetch_one(&pool).await.unwrap();
-                assert_eq!(Bytes::from(row.get::<Vec<u8>, _>(0)).len(), 1_024);
+                let row = query(GET).bind(keys[n % keys.len()].as_bytes()).fetch_one(&pool).await.unwrap();
+                assert_eq!(Bytes::from(row.get::<Vec<u8>, _>(0)).len(), VALUE_BYTES);
             }
             .boxed()
         }),
         call(pool, keys, |pool, keys, n| {
             async move {
-                let (key, stamp) = (keys[n % KEYS].as_bytes(), stamp());
+                let (key, stamp) = (keys[n % keys.len()].as_bytes(), stamp());
                 let mut connection = pool.acquire().await.unwrap();
                 let mut transaction = connection.begin().await.unwrap();
                 let row = query(LOOK).bind(key).fetch_one(&mut *transaction).await.unwrap();
@@ -201,7 +135,7 @@ fn bare_mysql(pool: &MySqlPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
                     format!("SELECT `key`, value FROM larder_bench WHERE {alive} AND `key` IN ({places})")
                         .leak()
                 });
-                let some = (0..100).map(|at| keys[(n * 7 + at) % KEYS].as_bytes());
+                let some = hundred(&keys, n).map(str::as_bytes);
                 let asked = some.fold(query(*GET_MANY), |asked, key| asked.bind(key));
                 let rows = asked.fetch_all(&pool).await.unwrap();
                 let found: Vec<(Vec<u8>, Vec<u8>)> =
@@ -211,34 +145,4 @@ fn bare_mysql(pool: &MySqlPool, keys: &Arc<Vec<String>>) -> [Call; 3] {
             .boxed()
         }),
     ]
-}
-
-fn value(stamp: u64) -> Bytes {
-    let mut value = vec![7; 1_024];
-    value[4..12].copy_from_slice(&stamp.to_be_bytes());
-    value.into()
-}
-
-/// Microseconds a call, with so many tasks at it.
-async fn time(call: &Call, tasks: usize, calls: usize) -> f64 {
-    let each = calls / tasks + 1;
-    #[expect(clippy::disallowed_methods, reason = "a benchmark measures")]
-    let begun = Instant::now();
-    let running = (0..tasks).map(|task| {
-        let call = call.clone();
-        tokio::spawn(async move {
-            for n in 0..each {
-                call(task * each + n).await;
-            }
-        })
-    });
-    for done in join_all(running).await {
-        done.unwrap();
-    }
-    begun.elapsed().as_secs_f64() * 1e6 / (each * tasks) as f64
-}
-
-fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 2]
 }
