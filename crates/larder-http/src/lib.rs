@@ -69,3 +69,19 @@
 
 pub mod header;
 pub mod policy;
+
+#[cfg(feature = "cache")]
+mod body;
+#[cfg(feature = "cache")]
+mod key;
+#[cfg(feature = "cache")]
+mod origin;
+#[cfg(feature = "cache")]
+pub mod store;
+
+#[cfg(feature = "cache")]
+pub use body::Body;
+#[cfg(feature = "cache")]
+pub use key::{NoKey, TARGET_BYTES_MAX, target};
+#[cfg(feature = "cache")]
+pub use origin::{OnInterim, Origin, OriginError, OriginErrorKind, StatusMessage};
