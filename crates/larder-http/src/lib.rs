@@ -73,6 +73,8 @@ pub mod policy;
 #[cfg(feature = "cache")]
 mod body;
 #[cfg(feature = "cache")]
+mod engine;
+#[cfg(feature = "cache")]
 mod key;
 #[cfg(feature = "cache")]
 mod origin;
@@ -81,6 +83,11 @@ pub mod store;
 
 #[cfg(feature = "cache")]
 pub use body::Body;
+#[cfg(feature = "cache")]
+pub use engine::{
+    Explanation, FLIGHTS_MAX, Handled, HttpCache, HttpCacheBuilder, HttpStats, LONER_TIME, LONERS_MAX,
+    Purged, StatusDetail, VariantExplanation,
+};
 #[cfg(feature = "cache")]
 pub use key::{NoKey, TARGET_BYTES_MAX, target};
 #[cfg(feature = "cache")]

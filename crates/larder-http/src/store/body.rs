@@ -26,7 +26,7 @@ pub struct StoredBody {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+enum Place {
     /// In memory, in one piece.
     Here(Bytes),
     /// Somewhere else.
@@ -55,10 +55,6 @@ impl StoredBody {
             Place::Here(bytes) => Some(bytes),
             Place::There(_) => None,
         }
-    }
-
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
     }
 
     /// Bytes from a position on, as [`ReadBody::read`].
