@@ -80,6 +80,10 @@ mod key;
 mod origin;
 #[cfg(feature = "cache")]
 pub mod store;
+#[cfg(feature = "tower")]
+pub mod tower;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 
 #[cfg(feature = "cache")]
 pub use body::Body;
@@ -91,4 +95,4 @@ pub use engine::{
 #[cfg(feature = "cache")]
 pub use key::{NoKey, TARGET_BYTES_MAX, target};
 #[cfg(feature = "cache")]
-pub use origin::{OnInterim, Origin, OriginError, OriginErrorKind, StatusMessage};
+pub use origin::{OnInterim, Origin, OriginError, OriginErrorKind, Redirected, StatusMessage};

@@ -15,7 +15,7 @@ use super::validate::Failed;
 use super::{Ask, Handled, Shared, TRIES_MAX};
 use crate::Body;
 use crate::header::connection;
-use crate::origin::{OriginError, StatusMessage};
+use crate::origin::{OriginError, Redirected, StatusMessage};
 use crate::policy::{Exchange, HeadEffect, Keep, NotStorable, Reason, Selected, Verdict};
 use crate::store::{ResponseId, StoredResponse, Variants, WriteBody};
 
@@ -113,9 +113,12 @@ impl Shared {
         let (head, body) = response.into_parts();
         self.counts.forwarded.add();
         let mut handled = Handled::forwarded(reason);
-        let stored = match ask.has_content {
-            true => Err(NotStorable::RequestContent),
-            false => self.policy.store(&ask.request, &head, times),
+        let stored = if ask.has_content {
+            Err(NotStorable::RequestContent)
+        } else if head.extensions.get::<Redirected>().is_some() {
+            Err(NotStorable::OtherTarget)
+        } else {
+            self.policy.store(&ask.request, &head, times)
         };
         let stored = match stored {
             Ok(stored) => stored,
