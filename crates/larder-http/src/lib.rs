@@ -78,6 +78,8 @@ mod key;
 mod origin;
 #[cfg(feature = "cache")]
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "cache")]
 pub use body::Body;

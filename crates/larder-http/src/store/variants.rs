@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use http::request::Parts as Request;
+use larder::time::Stamp;
 
 use super::{Purge, StoredBody};
 use crate::policy::{Mark, Policy, Selected, Stored};
@@ -12,6 +13,13 @@ use crate::policy::{Mark, Policy, Selected, Stored};
 /// Tells the responses of a target apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResponseId(pub u128);
+
+impl ResponseId {
+    /// One that nobody else has.
+    pub fn random() -> Self {
+        Self(super::random::random())
+    }
+}
 
 /// A response as it is kept.
 #[derive(Debug, Clone)]
@@ -31,13 +39,17 @@ pub struct StoredResponse {
     pub delete_at: SystemTime,
     /// Its body.
     pub body: StoredBody,
+    /// What [`HttpStore::begin`](super::HttpStore::begin) said before the request was sent that it answers: an invalidation
+    /// since then means it, too. Unless told, that is judged by [`Exchange::requested_at`](crate::policy::Exchange), to the
+    /// millisecond. Not kept.
+    pub began: Option<Stamp>,
 }
 
 impl StoredResponse {
     /// A response that ended well.
     pub fn new(id: ResponseId, stored: Stored, delete_at: SystemTime, body: StoredBody) -> Self {
         let stored = stored.with_body_bytes(body.bytes());
-        Self { id, stored, message: None, tags: Arc::new([]), trailers: None, delete_at, body }
+        Self { id, stored, message: None, tags: Arc::new([]), trailers: None, delete_at, body, began: None }
     }
 
     /// What undici calls its `CacheValue`: all but the body, in plain fields.
@@ -57,7 +69,11 @@ impl StoredResponse {
                 .iter()
                 .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
                 .collect(),
-            vary: kept.selecting.pairs().map(|(name, value)| (name.as_str().to_owned(), value.map(text))).collect(),
+            vary: kept
+                .selecting
+                .pairs()
+                .map(|(name, value)| (name.as_str().to_owned(), value.map(text)))
+                .collect(),
             cached_at,
             stale_at: cached_at.checked_add(lifetime).unwrap_or(self.delete_at),
             delete_at: self.delete_at,
@@ -127,7 +143,12 @@ impl Variants {
     }
 
     /// The one that is meant for a request, with the policy's word for it.
-    pub fn select(&self, policy: &Policy, request: &Request, now: SystemTime) -> (Option<&Arc<StoredResponse>>, Selected<'_>) {
+    pub fn select(
+        &self,
+        policy: &Policy,
+        request: &Request,
+        now: SystemTime,
+    ) -> (Option<&Arc<StoredResponse>>, Selected<'_>) {
         let living = self.responses.iter().filter(|response| response.delete_at > now);
         let selected = policy.select(request, living.map(|response| &response.stored));
         let Selected::One(stored) = selected else { return (None, selected) };
@@ -139,9 +160,15 @@ impl Variants {
     /// oldest if there are too many.
     #[must_use]
     pub fn with(&self, policy: &Policy, newer: Arc<StoredResponse>, now: SystemTime) -> Self {
-        let mut responses: Vec<_> =
-            self.responses.iter().filter(|response| response.delete_at > now && response.id != newer.id).cloned().collect();
-        while let Some(at) = policy.makes_room(&newer.stored, responses.iter().map(|response| &response.stored)) {
+        let mut responses: Vec<_> = self
+            .responses
+            .iter()
+            .filter(|response| response.delete_at > now && response.id != newer.id)
+            .cloned()
+            .collect();
+        while let Some(at) =
+            policy.makes_room(&newer.stored, responses.iter().map(|response| &response.stored))
+        {
             responses.remove(at);
         }
         responses.push(newer);
@@ -157,7 +184,9 @@ impl Variants {
     /// The same with a response in place of the one with its id. `None` if that is not there any more.
     pub fn updated(&self, newer: &Arc<StoredResponse>) -> Option<Self> {
         self.by_id(newer.id)?;
-        let swap = |response: &Arc<StoredResponse>| Arc::clone(if response.id == newer.id { newer } else { response });
+        let swap = |response: &Arc<StoredResponse>| {
+            Arc::clone(if response.id == newer.id { newer } else { response })
+        };
         Some(Self::new(self.responses.iter().map(swap)))
     }
 
