@@ -84,6 +84,8 @@ pub mod store;
 pub mod tower;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "cache")]
 pub use body::Body;

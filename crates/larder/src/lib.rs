@@ -91,7 +91,7 @@ pub mod expansion;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use cache::{Add, Cache, CachedEntry, Clear, Increment, Invalidate, Set, SetMany};
+pub use cache::{Add, Cache, CachedEntry, Clear, Increment, Invalidate, Present, Set, SetMany, Updated};
 pub use error::{BoxError, Error, ErrorKind, Result};
 pub use explain::{Account, explain};
 pub use get_or_set::{GetOrSet, GetOrSetMany, Getting, Load, Plain, Speaking, Suppress};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder::Result;
+use larder::time::Timestamp;
 
 /// Reads a body in pieces.
 #[async_trait]
@@ -23,6 +24,16 @@ pub trait ReadBody: Debug + Send + Sync + 'static {
 pub struct StoredBody {
     bytes: u64,
     place: Place,
+    chunked: Option<Chunked>,
+}
+
+/// Which chunks of a store over a stack a body is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chunked {
+    /// What their keys begin with.
+    pub(crate) id: u128,
+    /// Until when they are kept.
+    pub(crate) until: Timestamp,
 }
 
 #[derive(Debug, Clone)]
@@ -36,12 +47,22 @@ enum Place {
 impl StoredBody {
     /// A body that is in memory.
     pub fn from_bytes(bytes: Bytes) -> Self {
-        Self { bytes: bytes.len() as u64, place: Place::Here(bytes) }
+        Self { bytes: bytes.len() as u64, place: Place::Here(bytes), chunked: None }
     }
 
     /// A body of this many bytes that is read in pieces.
     pub fn from_reader(bytes: u64, reader: Arc<dyn ReadBody>) -> Self {
-        Self { bytes, place: Place::There(reader) }
+        Self { bytes, place: Place::There(reader), chunked: None }
+    }
+
+    /// A body of this many bytes that is in chunks of a store over a stack.
+    pub(crate) fn from_chunks(bytes: u64, chunked: Chunked, reader: Arc<dyn ReadBody>) -> Self {
+        Self { bytes, place: Place::There(reader), chunked: Some(chunked) }
+    }
+
+    /// Which chunks it is in, if it is in chunks of a store over a stack.
+    pub(crate) fn chunked(&self) -> Option<Chunked> {
+        self.chunked
     }
 
     /// How long it is.

@@ -5,7 +5,14 @@
 //! business: the engine decides that, by the policy.
 
 mod body;
+mod memory;
+mod pieces;
+mod random;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod stack;
 mod variants;
+mod wire;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,11 +20,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use larder::time::Stamp;
 use larder::{Error, ErrorKind, Result};
 
 use crate::policy::Stored;
 
+pub(crate) use body::Chunked;
 pub use body::{ReadBody, StoredBody};
+pub use memory::{Full, MemoryStore, MemoryStoreOptions};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteStore, SqliteStoreOptions};
+pub use stack::{CHUNK_BYTES, StackStore, StackStoreBuilder};
 pub use variants::{CacheValue, ResponseId, StoredResponse, Variants};
 
 /// Where responses live: any stack ([`StackStore`]), or your own.
@@ -27,6 +40,12 @@ pub use variants::{CacheValue, ResponseId, StoredResponse, Variants};
 pub trait HttpStore: Debug + Send + Sync + 'static {
     /// What it is called in messages.
     fn name(&self) -> &'static str;
+
+    /// A point in the order of this store's writes and invalidations, for [`StoredResponse::began`]: taken before a request
+    /// is sent, it lets an invalidation win over the response.
+    fn begin(&self) -> Option<Stamp> {
+        None
+    }
 
     /// What is kept for a target, if that can be said at once and without waiting: what is in this process's memory.
     /// `None` also means that it is not known.
@@ -99,6 +118,58 @@ pub trait HttpStore: Debug + Send + Sync + 'static {
     /// The store's.
     async fn close(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: HttpStore + ?Sized> HttpStore for Arc<S> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn begin(&self) -> Option<Stamp> {
+        (**self).begin()
+    }
+
+    fn peek(&self, target: &str) -> Option<Arc<Variants>> {
+        (**self).peek(target)
+    }
+
+    async fn get(&self, target: &str) -> Result<Option<Arc<Variants>>> {
+        (**self).get(target).await
+    }
+
+    async fn change(&self, target: &str, change: Change<'_>) -> Result<()> {
+        (**self).change(target, change).await
+    }
+
+    async fn create(&self, target: &str, head: &Stored) -> Result<Option<Box<dyn WriteBody>>> {
+        (**self).create(target, head).await
+    }
+
+    async fn invalidate(&self, tags: &[&str], how: Purge) -> Result<()> {
+        (**self).invalidate(tags, how).await
+    }
+
+    async fn delete(&self, target: &str) -> Result<bool> {
+        (**self).delete(target).await
+    }
+
+    fn is_full(&self) -> bool {
+        (**self).is_full()
+    }
+
+    fn targets(&self, prefix: &str) -> Result<BoxStream<'_, Result<String>>> {
+        (**self).targets(prefix)
+    }
+
+    async fn clear(&self) -> Result<()> {
+        (**self).clear().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        (**self).close().await
     }
 }
 

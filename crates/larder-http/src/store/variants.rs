@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use http::request::Parts as Request;
+use larder::time::Stamp;
 
 use super::{Purge, StoredBody};
 use crate::policy::{Mark, Policy, Selected, Stored};
@@ -12,6 +13,13 @@ use crate::policy::{Mark, Policy, Selected, Stored};
 /// Tells the responses of a target apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResponseId(pub u128);
+
+impl ResponseId {
+    /// One that nobody else has.
+    pub fn random() -> Self {
+        Self(super::random::random())
+    }
+}
 
 /// A response as it is kept.
 #[derive(Debug, Clone)]
@@ -31,13 +39,17 @@ pub struct StoredResponse {
     pub delete_at: SystemTime,
     /// Its body.
     pub body: StoredBody,
+    /// What [`HttpStore::begin`](super::HttpStore::begin) said before the request was sent that it answers: an invalidation
+    /// since then means it, too. Unless told, that is judged by [`Exchange::requested_at`](crate::policy::Exchange), to the
+    /// millisecond. Not kept.
+    pub began: Option<Stamp>,
 }
 
 impl StoredResponse {
     /// A response that ended well.
     pub fn new(id: ResponseId, stored: Stored, delete_at: SystemTime, body: StoredBody) -> Self {
         let stored = stored.with_body_bytes(body.bytes());
-        Self { id, stored, message: None, tags: Arc::new([]), trailers: None, delete_at, body }
+        Self { id, stored, message: None, tags: Arc::new([]), trailers: None, delete_at, body, began: None }
     }
 
     /// What undici calls its `CacheValue`: all but the body, in plain fields.

@@ -1,6 +1,7 @@
 //! `Cache<V>`: the typed door to a stack. The only generic room on the way of a value.
 
 mod request;
+mod update;
 mod weigh;
 
 use std::any::Any;
@@ -28,6 +29,7 @@ use crate::time::{Stamp, Timestamp, Ttl};
 use weigh::default_weigh;
 
 pub use request::{Add, Clear, Increment, Invalidate, Set, SetMany};
+pub use update::{Present, Updated};
 
 /// A typed handle to a stack: `get`, `set`, `get_or_set` and the rest, for values of one type.
 ///

@@ -57,7 +57,7 @@ pub(crate) use crate::memory::Serving;
 use crate::memory::{Evicted, Memory};
 use crate::options::EntryOptions;
 use crate::stats::{Snapshot, Stats};
-use crate::time::{HybridClock, Timestamp};
+use crate::time::{HybridClock, Stamp, Timestamp};
 
 pub use ahead::REFRESH_AHEAD_MAX;
 pub use breaker::BreakerOptions;
@@ -284,6 +284,17 @@ impl Stack {
         self.core.l2.as_ref().map(|l2| &l2.driver)
     }
 
+    /// What time it is to this stack.
+    pub fn now(&self) -> Timestamp {
+        self.core.clock.now()
+    }
+
+    /// A point in the order of this stack's writes, clears and invalidations, after all that this process knows of:
+    /// what [`Updated::born`](crate::Updated::born) takes for a value whose making begins now.
+    pub fn stamp(&self) -> Stamp {
+        self.core.clock.tick(self.core.clock.now())
+    }
+
     /// Succeeds if the store can be reached now, or there is none.
     ///
     /// # Errors
@@ -397,6 +408,10 @@ impl Core {
     #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Relaxed) { Err(self.is_closed()) } else { Ok(()) }
+    }
+
+    pub(crate) fn has_store(&self) -> bool {
+        self.l2.is_some()
     }
 
     /// As [`Core::check_open`], for whoever has begun a load: either this fails, or closing waits for the load.

@@ -35,6 +35,11 @@ impl Core {
         standing(meta, self.spaces.mark(space, meta.born, meta.tags()), now)
     }
 
+    /// The newest soft mark that this process knows of for such an entry.
+    pub(crate) fn invalidated(&self, space: &Space, meta: &Meta) -> Stamp {
+        self.spaces.mark(space, meta.born, meta.tags()).soft
+    }
+
     /// What memory may serve of a key at once, and counts as a hit. The hottest way: one hash, one lock that readers
     /// share, one reference count. It is not taken where somebody listens, who is told more on the other way.
     #[inline]
@@ -134,6 +139,17 @@ impl Core {
         accept: Accept,
         now: Timestamp,
     ) -> Result<Option<AnyValue>> {
+        Ok(self.get_judged(door, key, accept, now).await?.map(|(value, _)| value))
+    }
+
+    /// As [`Core::get`], with what may be done with the value.
+    pub(crate) async fn get_judged(
+        &self,
+        door: &Arc<Door>,
+        key: &str,
+        accept: Accept,
+        now: Timestamp,
+    ) -> Result<Option<(AnyValue, Freshness)>> {
         let space = &*door.space;
         let mut found = self.find_in_store(door, key, accept, now).await;
         if accept == Accept::Stale && !matches!(found, Ok(Some(_))) {
@@ -148,7 +164,7 @@ impl Core {
             }
             _ => self.emit_miss(space, key),
         }
-        Ok(found?.map(|(entry, ..)| entry.value))
+        Ok(found?.map(|(entry, freshness, _)| (entry.value, freshness)))
     }
 
     /// An entry from the store; a fresh one is brought into memory if nothing came between.

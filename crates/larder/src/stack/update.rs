@@ -275,7 +275,7 @@ impl Core {
 
     fn stamp(&self, meta: &mut Meta, now: Timestamp) {
         meta.stamp = self.clock.tick(now);
-        if meta.born == Stamp::ZERO {
+        if meta.born == Stamp::ZERO || meta.born > meta.stamp {
             meta.born = meta.stamp;
         }
     }

@@ -1,0 +1,248 @@
+//! Bodies in chunks: entries of their own, written before the record that names them, and read one at a time.
+//!
+//! A chunk's key is the body's id and the chunk's number; the stack compares the key inside the stored bytes, checks them,
+//! and here their length is checked: no other chunk can take its place.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use larder::time::{Timestamp, hours};
+use larder::{Cache, EntryOptions, Error, ErrorKind, Result};
+
+use super::super::pieces::{At, Pieces};
+use super::super::random::random;
+use super::super::{Chunked, ReadBody, StoredBody, WriteBody};
+use super::Inner;
+use crate::policy::Stored;
+
+/// How many bytes of a body are one entry, the last one excepted.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+
+const CHUNK: u64 = CHUNK_BYTES as u64;
+
+/// The slowest reader that is waited for, in bytes a second.
+const SLOWEST_READER: u64 = 256 * 1024;
+
+/// How long a reader who has begun may take: a minute, and four seconds a megabyte.
+pub(super) fn reading_time(bytes: u64) -> Duration {
+    Duration::from_secs(60 + bytes / SLOWEST_READER)
+}
+
+/// How long chunks are kept while nobody knows yet how long their response will be.
+fn first_life(head: &Stored) -> Duration {
+    hours(1).saturating_add(head.lifetime().duration.saturating_mul(2)).min(hours(24 * 366))
+}
+
+/// Chunks by key.
+#[derive(Debug, Clone)]
+pub(super) struct Chunks {
+    cache: Cache<Bytes>,
+}
+
+impl Chunks {
+    pub(super) fn new(cache: Cache<Bytes>) -> Self {
+        // A store that fails has to look other than one that has lost something.
+        let mut options = EntryOptions::default();
+        options.suppress_l2_errors = Some(false);
+        Self { cache: cache.with_options(options) }
+    }
+
+    fn key(id: u128, number: u64) -> String {
+        format!("{id:032x}/{number}")
+    }
+
+    fn keys(id: u128, bytes: u64) -> Vec<String> {
+        (0..bytes.div_ceil(CHUNK)).map(|number| Self::key(id, number)).collect()
+    }
+
+    /// What a body of so many bytes has from a position on, to the end of the chunk. `None` if the chunk is missing, or not
+    /// what it should be.
+    async fn read(&self, id: u128, bytes: u64, at: u64) -> Result<Option<Bytes>> {
+        let number = at / CHUNK;
+        let expected = CHUNK.min(bytes.saturating_sub(number * CHUNK));
+        let Some(chunk) = self.cache.get(&Self::key(id, number)).await? else { return Ok(None) };
+        if chunk.len() as u64 != expected {
+            return Ok(None);
+        }
+        let offset = usize::try_from(at % CHUNK).unwrap_or(usize::MAX);
+        Ok((offset < chunk.len()).then(|| chunk.slice(offset..)))
+    }
+
+    async fn write(&self, id: u128, number: u64, chunk: Bytes, life: Duration) -> Result<()> {
+        self.cache.set(&Self::key(id, number), chunk).ttl(life).await
+    }
+
+    /// Keeps the chunks of a body for longer. False if one of them is not there any more.
+    pub(super) async fn keep(&self, id: u128, bytes: u64, life: Duration) -> Result<bool> {
+        for key in Self::keys(id, bytes) {
+            if !self.cache.touch(&key, life).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives the chunks of a body back.
+    pub(super) async fn delete(&self, id: u128, bytes: u64) -> Result<()> {
+        for keys in Self::keys(id, bytes).chunks(256) {
+            self.cache.delete_many(keys).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a body whose record may be there or not.
+#[derive(Debug)]
+pub(super) struct ChunkReader {
+    /// Weak, because records are in the stack's memory, and this would keep the stack.
+    pub(super) store: Weak<Inner>,
+    pub(super) target: Arc<str>,
+    pub(super) id: u128,
+    pub(super) bytes: u64,
+}
+
+#[async_trait]
+impl ReadBody for ChunkReader {
+    async fn read(&self, at: u64) -> Result<Option<Bytes>> {
+        let Some(store) = self.store.upgrade() else { return Ok(None) };
+        if at >= self.bytes {
+            return Ok(None);
+        }
+        let found = store.chunks.read(self.id, self.bytes, at).await?;
+        if found.is_none() {
+            // Nobody is to find this response again; a failure to say so is the next reader's to notice.
+            let _ = store.forget(&self.target, self.id).await;
+        }
+        Ok(found)
+    }
+}
+
+/// A body on its way into chunks.
+pub(super) struct ChunkWriter {
+    shared: Arc<Growing>,
+    /// Until when the chunks are kept, unless the record says more.
+    until: Timestamp,
+    life: Duration,
+    bytes: u64,
+    is_finished: bool,
+}
+
+/// What readers of a body that is still coming share with its writer.
+struct Growing {
+    store: Arc<Inner>,
+    target: Arc<str>,
+    id: u128,
+    pieces: Pieces,
+}
+
+impl std::fmt::Debug for Growing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Growing").field("id", &self.id).field("pieces", &self.pieces).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ChunkWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChunkWriter")
+            .field("shared", &self.shared)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ChunkWriter {
+    pub(super) fn new(store: Arc<Inner>, target: &str, head: &Stored) -> Self {
+        let life = first_life(head);
+        let until = store.stack.now() + life;
+        let shared = Growing { store, target: target.into(), id: random(), pieces: Pieces::default() };
+        Self { shared: Arc::new(shared), until, life, bytes: 0, is_finished: false }
+    }
+
+    /// Moves the first bytes of what is in memory into the store.
+    async fn move_out(&mut self, bytes: usize) -> Result<()> {
+        let Growing { store, id, pieces, .. } = &*self.shared;
+        let (_, from) = pieces.extent();
+        let chunk = pieces.first(bytes);
+        store.chunks.write(*id, from / CHUNK, chunk, self.life).await?;
+        pieces.advance(bytes);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl WriteBody for ChunkWriter {
+    async fn write(&mut self, piece: Bytes) -> Result<()> {
+        let max = self.shared.store.body_bytes_max;
+        self.bytes = self.bytes.saturating_add(piece.len() as u64);
+        if self.bytes > max {
+            return Err(too_large(max));
+        }
+        self.shared.pieces.push(piece);
+        // What may yet turn out to be small enough for the record stays.
+        while self.bytes > self.shared.store.inline_bytes_max && self.shared.pieces.extent().0 >= CHUNK_BYTES
+        {
+            self.move_out(CHUNK_BYTES).await?;
+        }
+        Ok(())
+    }
+
+    fn reader(&self) -> Arc<dyn ReadBody> {
+        Arc::clone(&self.shared) as Arc<dyn ReadBody>
+    }
+
+    fn readable_bytes(&self) -> u64 {
+        let (bytes, from) = self.shared.pieces.extent();
+        from + bytes as u64
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<StoredBody> {
+        let (left, from) = self.shared.pieces.extent();
+        if from == 0 && left as u64 <= self.shared.store.inline_bytes_max {
+            self.is_finished = true;
+            return Ok(StoredBody::from_bytes(self.shared.pieces.first(left)));
+        }
+        if left > 0 {
+            self.move_out(left).await?;
+        }
+        self.is_finished = true;
+        let Growing { store, target, id, .. } = &*self.shared;
+        let reader = ChunkReader {
+            store: Arc::downgrade(store),
+            target: Arc::clone(target),
+            id: *id,
+            bytes: self.bytes,
+        };
+        let chunked = Chunked { id: *id, until: self.until };
+        Ok(StoredBody::from_chunks(self.bytes, chunked, Arc::new(reader)))
+    }
+}
+
+impl Drop for ChunkWriter {
+    fn drop(&mut self) {
+        let (_, from) = self.shared.pieces.extent();
+        if !self.is_finished && from > 0 {
+            self.shared.store.give_back(vec![(self.shared.id, from)]);
+        }
+    }
+}
+
+pub(in super::super) fn too_large(max: u64) -> Error {
+    Error::new(ErrorKind::TooLarge, format!("a body of more than {max} bytes is not kept"))
+}
+
+#[async_trait]
+impl ReadBody for Growing {
+    async fn read(&self, at: u64) -> Result<Option<Bytes>> {
+        match self.pieces.at(at) {
+            At::Here(piece) => Ok(Some(piece)),
+            At::NotYet => Ok(None),
+            At::Before(from) => {
+                // The chunk that is being asked for is whole, unless it is the last one of all.
+                let end = from.min((at / CHUNK + 1) * CHUNK);
+                self.store.chunks.read(self.id, end, at).await
+            }
+        }
+    }
+}

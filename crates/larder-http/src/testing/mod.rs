@@ -1,0 +1,6 @@
+//! What tests of stores are made of; behind feature `testing`, and never in a release.
+//!
+//! [`http_store_suite!`](crate::http_store_suite!) holds a store to what the cache relies on. It knows the door of stores,
+//! and nothing of any one of them.
+
+pub mod http_store_suite;

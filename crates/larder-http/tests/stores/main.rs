@@ -1,0 +1,7 @@
+//! Stores: the compliance suite over each, and what each promises besides.
+
+#![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
+
+#[path = "../../../larder/tests/scratch/mod.rs"]
+mod scratch;
+mod suites;
