@@ -40,7 +40,7 @@ impl HttpCache {
     /// The store's; [`larder::ErrorKind::Unsupported`] if it cannot list what it keeps.
     pub async fn purge_prefix(&self, prefix: &str, how: Purge) -> Result<Purged> {
         // Whatever is on its way may begin like this.
-        self.shared.flights.invalidate_tags();
+        self.shared.flights.invalidate_all();
         let mut purged = Purged::default();
         let mut targets = self.shared.store.targets(prefix)?;
         while let Some(target) = targets.next().await {

@@ -76,7 +76,7 @@ impl Shared {
         lead: Option<Lead>,
         reason: Reason,
     ) -> Result<Response<Body>, OriginError> {
-        let since = self.flights.since(&ask.target);
+        let since = self.flights.since();
         let requested_at = self.now();
         let response = match ask.send(fields).await {
             Ok(response) => response,

@@ -18,8 +18,9 @@ pub const FLIGHTS_MAX: usize = 10_000;
 pub const LONERS_MAX: usize = 10_000;
 /// How long a target is remembered whose response was for one request only: its requests do not wait for each other.
 pub const LONER_TIME: Duration = Duration::from_secs(120);
-/// How many places count what was invalidated. Two targets that share one cost a response that is not kept.
-const COUNTERS: usize = 1024;
+/// The most targets that are remembered because they were invalidated. When there are more, what is on its way at that
+/// moment is not kept.
+const INVALIDATED_MAX: usize = 65_536;
 
 /// What came of asking.
 #[derive(Debug, Clone)]
@@ -39,13 +40,23 @@ pub(super) enum Landing {
 }
 
 /// The targets that are being asked for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Flights {
     running: Mutex<HashMap<Arc<str>, watch::Receiver<Landing>>>,
     /// Hashes of targets, with when they are forgotten, on the monotonic clock.
     loners: Mutex<HashMap<u64, Duration>>,
-    invalidated: Box<[AtomicU64]>,
-    purges: AtomicU64,
+    /// How many invalidations there were.
+    invalidations: AtomicU64,
+    invalidated: Mutex<Invalidated>,
+}
+
+/// When targets were invalidated, counted in invalidations.
+#[derive(Debug, Default)]
+struct Invalidated {
+    /// By the hash of the target.
+    targets: HashMap<u64, u64>,
+    by_tag: u64,
+    all: u64,
 }
 
 /// What a request does.
@@ -53,17 +64,6 @@ pub(super) enum Role {
     Lead(Lead),
     Wait(watch::Receiver<Landing>),
     Alone,
-}
-
-impl Default for Flights {
-    fn default() -> Self {
-        Self {
-            running: Mutex::default(),
-            loners: Mutex::default(),
-            invalidated: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
-            purges: AtomicU64::new(0),
-        }
-    }
 }
 
 impl Flights {
@@ -135,54 +135,62 @@ impl Flights {
         }
     }
 
-    /// What has been invalidated until now, as far as a target is concerned.
-    pub(super) fn since(&self, target: &str) -> Since {
-        Since {
-            target: self.counter(target).load(Ordering::SeqCst),
-            purges: self.purges.load(Ordering::SeqCst),
-        }
+    /// What has been invalidated until now.
+    pub(super) fn since(&self) -> Since {
+        Since(self.invalidations.load(Ordering::SeqCst))
     }
 
     /// Whether a response that was asked for at `since` may still be kept.
     pub(super) fn is_valid(&self, since: Since, target: &str, has_tags: bool) -> bool {
-        let now = self.since(target);
-        now.target == since.target && (!has_tags || now.purges == since.purges)
+        if self.since() == since {
+            return true;
+        }
+        let invalidated = self.invalidated.lock();
+        let last = invalidated.targets.get(&hash(target)).copied().unwrap_or_default();
+        last.max(invalidated.all) <= since.0 && (!has_tags || invalidated.by_tag <= since.0)
     }
 
     /// What is on its way for a target is not to be kept, and nobody joins it any more.
     pub(super) fn invalidate(&self, target: &str) {
-        self.counter(target).fetch_add(1, Ordering::SeqCst);
+        {
+            let mut invalidated = self.invalidated.lock();
+            let nth = self.next();
+            if invalidated.targets.len() >= INVALIDATED_MAX {
+                invalidated.targets.clear();
+                invalidated.all = nth;
+            }
+            invalidated.targets.insert(hash(target), nth);
+        }
         self.running.lock().remove(target);
     }
 
     /// What is on its way and has tags is not to be kept, and nobody joins what is on its way any more.
     pub(super) fn invalidate_tags(&self) {
-        self.purges.fetch_add(1, Ordering::SeqCst);
+        {
+            let mut invalidated = self.invalidated.lock();
+            invalidated.by_tag = self.next();
+        }
         self.running.lock().clear();
     }
 
     /// Nothing that is on its way is to be kept.
     pub(super) fn invalidate_all(&self) {
-        self.purges.fetch_add(1, Ordering::SeqCst);
-        for counter in &self.invalidated {
-            counter.fetch_add(1, Ordering::SeqCst);
+        {
+            let mut invalidated = self.invalidated.lock();
+            invalidated.all = self.next();
         }
         self.running.lock().clear();
     }
 
-    fn counter(&self, target: &str) -> &AtomicU64 {
-        let at = usize::try_from(hash(target) % COUNTERS as u64).unwrap_or_default();
-        #[expect(clippy::indexing_slicing, reason = "it is a remainder by their number")]
-        &self.invalidated[at]
+    /// The number of this invalidation.
+    fn next(&self) -> u64 {
+        self.invalidations.fetch_add(1, Ordering::SeqCst) + 1
     }
 }
 
 /// What had been invalidated when a request went out.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Since {
-    target: u64,
-    purges: u64,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Since(u64);
 
 /// The right to ask the origin for all who wait. Dropped, the others ask again.
 #[derive(Debug)]

@@ -102,6 +102,7 @@ struct Shared {
 struct Ask {
     target: String,
     request: Request,
+    /// Whether it reads, and has content all the same.
     has_content: bool,
     /// Whether it may be answered together with others.
     is_shareable: bool,
@@ -186,7 +187,7 @@ impl HttpCache {
         let has_content = !body.is_end_stream();
         let is_read = matches!(request.method, Method::GET | Method::HEAD);
         if !is_read || has_content {
-            let ask = Ask::new(target, request, has_content, origin);
+            let ask = Ask::new(target, request, is_read && has_content, origin);
             return shared.pass(&Arc::new(ask), body).await;
         }
         if let Some(variants) = shared.store.peek(&target)
@@ -272,7 +273,7 @@ impl Shared {
         let mut request = http::Request::new(body);
         request.clone_from_parts(&ask.request);
         let requested_at = self.now();
-        let mut since = self.flights.since(&ask.target);
+        let mut since = self.flights.since();
         let response = ask.origin.send(request).await?;
         let times = crate::policy::Exchange { requested_at, received_at: self.now() };
         let (mut head, body) = response.into_parts();
@@ -281,7 +282,7 @@ impl Shared {
         if !invalidation.targets.is_empty() || !invalidation.groups.is_empty() {
             self.invalidate(&ask.request, &invalidation).await;
             // What it invalidated was before its own answer.
-            since = self.flights.since(&ask.target);
+            since = self.flights.since();
         }
         let reason = match ask.request.method {
             Method::GET | Method::HEAD if ask.has_content => Reason::Content,
@@ -351,6 +352,8 @@ impl Shared {
 
     /// Says what was done.
     fn finish(&self, mut response: Response<Body>, handled: Handled) -> Response<Body> {
+        // The origin's is of its own connection.
+        *response.version_mut() = http::Version::HTTP_11;
         if self.detail != StatusDetail::Off {
             handled.cache_status(&self.name, self.detail).append_to(response.headers_mut());
         }

@@ -98,7 +98,7 @@ impl Shared {
         doubt: &Doubt,
         lead: Option<Lead>,
     ) -> Result<Response<Body>, OriginError> {
-        let since = self.flights.since(&ask.target);
+        let since = self.flights.since();
         let requested_at = self.now();
         let sent = ask.send(Some(&doubt.validation)).await;
         let times = Exchange { requested_at, received_at: self.now() };
