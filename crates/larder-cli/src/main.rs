@@ -10,6 +10,8 @@ mod failure;
 mod lock;
 mod output;
 mod progress;
+#[allow(dead_code, reason = "`larder serve` is put together from it")]
+mod proxy;
 mod store;
 mod upkeep;
 

@@ -1,0 +1,1 @@
+//! Origins over real sockets.
