@@ -6,18 +6,22 @@
 //! http1    HTTP/1.1 as a server, of our own   (decision 30)
 //! http2    HTTP/2 as a server, hyper's
 //!    └─► Service: a request to a response
+//! forward  what an origin is told of the client, and what not
+//! upstream origins: routes, connections, health  (decision 31)
 //! ```
 
+pub(crate) mod forward;
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod listen;
 pub(crate) mod shutdown;
 mod upgrade;
+pub(crate) mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use larder_http::Body;
 
 pub(crate) use http1::wire::target::Scheme;
@@ -62,4 +66,11 @@ pub(crate) struct Client {
     pub(crate) local: SocketAddr,
     /// How this connection is secured.
     pub(crate) scheme: Scheme,
+}
+
+/// A request that no origin is asked for, and what to say to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) why: &'static str,
 }
