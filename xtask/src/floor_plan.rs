@@ -96,7 +96,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("crates/larder-http", &[]),
     // For its examples only: what it expands to are calls of the library.
     ("crates/larder-macros", &["larder"]),
-    ("crates/larder-cli", &["larder"]),
+    ("crates/larder-cli", &["larder", "larder-http"]),
     ("xtask", &[]),
     ("fuzz", &["larder", "larder-http"]),
     // The library itself, on other locks and another runtime.
