@@ -2,7 +2,9 @@
 //!
 //! Nothing here decides what may be cached: that is the engine's.
 
+pub(crate) mod config;
 pub(crate) mod forward;
+pub(crate) mod log;
 pub(crate) mod upstream;
 
 use std::fmt;
@@ -13,23 +15,23 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A connection that bytes flow through both ways.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// A connection that is no longer HTTP's: an extension of a 101 response, taken out by whoever passes it on.
 ///
 /// Extensions can be cloned and a connection cannot, hence the place it is taken from.
 #[derive(Clone)]
-pub(crate) struct Upgrade(Arc<Mutex<Option<Box<dyn Io>>>>);
+pub(crate) struct Upgrade(Arc<Mutex<Option<Box<dyn Duplex>>>>);
 
 impl Upgrade {
-    pub(crate) fn new(io: impl Io + 'static) -> Self {
+    pub(crate) fn new(io: impl Duplex + 'static) -> Self {
         Self(Arc::new(Mutex::new(Some(Box::new(io)))))
     }
 
     /// The connection, once.
-    pub(crate) fn take(&self) -> Option<Box<dyn Io>> {
+    pub(crate) fn take(&self) -> Option<Box<dyn Duplex>> {
         self.0.lock().take()
     }
 }

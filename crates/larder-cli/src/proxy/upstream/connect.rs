@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::address::is_public;
 use super::options::Address;
-use crate::proxy::Io;
+use crate::proxy::Duplex;
 
 /// How long one address is tried before the next one is tried beside it (RFC 8305 section 5).
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
@@ -25,7 +25,7 @@ const ADDRESSES_MAX: usize = 8;
 
 /// A connection, and whether HTTP/2 was agreed on.
 pub(super) struct Connected {
-    pub(super) io: Box<dyn Io>,
+    pub(super) io: Box<dyn Duplex>,
     pub(super) http2: bool,
 }
 
