@@ -7,6 +7,8 @@
 mod flags;
 pub(crate) mod high;
 pub(crate) mod low;
+#[allow(dead_code, reason = "`larder serve` is put together from it")]
+pub(crate) mod serve;
 mod stores;
 pub(crate) mod units;
 

@@ -8,15 +8,24 @@
 //!    └─► Service: a request to a response
 //! forward  what an origin is told of the client, and what not
 //! upstream origins: routes, connections, health  (decision 31)
+//! gate     the way of a request: forward, cache, upstream, log
+//! config   the document that says all that
+//! admin    the operators' desk
+//! run      all of it together
 //! ```
 
-pub(crate) mod forward;
-pub(crate) mod http1;
-pub(crate) mod http2;
-pub(crate) mod listen;
+mod admin;
+pub(crate) mod config;
+mod forward;
+mod gate;
+mod http1;
+mod http2;
+mod listen;
+mod log;
+pub(crate) mod run;
 pub(crate) mod shutdown;
 mod upgrade;
-pub(crate) mod upstream;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

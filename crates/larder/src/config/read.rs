@@ -55,7 +55,7 @@ impl Item {
     }
 
     /// Reads text by a unit parser, whose failure is a reason without the text.
-    fn parsed<T>(&self, text: &Text, parse: impl Fn(&str) -> Result<T, String>) -> Result<T> {
+    pub(crate) fn parsed<T>(&self, text: &Text, parse: impl Fn(&str) -> Result<T, String>) -> Result<T> {
         parse(&text.text).map_err(|reason| match self.quoted(text) {
             Some(quoted) => self.error(format_args!("{quoted} {reason}")),
             // A reason may repeat the number, so a variable's is cut where it would.

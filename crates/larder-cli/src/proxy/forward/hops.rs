@@ -10,12 +10,29 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 /// What a trace does not show: whoever made a browser send it is not to read it.
 const SECRET: [http::HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
-/// Counts this hop, and answers what is to go no further.
+/// Answers what is about this server, or is to go no further.
+pub(super) fn answer(request: &mut request::Parts) -> Option<Response<Body>> {
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-9.3.7
+    //# An OPTIONS request with an asterisk ("*") as the request target
+    //# (Section 7.1) applies to the server in general rather than to a
+    //# specific resource.
+    if request.method == Method::OPTIONS && request.uri.path() == "*" {
+        return Some(options());
+    }
+    count(request)
+}
+
+fn options() -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    answer.headers_mut().insert(ALLOW, METHODS);
+    answer
+}
+
 //= https://www.rfc-editor.org/rfc/rfc9110#section-7.6.2
 //# Each intermediary that receives a TRACE or OPTIONS request containing a
 //# Max-Forwards header field MUST check and update its value prior to
 //# forwarding the request.
-pub(super) fn count(request: &mut request::Parts) -> Option<Response<Body>> {
+fn count(request: &mut request::Parts) -> Option<Response<Body>> {
     if !matches!(request.method, Method::TRACE | Method::OPTIONS) {
         return None;
     }
@@ -41,11 +58,7 @@ pub(super) fn count(request: &mut request::Parts) -> Option<Response<Body>> {
             None
         }
         None if request.method == Method::TRACE => Some(trace(request)),
-        None => {
-            let mut answer = Response::new(Body::empty());
-            answer.headers_mut().insert(ALLOW, METHODS);
-            Some(answer)
-        }
+        None => Some(options()),
     }
 }
 

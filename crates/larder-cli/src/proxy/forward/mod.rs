@@ -62,27 +62,24 @@ impl Default for Forwarding {
     }
 }
 
+/// The answer of a request that goes no further than to here; asked before it is admitted anywhere. Counts the hop.
+pub(crate) fn answer(request: &mut request::Parts) -> Option<Response<Body>> {
+    hops::answer(request)
+}
+
 impl Forwarding {
-    /// Makes an admitted request, whose target is absolute, ready for the cache and the origin. Returns the answer of a
-    /// request that goes no further.
+    /// Makes an admitted request, whose target is absolute, ready for the cache and the origin.
     ///
     /// # Errors
     /// It has been here before.
-    pub(crate) fn apply(
-        &self,
-        request: &mut request::Parts,
-        client: Client,
-    ) -> Result<Option<Response<Body>>, Refusal> {
-        if let Some(answer) = hops::count(request) {
-            return Ok(Some(answer));
-        }
+    pub(crate) fn apply(&self, request: &mut request::Parts, client: Client) -> Result<(), Refusal> {
         via::refuse_loop(&request.headers, &self.pseudonym)?;
         self.drop_claims(&mut request.headers);
         told::tell(self, request, client);
         if self.via {
             via::add(&mut request.headers, request.version, &self.pseudonym);
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Request fields that a client chooses, an origin sees, and no key has in it: answers have to vary on them.

@@ -98,10 +98,6 @@ impl Upstreams {
         };
         let path = match request.uri.path_and_query() {
             Some(path) if path.as_str().starts_with('/') => path.clone(),
-            // `*`, which is about the server and not about anything on it.
-            Some(path) if path.as_str() == "*" && request.method == Method::OPTIONS => {
-                PathAndQuery::from_static("/")
-            }
             Some(path) if absolute && path.as_str().starts_with('?') => {
                 PathAndQuery::try_from(format!("/{path}")).unwrap_or(PathAndQuery::from_static("/"))
             }
