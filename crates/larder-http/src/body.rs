@@ -152,7 +152,9 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Chunks(chunks) => SizeHint::with_exact(chunks.iter().map(|chunk| chunk.len() as u64).sum()),
+            Content::Chunks(chunks) => {
+                SizeHint::with_exact(chunks.iter().map(|chunk| chunk.len() as u64).sum())
+            }
             Content::Stream(stream) => stream.size_hint(),
         }
     }

@@ -21,7 +21,9 @@ impl fmt::Display for NoKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAbsolute => f.write_str("the request's URI has no scheme and host, so it has no key"),
-            Self::TooLong => write!(f, "the request's URI is longer than {TARGET_BYTES_MAX} bytes, so it is not cached"),
+            Self::TooLong => {
+                write!(f, "the request's URI is longer than {TARGET_BYTES_MAX} bytes, so it is not cached")
+            }
         }
     }
 }

@@ -57,7 +57,11 @@ impl StoredResponse {
                 .iter()
                 .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
                 .collect(),
-            vary: kept.selecting.pairs().map(|(name, value)| (name.as_str().to_owned(), value.map(text))).collect(),
+            vary: kept
+                .selecting
+                .pairs()
+                .map(|(name, value)| (name.as_str().to_owned(), value.map(text)))
+                .collect(),
             cached_at,
             stale_at: cached_at.checked_add(lifetime).unwrap_or(self.delete_at),
             delete_at: self.delete_at,
@@ -127,7 +131,12 @@ impl Variants {
     }
 
     /// The one that is meant for a request, with the policy's word for it.
-    pub fn select(&self, policy: &Policy, request: &Request, now: SystemTime) -> (Option<&Arc<StoredResponse>>, Selected<'_>) {
+    pub fn select(
+        &self,
+        policy: &Policy,
+        request: &Request,
+        now: SystemTime,
+    ) -> (Option<&Arc<StoredResponse>>, Selected<'_>) {
         let living = self.responses.iter().filter(|response| response.delete_at > now);
         let selected = policy.select(request, living.map(|response| &response.stored));
         let Selected::One(stored) = selected else { return (None, selected) };
@@ -139,9 +148,15 @@ impl Variants {
     /// oldest if there are too many.
     #[must_use]
     pub fn with(&self, policy: &Policy, newer: Arc<StoredResponse>, now: SystemTime) -> Self {
-        let mut responses: Vec<_> =
-            self.responses.iter().filter(|response| response.delete_at > now && response.id != newer.id).cloned().collect();
-        while let Some(at) = policy.makes_room(&newer.stored, responses.iter().map(|response| &response.stored)) {
+        let mut responses: Vec<_> = self
+            .responses
+            .iter()
+            .filter(|response| response.delete_at > now && response.id != newer.id)
+            .cloned()
+            .collect();
+        while let Some(at) =
+            policy.makes_room(&newer.stored, responses.iter().map(|response| &response.stored))
+        {
             responses.remove(at);
         }
         responses.push(newer);
@@ -157,7 +172,9 @@ impl Variants {
     /// The same with a response in place of the one with its id. `None` if that is not there any more.
     pub fn updated(&self, newer: &Arc<StoredResponse>) -> Option<Self> {
         self.by_id(newer.id)?;
-        let swap = |response: &Arc<StoredResponse>| Arc::clone(if response.id == newer.id { newer } else { response });
+        let swap = |response: &Arc<StoredResponse>| {
+            Arc::clone(if response.id == newer.id { newer } else { response })
+        };
         Some(Self::new(self.responses.iter().map(swap)))
     }
 
