@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::pattern::Check;
 use crate::proxy::now;
 
+/// Whom every request is for.
+pub(crate) const HOST: &str = "shop.example";
 /// How long a client waits for the next bytes.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PIECE: usize = 64 * 1024;
@@ -80,7 +82,7 @@ pub(crate) fn get_on(mut stream: &TcpStream, ask: &Ask<'_>) -> io::Result<Answer
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     let began = now();
-    let head = format!("GET {} HTTP/1.1\r\nHost: shop.example\r\n{}\r\n", ask.target, ask.fields);
+    let head = format!("GET {} HTTP/1.1\r\nHost: {HOST}\r\n{}\r\n", ask.target, ask.fields);
     stream.write_all(head.as_bytes())?;
     let mut reader = BufReader::with_capacity(PIECE, stream);
     let mut answer = read_head(&mut reader)?;

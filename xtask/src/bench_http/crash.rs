@@ -10,11 +10,13 @@ use super::Claims;
 use super::args::Ask as Asked;
 use super::client::{Ask, get};
 use super::origin::Origin;
-use crate::proxy::{Kind, Place, Proxy, Scratch, free_port};
+use crate::proxy::{Kind, Place, Proxy, Scratch, free_port, now};
 
 const SIZE: u64 = 8 << 20;
 /// Of the origin, in bytes a second: the body takes a third of a second.
 const RATE: u64 = 24 << 20;
+/// How long an origin that was away may be left alone.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// # Errors
 /// The proxy cannot be started.
@@ -60,6 +62,16 @@ pub(crate) fn run(kind: &Kind, asked: &Asked, claims: &mut Claims) -> io::Result
     }
     let survived = get(proxy.address, &Ask::of(kept)).is_ok_and(|answer| answer.is_right(100_000));
     let _origin = Origin::start(origin_port)?;
+    // A proxy may leave an origin alone for a while that was away.
+    let deadline = now() + PATIENCE;
+    while !get(proxy.address, &Ask::of("/probe?size=1&fresh=no")).is_ok_and(|answer| answer.status == 200) {
+        if now() >= deadline {
+            return Err(io::Error::other(format!(
+                "{kind} did not ask an origin that came back, for {PATIENCE:?}"
+            )));
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
     let mut right = 0;
     for target in &targets {
         let outcomes = asks(proxy.address, target);

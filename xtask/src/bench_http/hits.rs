@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::args::Ask as Asked;
-use super::client::{Ask, get};
+use super::client::{Ask, HOST, get};
 use super::{Bench, need};
 use crate::proxy::{Kind, now, usage};
 
@@ -37,7 +37,7 @@ pub(crate) fn run(kinds: &[Kind], asked: &Asked) -> io::Result<()> {
     need("wrk", "wrk")?;
     need("taskset", "util-linux")?;
     // All of them wait on the same core while one is asked.
-    let benches = kinds.iter().map(|kind| Bench::start(kind, CORES.first().copied(), false));
+    let benches = kinds.iter().map(|kind| Bench::start(kind, |place| place.core = CORES.first().copied()));
     let benches = benches.collect::<io::Result<Vec<_>>>()?;
     println!(
         "hits over {CONNECTIONS} connections, a core each for the proxy and for the load; medians of {} runs",
@@ -105,7 +105,9 @@ fn load(bench: &Bench, target: &str, seconds: u64) -> io::Result<Sample> {
     let began = now();
     let output = Command::new("taskset")
         .args(["-c", &core.to_string(), "wrk", "--latency", "-t", "1"])
-        .args(["-c", &CONNECTIONS.to_string(), "-d", &format!("{seconds}s"), &url])
+        .args(["-c", &CONNECTIONS.to_string(), "-d", &format!("{seconds}s")])
+        // A cache may keep what other hosts say apart.
+        .args(["-H", &format!("Host: {HOST}"), &url])
         .output()?;
     let took = began.elapsed().as_secs_f64();
     let cpu = usage(pid).cpu.saturating_sub(before.0);

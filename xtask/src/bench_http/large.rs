@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) fn run(kind: &Kind, asked: &Asked, claims: &mut Claims) -> io::Result<()> {
     let (size, clients, rate) =
         if asked.is_small { (256 * MIB, 8, 64 * MIB) } else { (1024 * MIB, 50, 32 * MIB) };
-    let bench = Bench::start(kind, None, true)?;
+    let bench = Bench::start(kind, |place| (place.collapses, place.keeps) = (true, true))?;
     let (address, pid) = (bench.proxy.address, bench.proxy.pid());
     let (is_over, peak) = (AtomicBool::new(false), AtomicU64::new(0));
     for round in ["cold", "again"] {

@@ -99,13 +99,15 @@ struct Bench {
 }
 
 impl Bench {
+    /// Starts both, the proxy as `settle` wants it.
+    ///
     /// # Errors
     /// One of them cannot be started.
-    fn start(kind: &Kind, core: Option<usize>, collapses: bool) -> io::Result<Self> {
+    fn start(kind: &Kind, settle: impl Fn(&mut Place<'_>)) -> io::Result<Self> {
         let scratch = Scratch::new(&format!("bench-http-{kind}"))?;
         let origin = Origin::start(free_port()?)?;
         let mut place = Place::new(scratch.path(), free_port()?, origin.port);
-        (place.core, place.collapses) = (core, collapses);
+        settle(&mut place);
         let proxy = Proxy::start(kind, &place)?;
         Ok(Self { proxy, origin, _scratch: scratch })
     }

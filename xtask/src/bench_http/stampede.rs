@@ -24,7 +24,7 @@ pub(crate) fn run(kind: &Kind, asked: &Asked, claims: &mut Claims) -> io::Result
     // What is to be told apart is a wait for the origin and none; a busy machine takes its time for two hundred threads.
     let (clients, wait) = if asked.is_small { (50, 1_000) } else { (200, 500) };
     let crowd = Crowd { clients, wait: Duration::from_millis(wait) };
-    let bench = Bench::start(kind, None, true)?;
+    let bench = Bench::start(kind, |place| place.collapses = true)?;
     cold(kind, &bench, crowd, claims)?;
     stale(kind, &bench, crowd, claims)?;
     uncacheable(kind, &bench, crowd, claims)?;
