@@ -195,6 +195,7 @@ impl Report {
         } else {
             self.step(root, "cache tests of the public suite", &["xtask", "cache-tests", "--again"], &[]);
         }
+        self.step(root, "the tour of the pages", &["xtask", "tour"], &[]);
         let small = ["bench-http", "stampede", "large", "crash", "--small", "--proxies", "larder"];
         self.step(root, "crowds, large bodies and crashes", &[&["xtask"][..], &small].concat(), &[]);
     }

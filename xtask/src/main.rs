@@ -12,6 +12,7 @@ mod rules;
 mod services;
 mod source;
 mod tidy;
+mod tour;
 mod tree;
 
 use std::path::Path;
@@ -25,6 +26,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   services        start the servers that drivers are tested against, and stop them: see `cargo xtask services`
   cache-tests     run the public suite for HTTP caches against `larder serve`: see `cargo xtask cache-tests --help`
   bench-http      measure `larder serve` beside nginx and Varnish: see `cargo xtask bench-http --help`
+  tour            walk docs/serve-tour.md, and compare what is seen with what it shows
   bench-run       measure a hit of `larder run` beside `true`, and beside `bkt` if it is on the path";
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["services", args @ ..] => services::run(root, args),
         ["cache-tests", args @ ..] => cache_tests::run(root, args),
         ["bench-http", args @ ..] => bench_http::run(root, args),
+        ["tour", args @ ..] => tour::run(root, args),
         ["bench-run"] => bench_run::run(root).unwrap_or_else(|error| fail(&error)),
         _ => {
             eprintln!("{USAGE}");

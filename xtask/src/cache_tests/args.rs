@@ -25,7 +25,7 @@ pub(crate) const USAGE: &str = "usage: cargo xtask cache-tests [OPTIONS]
   --floor NAME        the floor to compare with, in xtask/cache-tests; `serve` for a whole run of the package
                       through larder serve, else none
   --again             run what falls below the floor once more, alone
-  --write             raise the floor, if nothing is below it";
+  --write             raise the floor, if nothing is below it, and write the row of that name on the page of scores";
 
 /// Through what the tests go.
 #[derive(Debug, Clone, PartialEq, Eq)]

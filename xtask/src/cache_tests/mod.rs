@@ -4,13 +4,14 @@
 
 mod args;
 mod floor;
+mod page;
 mod report;
 mod score;
 mod suite;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::proxy::{Kind, Place, Proxy, Scratch, free_port, larder, now};
@@ -66,8 +67,10 @@ fn tests(root: &Path, ask: &Ask) -> io::Result<ExitCode> {
         });
     }
     let mut score = score.unwrap_or_default();
-    let floor = ask.floor.as_ref().map(|name| root.join(format!("xtask/cache-tests/{name}.floor")));
-    let floor = floor.map(|path| Floor::read(&path).map(|floor| (path, floor))).transpose()?;
+    let floor = match &ask.floor {
+        Some(name) => Some((name, Floor::read(&file(root, name))?)),
+        None => None,
+    };
     if let (Some((_, floor)), true) = (&floor, ask.again) {
         let lost = floor.lost(&score);
         if !lost.is_empty() {
@@ -77,8 +80,8 @@ fn tests(root: &Path, ask: &Ask) -> io::Result<ExitCode> {
         }
     }
     print!("{}", report::text(&score, ask.lists_optimal));
-    let Some((path, floor)) = floor else { return Ok(ExitCode::SUCCESS) };
-    compare(&path, &floor, &score, ask)
+    let Some((name, floor)) = floor else { return Ok(ExitCode::SUCCESS) };
+    compare(root, name, &floor, &score, ask)
 }
 
 /// One run of the suite through the proxy, which is started anew.
@@ -103,7 +106,7 @@ fn once(root: &Path, folder: &Path, ask: &Ask, kind: Option<&Kind>, only: &str) 
 }
 
 /// Says how a score stands to its floor, and raises that if asked to. Fails if a test that passed no longer does.
-fn compare(path: &Path, floor: &Floor, score: &Score, ask: &Ask) -> io::Result<ExitCode> {
+fn compare(root: &Path, name: &str, floor: &Floor, score: &Score, ask: &Ask) -> io::Result<ExitCode> {
     let lost = floor.lost(score);
     let won = floor.won(score);
     for id in &lost {
@@ -115,12 +118,20 @@ fn compare(path: &Path, floor: &Floor, score: &Score, ask: &Ask) -> io::Result<E
     }
     if won.is_empty() {
         println!("at the floor: all {} tests that passed before pass", floor.len());
-    } else if ask.writes {
-        let raised = Floor::of(score);
-        fs::write(path, raised.text())?;
-        println!("the floor is raised by {} tests, to {}: {}", won.len(), raised.len(), path.display());
-    } else {
+    } else if !ask.writes {
         println!("the floor can be raised by {} tests, with --write: {}", won.len(), won.join(" "));
     }
+    if ask.writes {
+        let raised = Floor::of(score);
+        fs::write(file(root, name), raised.text())?;
+        println!("the floor is at {} tests, {} more than before", raised.len(), won.len());
+        if page::write(root, name, score)? {
+            println!("the page of scores is up to date");
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn file(root: &Path, name: &str) -> PathBuf {
+    root.join(format!("xtask/cache-tests/{name}.floor"))
 }

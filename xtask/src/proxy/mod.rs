@@ -86,18 +86,24 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if self.has_ended() {
-            return;
-        }
-        signal("TERM", [self.pid()]);
-        let deadline = now() + FAREWELL;
-        while !self.has_ended() && now() < deadline {
-            thread::sleep(POLL);
-        }
-        // It has ended already, or it does not want to.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
+}
+
+/// Asks a process to end, and waits until it has; it is killed if it does not want to.
+pub(crate) fn end(child: &mut Child) {
+    let has_ended = |child: &mut Child| matches!(child.try_wait(), Ok(Some(_)));
+    if has_ended(child) {
+        return;
+    }
+    signal("TERM", [child.id()]);
+    let deadline = now() + FAREWELL;
+    while !has_ended(child) && now() < deadline {
+        thread::sleep(POLL);
+    }
+    // It has ended already, or it is ended now.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Sends a signal. That somebody is gone already is no failure.
