@@ -25,7 +25,8 @@ pub(crate) const USAGE: &str = "usage: cargo xtask cache-tests [OPTIONS]
   --floor NAME        the floor to compare with, in xtask/cache-tests; `serve` for a whole run of the package
                       through larder serve, else none
   --again             run what falls below the floor once more, alone
-  --write             raise the floor, if nothing is below it, and write the row of that name on the page of scores";
+  --write             raise the floor, if nothing is below it, and write the row of that name on the page of scores
+  --row NAME          write that row, whatever the floor";
 
 /// Through what the tests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,7 @@ pub(crate) struct Ask {
     pub(crate) floor: Option<String>,
     pub(crate) again: bool,
     pub(crate) writes: bool,
+    pub(crate) row: Option<String>,
 }
 
 /// # Errors
@@ -73,6 +75,7 @@ pub(crate) fn parse(args: &[&str]) -> Result<Ask, String> {
         floor: None,
         again: false,
         writes: false,
+        row: None,
     };
     let mut args = args.iter().copied();
     while let Some(name) = args.next() {
@@ -92,6 +95,7 @@ pub(crate) fn parse(args: &[&str]) -> Result<Ask, String> {
             "--json" => ask.json = Some(PathBuf::from(value()?)),
             "--floor" => ask.floor = Some(value()?.to_owned()),
             "--again" => ask.again = true,
+            "--row" => ask.row = Some(value()?.to_owned()),
             "--write" => ask.writes = true,
             "--" => ask.more = args.by_ref().map(str::to_owned).collect(),
             other => return Err(format!("{other} is not known")),

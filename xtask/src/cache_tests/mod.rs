@@ -80,6 +80,11 @@ fn tests(root: &Path, ask: &Ask) -> io::Result<ExitCode> {
         }
     }
     print!("{}", report::text(&score, ask.lists_optimal));
+    if let Some(row) = &ask.row
+        && !page::write(root, row, &score)?
+    {
+        return Err(io::Error::other(format!("the page of scores has no row {row}")));
+    }
     let Some((name, floor)) = floor else { return Ok(ExitCode::SUCCESS) };
     compare(root, name, &floor, &score, ask)
 }

@@ -1,4 +1,4 @@
-//! The page that shows the scores beside those of others: its rows for Larder are written, each known by a mark.
+//! The page that shows the scores beside those of others: the rows of what is ours are written, each known by a mark.
 
 use std::fs;
 use std::io;
@@ -22,15 +22,16 @@ pub(crate) fn write(root: &Path, mark: &str, score: &Score) -> io::Result<bool> 
 }
 
 fn with_row(text: &str, mark: &str, score: &Score) -> Option<String> {
-    let begin = format!("| **Larder** <!-- {mark} --> |");
-    let old = text.lines().find(|line| line.starts_with(&begin))?;
+    let mark = format!(" <!-- {mark} --> |");
+    let old = text.lines().find(|line| line.starts_with('|') && line.contains(&mark))?;
+    let (name, _) = old.split_once(&mark)?;
     let cells: String = Kind::ALL
         .map(|kind| {
             let sum = score.sum(kind, None);
             format!(" {} | {} | {} |", sum.passed, sum.failed, sum.undecided)
         })
         .concat();
-    Some(text.replacen(old, &format!("{begin}{cells}"), 1))
+    Some(text.replacen(old, &format!("{name}{mark}{cells}"), 1))
 }
 
 #[cfg(test)]

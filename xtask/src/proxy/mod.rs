@@ -129,8 +129,8 @@ fn failed(kind: &Kind, what: &str, log: &Path) -> io::Error {
 pub(crate) fn free_port() -> io::Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let count = PORTS.end - PORTS.start;
-    // Who runs at the same time begins elsewhere.
-    let first = u16::try_from(std::process::id() % u32::from(count)).unwrap_or(0);
+    // Who runs at the same time has a number beside ours, and begins elsewhere.
+    let first = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(count)).unwrap_or(0);
     for _ in PORTS {
         let next = u32::from(first) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
         let port = PORTS.start + u16::try_from(next % u32::from(count)).unwrap_or(0);
