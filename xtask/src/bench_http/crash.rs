@@ -38,8 +38,8 @@ pub(crate) fn run(kind: &Kind, asked: &Asked, claims: &mut Claims) -> io::Result
         let frame = if round % 2 == 0 { "length" } else { "chunked" };
         let target = format!("/crash?size={SIZE}&rate={RATE}&frame={frame}&round={round}");
         let address = proxy.address;
-        // From the first bytes to just after the last ones.
-        let moment = Duration::from_millis(20 + 400 * round / rounds);
+        // From the first bytes to well after the last ones.
+        let moment = Duration::from_millis(20 + 600 * round / rounds);
         thread::scope(|scope| {
             let client = scope.spawn(|| get(address, &Ask::of(&target)));
             thread::sleep(moment);
