@@ -93,10 +93,12 @@ const SIDE_DOORS: &[(&str, &str, &str)] = &[(
 const CRATES: &[(&str, &[&str])] = &[
     ("crates/larder", &["larder-macros"]),
     // Pure decisions: whoever stores and listens uses them, they use nobody.
-    ("crates/larder-http", &[]),
+    ("crates/larder-http", &["larder"]),
     // For its examples only: what it expands to are calls of the library.
     ("crates/larder-macros", &["larder"]),
     ("crates/larder-cli", &["larder", "larder-http"]),
+    // An application as anybody's: it meets the others over HTTP only.
+    ("examples/shop", &[]),
     ("xtask", &[]),
     ("fuzz", &["larder", "larder-http"]),
     // The library itself, on other locks and another runtime.
