@@ -17,7 +17,7 @@ use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHEN
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use larder::config::Secret;
-use larder::stats::PrometheusPage;
+use larder::stats::PROMETHEUS_CONTENT_TYPE;
 use larder::{ErrorKind, Stack};
 use larder_http::store::Purge;
 use larder_http::{Body, Explanation, HttpCache, target};
@@ -136,7 +136,7 @@ impl Desk {
         }
         page.push_str(&larder::stats::prometheus_text(&[("http", &self.stack.stats())]));
         let mut response = Response::new(Body::from(page));
-        let kind = HeaderValue::from_static(PrometheusPage::CONTENT_TYPE);
+        let kind = HeaderValue::from_static(PROMETHEUS_CONTENT_TYPE);
         response.headers_mut().insert(CONTENT_TYPE, kind);
         response
     }

@@ -52,6 +52,9 @@ impl Gate {
         let Some(client) = client else {
             return plain(StatusCode::INTERNAL_SERVER_ERROR, "the client's address is not known");
         };
+        if let Some(answer) = forward::answer(&mut parts) {
+            return answer;
+        }
         let secure = client.scheme == Scheme::Https;
         if let Err(refusal) = self.upstreams.admit(&mut parts, secure) {
             return refused(refusal);
@@ -60,10 +63,8 @@ impl Gate {
         // Before anything is said about the client: what the connection lists must not take it away again.
         connection::strip(&mut parts.headers);
         let told = forward::Client { address: client.remote.ip(), tls: secure };
-        match self.forwarding.apply(&mut parts, told) {
-            Ok(None) => {}
-            Ok(Some(answer)) => return answer,
-            Err(refusal) => return refused(refusal),
+        if let Err(refusal) = self.forwarding.apply(&mut parts, told) {
+            return refused(refusal);
         }
         let answer = match upgrade {
             Some(protocol) => self.pass_upgrade(parts, body, protocol).await,
