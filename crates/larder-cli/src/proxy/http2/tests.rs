@@ -69,8 +69,7 @@ async fn seen(fields: Fields<'_>) -> Vec<String> {
     };
     tokio::time::timeout(Duration::from_secs(10), answered).await.expect("it is answered");
     serving.abort();
-    let seen = seen.lock().clone();
-    seen
+    seen.lock().clone()
 }
 
 const GOOD: [(&str, &str); 4] =
