@@ -258,6 +258,11 @@ impl Fields {
         self.members.insert(0, (key, node));
     }
 
+    /// Takes a member that is `null` for one that is not there.
+    pub(crate) fn drop_null(&mut self, name: &str) {
+        self.members.retain(|(key, node)| key.name != name || node.value != Value::Null);
+    }
+
     /// Lets a member be called by another name as well; with a dot in it, by a member of a member.
     pub(crate) fn alias(&mut self, other: &str, name: &str) -> Result<()> {
         let taken = match other.split_once('.') {
@@ -294,7 +299,7 @@ impl Fields {
         let (_, node) = self.members.iter_mut().find(|(key, _)| key.name == outer)?;
         if !matches!(node.value, Value::Map(_)) {
             // Nothing said inside is nothing said.
-            self.members.retain(|(key, node)| key.name != outer || node.value != Value::Null);
+            self.drop_null(outer);
             return None;
         }
         let mut members = node.take_members();
