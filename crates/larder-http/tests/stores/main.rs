@@ -4,4 +4,9 @@
 
 #[path = "../../../larder/tests/scratch/mod.rs"]
 mod scratch;
+
+mod memory;
+mod sample;
+mod sqlite;
+mod stack;
 mod suites;
