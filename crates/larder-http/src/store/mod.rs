@@ -5,6 +5,7 @@
 //! business: the engine decides that, by the policy.
 
 mod body;
+mod collect;
 mod memory;
 mod pieces;
 mod random;
@@ -29,6 +30,7 @@ use crate::policy::Stored;
 
 pub(crate) use body::Chunked;
 pub use body::{ReadBody, StoredBody};
+pub use collect::CollectBody;
 pub use memory::{Full, MemoryStore, MemoryStoreOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, SqliteStoreOptions};

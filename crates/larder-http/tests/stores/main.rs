@@ -5,6 +5,7 @@
 #[path = "../../../larder/tests/scratch/mod.rs"]
 mod scratch;
 
+mod coming_from_undici;
 mod memory;
 mod sample;
 mod sqlite;

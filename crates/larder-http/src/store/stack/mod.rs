@@ -21,7 +21,6 @@ use larder::entry::Freshness;
 use larder::time::{Stamp, Timestamp, days};
 use larder::{BoxError, Cache, Error, ErrorKind, Present, Result, Stack, Updated};
 
-pub(super) use self::chunks::too_large;
 use self::chunks::{ChunkReader, ChunkWriter, Chunks, reading_time};
 use self::room::Room;
 use super::wire;
