@@ -10,6 +10,8 @@ mod failure;
 mod lock;
 mod output;
 mod progress;
+#[allow(dead_code, reason = "`larder serve` is built on it next")]
+mod proxy;
 mod store;
 mod upkeep;
 

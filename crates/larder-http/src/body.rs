@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use larder::BoxError;
+use parking_lot::Mutex;
 
 /// The content of a request or of a response, with its trailers.
 ///
@@ -35,7 +37,8 @@ enum Content {
     Empty,
     Bytes(Bytes),
     Chunks(VecDeque<Bytes>),
-    Stream(Stream),
+    /// Behind a lock that nobody waits for: it makes a body something that threads may share, which clients ask for.
+    Stream(Mutex<Stream>),
 }
 
 impl Body {
@@ -55,7 +58,8 @@ impl Body {
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        Self { content: Content::Stream(Box::pin(Boxing(Box::pin(body)))), trailers: None }
+        let stream: Stream = Box::pin(body.map_err(Into::into));
+        Self { content: Content::Stream(Mutex::new(stream)), trailers: None }
     }
 
     /// The same, followed by these trailers. Of a stream, they come beside its own.
@@ -123,7 +127,7 @@ impl http_body::Body for Body {
             Content::Empty => None,
             Content::Bytes(bytes) => Some(std::mem::take(bytes)),
             Content::Chunks(chunks) => chunks.pop_front(),
-            Content::Stream(stream) => match stream.as_mut().poll_frame(cx) {
+            Content::Stream(stream) => match stream.get_mut().as_mut().poll_frame(cx) {
                 Poll::Ready(None) => None,
                 other => return other,
             },
@@ -144,7 +148,7 @@ impl http_body::Body for Body {
                 Content::Empty => true,
                 Content::Bytes(bytes) => bytes.is_empty(),
                 Content::Chunks(chunks) => chunks.is_empty(),
-                Content::Stream(stream) => stream.is_end_stream(),
+                Content::Stream(stream) => stream.lock().is_end_stream(),
             }
     }
 
@@ -152,34 +156,10 @@ impl http_body::Body for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Chunks(chunks) => SizeHint::with_exact(chunks.iter().map(|chunk| chunk.len() as u64).sum()),
-            Content::Stream(stream) => stream.size_hint(),
+            Content::Chunks(chunks) => {
+                SizeHint::with_exact(chunks.iter().map(|chunk| chunk.len() as u64).sum())
+            }
+            Content::Stream(stream) => stream.lock().size_hint(),
         }
-    }
-}
-
-/// A body whose errors are boxed.
-struct Boxing<B>(Pin<Box<B>>);
-
-impl<B> http_body::Body for Boxing<B>
-where
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.0.as_mut().poll_frame(cx).map_err(Into::into)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
     }
 }

@@ -21,7 +21,9 @@ impl fmt::Display for NoKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAbsolute => f.write_str("the request's URI has no scheme and host, so it has no key"),
-            Self::TooLong => write!(f, "the request's URI is longer than {TARGET_BYTES_MAX} bytes, so it is not cached"),
+            Self::TooLong => {
+                write!(f, "the request's URI is longer than {TARGET_BYTES_MAX} bytes, so it is not cached")
+            }
         }
     }
 }
@@ -54,6 +56,24 @@ pub fn target(uri: &Uri) -> Result<String, NoKey> {
         return Err(NoKey::TooLong);
     }
     let mut target = String::with_capacity(bytes);
+    push_origin(&mut target, scheme, authority);
+    if !path.starts_with('/') {
+        target.push('/');
+    }
+    target.push_str(path);
+    Ok(target)
+}
+
+/// Scheme, host and port of a target, as its key begins. Empty if it has none.
+pub(crate) fn origin(uri: &Uri) -> String {
+    let mut origin = String::new();
+    if let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) {
+        push_origin(&mut origin, scheme, authority);
+    }
+    origin
+}
+
+fn push_origin(target: &mut String, scheme: &str, authority: &http::uri::Authority) {
     target.push_str(scheme);
     target.push_str("://");
     target.push_str(authority.host());
@@ -67,11 +87,6 @@ pub fn target(uri: &Uri) -> Result<String, NoKey> {
         target.push(':');
         target.push_str(&port.to_string());
     }
-    if !path.starts_with('/') {
-        target.push('/');
-    }
-    target.push_str(path);
-    Ok(target)
 }
 
 #[cfg(test)]

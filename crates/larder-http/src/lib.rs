@@ -73,20 +73,31 @@ pub mod policy;
 #[cfg(feature = "cache")]
 mod body;
 #[cfg(feature = "cache")]
+mod engine;
+#[cfg(feature = "cache")]
 mod key;
 #[cfg(feature = "cache")]
 mod origin;
 #[cfg(feature = "cache")]
 pub mod store;
+#[cfg(feature = "tower")]
+pub mod tower;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 #[cfg(feature = "cache")]
 pub use body::Body;
 #[cfg(feature = "cache")]
+pub use engine::{
+    Explanation, FLIGHTS_MAX, Handled, HttpCache, HttpCacheBuilder, HttpStats, LONER_TIME, LONERS_MAX,
+    Purged, StatusDetail, VariantExplanation,
+};
+#[cfg(feature = "cache")]
 pub use key::{NoKey, TARGET_BYTES_MAX, target};
 #[cfg(feature = "cache")]
-pub use origin::{OnInterim, Origin, OriginError, OriginErrorKind, StatusMessage};
+pub use origin::{OnInterim, Origin, OriginError, OriginErrorKind, Redirected, StatusMessage};
 
 /// The programs of the pages, compiled and run by `cargo test --doc`.
 #[cfg(all(doctest, feature = "sqlite", feature = "testing"))]

@@ -110,3 +110,8 @@ impl fmt::Debug for OnInterim {
 /// What followed a response's status on the wire, where it was not what usually does: an extension of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusMessage(pub Arc<str>);
+
+/// The response is of another target than the one that was asked for, to which a client was redirected without telling:
+/// an extension of a response, which is then passed on and not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirected;

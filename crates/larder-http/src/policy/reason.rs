@@ -39,6 +39,7 @@ reasons! {
         Method = "the answer to this method cannot be used for later requests (RFC 9111 section 3)",
         PostWithoutLocation = "an answer to POST is for later requests only if its Content-Location is the target and it says how long it is fresh (RFC 9110 section 9.3.3)",
         RequestContent = "the request has content, which the key does not have (RFC 9110 section 9.3.1)",
+        OtherTarget = "the client was redirected, so that the response is of another target (RFC 9111 section 2)",
         Interim = "the response is not final (RFC 9111 section 3)",
         NotModified = "a 304 updates what is stored and is not stored itself (RFC 9111 section 4.3.4)",
         Conditional = "the status answers a condition or a range of this one request (RFC 9110 section 13.2)",

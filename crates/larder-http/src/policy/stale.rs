@@ -114,6 +114,16 @@ impl Policy {
         said.max(wishes.stale_if_error).unwrap_or(self.stale_if_error)
     }
 
+    /// How long after it became stale a response may still be of use without being asked for again: while it is
+    /// validated, and if the origin fails or cannot be reached. At most the last of these is without end.
+    pub fn usable_after_freshness(&self, stored: &Stored) -> Duration {
+        if self.forbids_stale(stored).is_some() {
+            return Duration::ZERO;
+        }
+        let if_error = self.if_error_window(&RequestDirectives::default(), stored);
+        self.while_revalidate_window(stored).max(if_error).max(self.stale_if_disconnected)
+    }
+
     /// How long after it became stale the response may be used while it is validated.
     pub(super) fn while_revalidate_window(&self, stored: &Stored) -> Duration {
         let said = stored.terms.directives.stale_while_revalidate;

@@ -37,7 +37,7 @@ pub(crate) struct Chunked {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+enum Place {
     /// In memory, in one piece.
     Here(Bytes),
     /// Somewhere else.
@@ -76,10 +76,6 @@ impl StoredBody {
             Place::Here(bytes) => Some(bytes),
             Place::There(_) => None,
         }
-    }
-
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
     }
 
     /// Bytes from a position on, as [`ReadBody::read`].

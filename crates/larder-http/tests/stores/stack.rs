@@ -65,7 +65,7 @@ async fn chunks_alone_are_never_served_and_end_by_themselves() {
     drop((stack, store, response));
     let (stack, store) = open(&clock, &driver);
     assert!(!has(&store, "http://a/").await);
-    clock.advance(Duration::from_secs(2 * 3_600));
+    clock.advance(Duration::from_secs(3 * 3_600));
     assert!(chunks(&stack).await.is_empty());
 }
 

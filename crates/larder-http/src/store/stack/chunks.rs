@@ -31,9 +31,13 @@ pub(super) fn reading_time(bytes: u64) -> Duration {
     Duration::from_secs(60 + bytes / SLOWEST_READER)
 }
 
-/// How long chunks are kept while nobody knows yet how long their response will be.
+/// How long chunks are kept while nobody knows yet how long their response will be: as long as the engine keeps one unless
+/// told otherwise, and two hours for who then reads it. Where that is too short, they are kept anew with their record.
 fn first_life(head: &Stored) -> Duration {
-    hours(1).saturating_add(head.lifetime().duration.saturating_mul(2)).min(hours(24 * 366))
+    let is_confirmable =
+        head.entity_tag().is_some() || head.headers().contains_key(http::header::LAST_MODIFIED);
+    let stale = if is_confirmable { hours(24) } else { Duration::ZERO };
+    head.lifetime().duration.saturating_add(stale + hours(2)).min(hours(24 * 366))
 }
 
 /// Chunks by key.

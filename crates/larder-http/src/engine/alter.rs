@@ -1,0 +1,85 @@
+//! Taking out what is stored, by hand: one target, a tag, everything below a prefix.
+
+use futures_util::StreamExt as _;
+use larder::Result;
+
+use super::{HttpCache, Shared};
+use crate::store::{Purge, Variants};
+
+/// What was purged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purged {
+    /// How many targets had something.
+    pub targets: u64,
+}
+
+impl HttpCache {
+    /// Purges one target, in all its variants. A response to it that is on its way is not kept.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn purge(&self, target: &str, how: Purge) -> Result<bool> {
+        self.shared.flights.invalidate(target);
+        self.shared.purge_stored(target, how).await
+    }
+
+    /// Purges whatever has one of these tags: those of `Surrogate-Key` and `Cache-Tag`, and, over a stack, those that the
+    /// library gave.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn purge_tags(&self, tags: &[&str], how: Purge) -> Result<()> {
+        self.shared.flights.invalidate_tags();
+        self.shared.store.invalidate(tags, how).await
+    }
+
+    /// Purges all targets that begin like this.
+    ///
+    /// # Errors
+    /// The store's; [`larder::ErrorKind::Unsupported`] if it cannot list what it keeps.
+    pub async fn purge_prefix(&self, prefix: &str, how: Purge) -> Result<Purged> {
+        // Whatever is on its way may begin like this.
+        self.shared.flights.invalidate_all();
+        let mut purged = Purged::default();
+        let mut targets = self.shared.store.targets(prefix)?;
+        while let Some(target) = targets.next().await {
+            let target = target?;
+            self.shared.flights.invalidate(&target);
+            purged.targets += u64::from(self.shared.purge_stored(&target, how).await?);
+        }
+        Ok(purged)
+    }
+
+    /// Deletes everything.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn clear(&self) -> Result<()> {
+        self.shared.flights.invalidate_all();
+        self.shared.store.clear().await
+    }
+}
+
+impl Shared {
+    /// Purges one target; a failure of the store is counted.
+    pub(super) async fn purge(&self, target: &str, how: Purge) {
+        self.flights.invalidate(target);
+        let purged = self.purge_stored(target, how).await;
+        self.note(purged);
+    }
+
+    async fn purge_stored(&self, target: &str, how: Purge) -> Result<bool> {
+        if how == Purge::Hard {
+            return self.store.delete(target).await;
+        }
+        let is_there = std::sync::atomic::AtomicBool::new(false);
+        self.store
+            .change(target, &|variants: &Variants| {
+                is_there.store(!variants.is_empty(), std::sync::atomic::Ordering::Relaxed);
+                variants.purged(how, |_| true)
+            })
+            .await?;
+        Ok(is_there.into_inner())
+    }
+}

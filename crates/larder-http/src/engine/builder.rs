@@ -1,0 +1,100 @@
+//! How a cache is put together.
+
+use std::borrow::Cow;
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use larder::time::{Clock, SystemClock};
+
+use super::{HttpCache, Shared};
+use crate::policy::Policy;
+use crate::store::HttpStore;
+
+/// How much `Cache-Status` tells.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StatusDetail {
+    /// The field is not sent.
+    Off,
+    /// Whether it was a hit, why not, whether it is stored, how long it stays fresh.
+    #[default]
+    Outcome,
+    /// The same, and the reason in words.
+    Reasons,
+}
+
+/// Puts an [`HttpCache`] together.
+#[derive(Debug)]
+#[must_use]
+pub struct HttpCacheBuilder {
+    store: Arc<dyn HttpStore>,
+    policy: Policy,
+    clock: Arc<dyn Clock>,
+    name: Cow<'static, str>,
+    detail: StatusDetail,
+    keep: Duration,
+}
+
+impl HttpCacheBuilder {
+    pub(super) fn new(store: Arc<dyn HttpStore>) -> Self {
+        Self {
+            store,
+            policy: Policy::shared(),
+            clock: Arc::new(SystemClock::default()),
+            name: Cow::Borrowed("Larder"),
+            detail: StatusDetail::default(),
+            keep: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+
+    /// What may be stored and reused; [`Policy::shared`] if it is not told.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// What it calls itself in `Cache-Status`; `Larder` if it is not told.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How much `Cache-Status` tells.
+    pub fn status_detail(mut self, detail: StatusDetail) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// How long a response is kept after it became stale, to be confirmed by the origin or to be used if the origin fails:
+    /// a day if it is not told.
+    pub fn keep(mut self, keep: Duration) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Whose clock it goes by.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The cache.
+    pub fn build(self) -> HttpCache {
+        let Self { store, policy, clock, name, detail, keep } = self;
+        let ids = (RandomState::new(), RandomState::new(), AtomicU64::new(0));
+        let shared = Shared {
+            store,
+            policy,
+            clock,
+            name,
+            detail,
+            keep,
+            flights: Arc::default(),
+            counts: super::Counts::default(),
+            ids,
+        };
+        HttpCache { shared: Arc::new(shared) }
+    }
+}

@@ -1,0 +1,398 @@
+//! Asking the origin for what is not stored, once for all who wait, and keeping what comes while it is passed on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts as Request;
+use http::{HeaderMap, Method, Response};
+use http_body::Body as _;
+
+use super::arriving::{Arriving, Cut, declared_bytes};
+use super::flights::{Landing, Lead, Role, Since, landed};
+use super::tags::tags_of;
+use super::validate::Failed;
+use super::{Ask, Handled, Shared, TRIES_MAX};
+use crate::Body;
+use crate::header::connection;
+use crate::origin::{OriginError, Redirected, StatusMessage};
+use crate::policy::{Exchange, HeadEffect, Keep, NotStorable, Reason, Selected, Verdict};
+use crate::store::{ResponseId, StoredResponse, Variants, WriteBody};
+
+/// How long the end of a body is held back until the store has it, so that who has read it to its end finds it there.
+const HOLD_MAX: Duration = Duration::from_millis(50);
+
+/// What becomes of a body that is being kept.
+struct Keeping {
+    ask: Arc<Ask>,
+    arriving: Arc<Arriving>,
+    tags: Vec<String>,
+    message: Option<String>,
+    since: Since,
+    superseded: Option<ResponseId>,
+}
+
+impl Shared {
+    /// Answers a request for which nothing that is stored will do.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        reason: Reason,
+    ) -> Result<Response<Body>, OriginError> {
+        let key = ask.flight_key();
+        let tries = if ask.is_shareable { TRIES_MAX } else { 0 };
+        for _ in 0..tries {
+            match self.flights.join(&key, self.clock.monotonic()) {
+                Role::Alone => break,
+                Role::Lead(lead) => {
+                    let (shared, ask) = (Arc::clone(self), Arc::clone(ask));
+                    let asked = async move { shared.exchange(&ask, None, Some(lead), reason).await };
+                    return self.detached(asked).await;
+                }
+                Role::Wait(flight) => match landed(flight).await {
+                    Landing::Pending | Landing::Again => {}
+                    Landing::Alone | Landing::Failed(Failed::Status(_)) => break,
+                    Landing::Arriving(arriving) => match self.joined(ask, &arriving) {
+                        Some(response) => return Ok(response),
+                        None if arriving.is_superseded(self, &ask.target) => {}
+                        None => break,
+                    },
+                    Landing::Settled => match self.look_again(ask).await {
+                        Some(response) => return Ok(response),
+                        None => break,
+                    },
+                    Landing::Failed(Failed::Origin(error)) => return Err(error),
+                },
+            }
+        }
+        self.exchange(ask, None, None, reason).await
+    }
+
+    /// Asks the origin, and keeps what may be kept.
+    pub(super) async fn exchange(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        fields: Option<&HeaderMap>,
+        lead: Option<Lead>,
+        reason: Reason,
+    ) -> Result<Response<Body>, OriginError> {
+        let since = self.flights.since();
+        let requested_at = self.now();
+        let response = match ask.send(fields).await {
+            Ok(response) => response,
+            Err(error) => {
+                self.counts.failed.add();
+                if let Some(lead) = lead {
+                    lead.land(Landing::Failed(Failed::Origin(error.clone())));
+                }
+                return Err(error);
+            }
+        };
+        let times = Exchange { requested_at, received_at: self.now() };
+        let (mut head, body) = response.into_parts();
+        connection::strip(&mut head.headers);
+        if ask.request.method == Method::HEAD {
+            self.after_head(ask, &head, times, since).await;
+        }
+        let response = Response::from_parts(head, body);
+        Ok(self.conclude(ask, response, times, since, lead, reason, None).await)
+    }
+
+    /// Passes a response on, and keeps it meanwhile if it may be kept.
+    #[expect(clippy::too_many_arguments, reason = "it is all that is known of an exchange")]
+    pub(super) async fn conclude(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        response: Response<Body>,
+        times: Exchange,
+        since: Since,
+        lead: Option<Lead>,
+        reason: Reason,
+        superseded: Option<ResponseId>,
+    ) -> Response<Body> {
+        let (head, body) = response.into_parts();
+        self.counts.forwarded.add();
+        let mut handled = Handled::forwarded(reason);
+        let stored = if ask.has_content {
+            Err(NotStorable::RequestContent)
+        } else if head.extensions.get::<Redirected>().is_some() {
+            Err(NotStorable::OtherTarget)
+        } else {
+            self.policy.store(&ask.request, &head, times)
+        };
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(why) => {
+                handled.not_stored = Some(why);
+                if let Some(id) = superseded {
+                    self.note(
+                        self.store.change(&ask.target, &|variants: &Variants| variants.without(id)).await,
+                    );
+                }
+                self.land_alone(ask, lead, why);
+                return self.finish(Response::from_parts(head, body), handled);
+            }
+        };
+        let Some((writer, tags)) = self.writer(ask, &stored).await else {
+            if let Some(lead) = lead {
+                lead.land(Landing::Alone);
+            }
+            if let Some(id) = superseded {
+                self.note(self.store.change(&ask.target, &|variants: &Variants| variants.without(id)).await);
+            }
+            return self.finish(Response::from_parts(head, body), handled);
+        };
+        handled.stored = true;
+        let message = head.extensions.get::<StatusMessage>().map(|message| message.0.as_ref().to_owned());
+        let arriving = Arc::new(Arriving::new(stored, &head, since, writer.reader()));
+        // Before anybody else, so that nothing of it is let go of.
+        let own = arriving.read().unwrap_or_default();
+        if self.is_joinable(ask, &arriving) {
+            self.flights.forget_loner(&ask.flight_key());
+        } else if lead.is_some() {
+            self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
+        }
+        let lead = lead.map(|lead| lead.arrive(Arc::clone(&arriving)));
+        let keeping = Keeping { ask: Arc::clone(ask), arriving, tags, message, since, superseded };
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            shared.keep(keeping, body, writer).await;
+            drop(lead);
+        });
+        self.finish(Response::from_parts(head, own), handled)
+    }
+
+    /// Tells those who wait that the response is not for them.
+    fn land_alone(&self, ask: &Ask, lead: Option<Lead>, why: NotStorable) {
+        let Some(lead) = lead else { return };
+        match why {
+            // It says nothing about requests that differ in this.
+            NotStorable::NotModified | NotStorable::Conditional | NotStorable::RequestNoStore => {
+                lead.land(Landing::Again)
+            }
+            _ => {
+                self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
+                lead.land(Landing::Alone);
+            }
+        }
+    }
+
+    /// Where the body goes; `None` if it is not kept.
+    async fn writer(
+        &self,
+        ask: &Ask,
+        stored: &crate::policy::Stored,
+    ) -> Option<(Box<dyn WriteBody>, Vec<String>)> {
+        if self.store.is_full() || self.delete_at(stored) <= self.now() {
+            return None;
+        }
+        let Ok(tags) = tags_of(&ask.request.uri, stored) else {
+            self.counts.too_many_tags.add();
+            return None;
+        };
+        match self.store.create(&ask.target, stored).await {
+            Ok(writer) => Some((writer?, tags)),
+            Err(error) => {
+                self.note::<()>(Err(error));
+                None
+            }
+        }
+    }
+
+    /// Whether others may have what is arriving.
+    fn is_joinable(&self, ask: &Ask, arriving: &Arriving) -> bool {
+        let selected = Selected::One(&arriving.stored);
+        matches!(self.policy.verdict(&ask.request, selected, self.now()), Verdict::Serve { .. })
+    }
+
+    /// The response of another request that is still arriving, if it answers this one too.
+    pub(super) fn joined(self: &Arc<Self>, ask: &Ask, arriving: &Arc<Arriving>) -> Option<Response<Body>> {
+        let now = self.now();
+        let selected = self.policy.select(&ask.request, [&arriving.stored]);
+        let Verdict::Serve { .. } = self.policy.verdict(&ask.request, selected, now) else { return None };
+        if arriving.is_superseded(self, &ask.target) {
+            return None;
+        }
+        let answer = arriving.stored.answer(&ask.request)?;
+        let outgoing = arriving.stored.respond(&answer, false, now);
+        let body = match answer {
+            crate::policy::Answer::Whole if ask.request.method != Method::HEAD => arriving.read()?,
+            crate::policy::Answer::Whole | crate::policy::Answer::NotModified => Body::empty(),
+            _ => return None,
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = outgoing.status;
+        *response.headers_mut() = outgoing.headers;
+        self.counts.collapsed.add();
+        let handled = Handled { collapsed: true, ..Handled::forwarded(Reason::NothingStored) };
+        Some(self.finish(response, handled))
+    }
+
+    /// Reads a body to its end, for all who read it too, and for the store.
+    async fn keep(&self, keeping: Keeping, mut body: Body, writer: Box<dyn WriteBody>) {
+        let arriving = Arc::clone(&keeping.arriving);
+        let declared = declared_bytes(&arriving.headers);
+        let mut writer = Some(writer);
+        let mut received = 0_u64;
+        let mut trailers = None;
+        let mut held = None;
+        let last = loop {
+            let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await;
+            let frame = match frame {
+                None => break held,
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    self.counts.cut.add();
+                    return arriving.end(Err(Cut::new(error)), None);
+                }
+            };
+            match frame.into_data() {
+                Ok(piece) => {
+                    received += piece.len() as u64;
+                    if held.is_some() {
+                        // It is longer than it says.
+                        break None;
+                    }
+                    // The last piece is shown once the store has the whole.
+                    if writer.is_some() && body.is_end_stream() {
+                        break Some(piece);
+                    }
+                    if writer.is_some() && declared == Some(received) {
+                        held = Some(piece);
+                        continue;
+                    }
+                    if !self.take(&arriving, &mut writer, piece).await {
+                        return arriving.end(Err(Cut::new("nobody reads it and nothing keeps it")), None);
+                    }
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        };
+        if let Some(declared) = declared.filter(|declared| *declared != received) {
+            self.counts.cut.add();
+            let cut = Cut::new(format!("{received} of {declared} bytes came"));
+            return arriving.end(Err(cut), None);
+        }
+        self.end(keeping, writer, last, trailers).await;
+    }
+
+    /// Hands a piece on, and writes it. False if nobody wants more.
+    async fn take(&self, arriving: &Arriving, writer: &mut Option<Box<dyn WriteBody>>, piece: Bytes) -> bool {
+        let readable = writer.as_ref().map(|writer| writer.readable_bytes());
+        arriving.push(piece.clone(), readable);
+        if let Some(open) = writer
+            && let Err(error) = open.write(piece).await
+        {
+            self.note::<()>(Err(error));
+            *writer = None;
+        }
+        arriving.stored_until(writer.as_ref().map(|writer| writer.readable_bytes()));
+        arriving.has_room().await
+    }
+
+    /// Keeps the whole of it, then lets the readers see its end.
+    async fn end(
+        &self,
+        keeping: Keeping,
+        writer: Option<Box<dyn WriteBody>>,
+        last: Option<Bytes>,
+        trailers: Option<HeaderMap>,
+    ) {
+        let arriving = Arc::clone(&keeping.arriving);
+        let show_end = |trailers| {
+            if let Some(last) = &last {
+                arriving.push(last.clone(), None);
+            }
+            arriving.end(Ok(trailers), None);
+        };
+        let Some(mut writer) = writer else { return show_end(trailers) };
+        let of_all = trailers.clone();
+        let keep = async {
+            if let Some(last) = last.clone() {
+                writer.write(last).await?;
+            }
+            let body = writer.finish().await?;
+            self.commit(&keeping, body, of_all).await
+        };
+        let mut keep = std::pin::pin!(keep);
+        if let Ok(kept) = tokio::time::timeout(HOLD_MAX, &mut keep).await {
+            self.note(kept);
+            return show_end(trailers);
+        }
+        show_end(trailers);
+        self.note(keep.await);
+    }
+
+    async fn commit(
+        &self,
+        keeping: &Keeping,
+        body: crate::store::StoredBody,
+        trailers: Option<HeaderMap>,
+    ) -> larder::Result<()> {
+        let stored = keeping.arriving.stored.clone();
+        let delete_at = self.delete_at(&stored);
+        let mut response = StoredResponse::new(self.next_id(), stored, delete_at, body);
+        response.tags = keeping.tags.clone().into();
+        response.trailers = trailers;
+        response.message.clone_from(&keeping.message);
+        let response = Arc::new(response);
+        let target = &keeping.ask.target;
+        let now = self.now();
+        let has_tags = !keeping.tags.is_empty();
+        self.store
+            .change(target, &|variants: &Variants| {
+                // What was invalidated since it was asked for may be what this is.
+                if !self.flights.is_valid(keeping.since, target, has_tags) {
+                    return None;
+                }
+                let left = keeping.superseded.and_then(|id| variants.without(id));
+                Some(left.as_ref().unwrap_or(variants).with(&self.policy, Arc::clone(&response), now))
+            })
+            .await?;
+        self.counts.stored.add();
+        Ok(())
+    }
+
+    /// What an answer to HEAD says about the responses that are stored for GET (RFC 9111 section 4.3.5).
+    pub(super) async fn after_head(
+        &self,
+        ask: &Ask,
+        head: &http::response::Parts,
+        times: Exchange,
+        since: Since,
+    ) {
+        let update = |response: &Arc<StoredResponse>| -> Option<Option<Arc<StoredResponse>>> {
+            let with = |stored: crate::policy::Stored| {
+                let delete_at = self.delete_at(&stored);
+                Some(Arc::new(StoredResponse { stored, delete_at, ..StoredResponse::clone(response) }))
+            };
+            match self.policy.head(&ask.request, &response.stored, head, times) {
+                HeadEffect::None => None,
+                HeadEffect::Stale(stale) => Some(with(*stale)),
+                HeadEffect::Updated(freshened) => match freshened.keep {
+                    Keep::Updated => Some(with(freshened.stored)),
+                    Keep::AsItWas(_) => None,
+                    Keep::Nothing(_) => Some(None),
+                },
+            }
+        };
+        let change = |variants: &Variants| {
+            let effects: Vec<_> =
+                variants.responses().iter().map(|response| (response, update(response))).collect();
+            let is_touched = effects.iter().any(|(_, effect)| effect.is_some());
+            if !is_touched || !self.flights.is_valid(since, &ask.target, true) {
+                return None;
+            }
+            let left = effects
+                .into_iter()
+                .filter_map(|(response, effect)| effect.unwrap_or(Some(Arc::clone(response))));
+            Some(Variants::new(left))
+        };
+        self.note(self.store.change(&ask.target, &change).await);
+    }
+}
+
+/// Whether a request may be answered together with others at all.
+pub(super) fn is_shareable(request: &Request) -> bool {
+    request.method == Method::GET && !crate::header::RequestDirectives::parse(&request.headers).no_store
+}

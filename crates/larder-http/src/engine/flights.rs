@@ -1,0 +1,257 @@
+//! Who asks the origin, and who waits for the one who does (RFC 9111 section 4, collapsed requests). Knows nothing of
+//! messages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::arriving::Arriving;
+use super::validate::Failed;
+
+/// The most targets that are asked for at a time and that others wait for. Requests beyond that go on alone.
+pub const FLIGHTS_MAX: usize = 10_000;
+/// The most targets that are remembered because their responses are for one request only.
+pub const LONERS_MAX: usize = 10_000;
+/// How long a target is remembered whose response was for one request only: its requests do not wait for each other.
+pub const LONER_TIME: Duration = Duration::from_secs(120);
+/// The most targets that are remembered because they were invalidated. When there are more, what is on its way at that
+/// moment is not kept.
+const INVALIDATED_MAX: usize = 65_536;
+
+/// What came of asking.
+#[derive(Debug, Clone)]
+pub(super) enum Landing {
+    /// Not known yet.
+    Pending,
+    /// A response is arriving that may be for others too.
+    Arriving(Arc<Arriving>),
+    /// What is stored was brought up to date: look again.
+    Settled,
+    /// The origin failed.
+    Failed(Failed),
+    /// The response is for one request only.
+    Alone,
+    /// It says nothing about other requests: ask again.
+    Again,
+}
+
+/// The targets that are being asked for.
+#[derive(Debug, Default)]
+pub(super) struct Flights {
+    running: Mutex<HashMap<Arc<str>, watch::Receiver<Landing>>>,
+    /// Hashes of targets, with when they are forgotten, on the monotonic clock.
+    loners: Mutex<HashMap<u64, Duration>>,
+    /// How many invalidations there were.
+    invalidations: AtomicU64,
+    invalidated: Mutex<Invalidated>,
+}
+
+/// When targets were invalidated, counted in invalidations.
+#[derive(Debug, Default)]
+struct Invalidated {
+    /// By the hash of the target.
+    targets: HashMap<u64, u64>,
+    by_tag: u64,
+    all: u64,
+}
+
+/// What a request does.
+pub(super) enum Role {
+    Lead(Lead),
+    Wait(watch::Receiver<Landing>),
+    Alone,
+}
+
+impl Flights {
+    /// Leads, or waits for whoever does.
+    pub(super) fn join(self: &Arc<Self>, key: &str, now: Duration) -> Role {
+        if self.is_loner(key, now) {
+            return Role::Alone;
+        }
+        let mut running = self.running.lock();
+        if let Some(flight) = running.get(key) {
+            return Role::Wait(flight.clone());
+        }
+        if running.len() >= FLIGHTS_MAX {
+            return Role::Alone;
+        }
+        let key: Arc<str> = key.into();
+        let (landing, receiver) = watch::channel(Landing::Pending);
+        running.insert(Arc::clone(&key), receiver);
+        Role::Lead(Lead { flights: Arc::clone(self), key, landing, is_down: false })
+    }
+
+    /// Leads if nobody does.
+    pub(super) fn lead(self: &Arc<Self>, key: &str) -> Option<Lead> {
+        let mut running = self.running.lock();
+        if running.contains_key(key) || running.len() >= FLIGHTS_MAX {
+            return None;
+        }
+        let key: Arc<str> = key.into();
+        let (landing, receiver) = watch::channel(Landing::Pending);
+        running.insert(Arc::clone(&key), receiver);
+        Some(Lead { flights: Arc::clone(self), key, landing, is_down: false })
+    }
+
+    /// How many are under way.
+    pub(super) fn len(&self) -> usize {
+        self.running.lock().len()
+    }
+
+    fn is_loner(&self, key: &str, now: Duration) -> bool {
+        let hash = hash(key);
+        let mut loners = self.loners.lock();
+        match loners.get(&hash) {
+            Some(until) if *until > now => true,
+            Some(_) => {
+                loners.remove(&hash);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Remembers that responses for a target are for one request only.
+    pub(super) fn remember_loner(&self, key: &str, now: Duration) {
+        let mut loners = self.loners.lock();
+        if loners.len() >= LONERS_MAX {
+            loners.retain(|_, until| *until > now);
+            if loners.len() >= LONERS_MAX {
+                loners.clear();
+            }
+        }
+        loners.insert(hash(key), now.saturating_add(LONER_TIME));
+    }
+
+    /// Forgets it again: one was for others.
+    pub(super) fn forget_loner(&self, key: &str) {
+        let mut loners = self.loners.lock();
+        if !loners.is_empty() {
+            loners.remove(&hash(key));
+        }
+    }
+
+    /// What has been invalidated until now.
+    pub(super) fn since(&self) -> Since {
+        Since(self.invalidations.load(Ordering::SeqCst))
+    }
+
+    /// Whether a response that was asked for at `since` may still be kept.
+    pub(super) fn is_valid(&self, since: Since, target: &str, has_tags: bool) -> bool {
+        if self.since() == since {
+            return true;
+        }
+        let invalidated = self.invalidated.lock();
+        let last = invalidated.targets.get(&hash(target)).copied().unwrap_or_default();
+        last.max(invalidated.all) <= since.0 && (!has_tags || invalidated.by_tag <= since.0)
+    }
+
+    /// What is on its way for a target is not to be kept, and nobody joins it any more.
+    pub(super) fn invalidate(&self, target: &str) {
+        {
+            let mut invalidated = self.invalidated.lock();
+            let nth = self.next();
+            if invalidated.targets.len() >= INVALIDATED_MAX {
+                invalidated.targets.clear();
+                invalidated.all = nth;
+            }
+            invalidated.targets.insert(hash(target), nth);
+        }
+        self.running.lock().remove(target);
+    }
+
+    /// What is on its way and has tags is not to be kept, and nobody joins what is on its way any more.
+    pub(super) fn invalidate_tags(&self) {
+        {
+            let mut invalidated = self.invalidated.lock();
+            invalidated.by_tag = self.next();
+        }
+        self.running.lock().clear();
+    }
+
+    /// Nothing that is on its way is to be kept.
+    pub(super) fn invalidate_all(&self) {
+        {
+            let mut invalidated = self.invalidated.lock();
+            invalidated.all = self.next();
+        }
+        self.running.lock().clear();
+    }
+
+    /// The number of this invalidation.
+    fn next(&self) -> u64 {
+        self.invalidations.fetch_add(1, Ordering::SeqCst) + 1
+    }
+}
+
+/// What had been invalidated when a request went out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Since(u64);
+
+/// The right to ask the origin for all who wait. Dropped, the others ask again.
+#[derive(Debug)]
+pub(super) struct Lead {
+    flights: Arc<Flights>,
+    key: Arc<str>,
+    landing: watch::Sender<Landing>,
+    is_down: bool,
+}
+
+impl Lead {
+    /// Tells all who wait what came of it. Nobody joins any more, except what is arriving, until that is there.
+    pub(super) fn land(mut self, landing: Landing) {
+        self.finish(landing);
+    }
+
+    /// Tells all who wait that a response is arriving, and lets others join it until the result is dropped.
+    pub(super) fn arrive(self, arriving: Arc<Arriving>) -> Self {
+        self.landing.send_replace(Landing::Arriving(arriving));
+        self
+    }
+
+    fn finish(&mut self, landing: Landing) {
+        if std::mem::replace(&mut self.is_down, true) {
+            return;
+        }
+        {
+            let mut running = self.flights.running.lock();
+            // It may be another's by now, if it was invalidated.
+            let own = self.landing.subscribe();
+            if running.get(&self.key).is_some_and(|flight| flight.same_channel(&own)) {
+                running.remove(&self.key);
+            }
+        }
+        self.landing.send_if_modified(|was| match was {
+            // Whoever waits has what is arriving, and reads it to its end.
+            Landing::Arriving(_) => false,
+            _ => {
+                *was = landing;
+                true
+            }
+        });
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.finish(Landing::Again);
+    }
+}
+
+/// Waits until it is known what came of it.
+pub(super) async fn landed(mut flight: watch::Receiver<Landing>) -> Landing {
+    match flight.wait_for(|landing| !matches!(landing, Landing::Pending)).await {
+        Ok(landing) => landing.clone(),
+        // Whoever asked is gone without a word.
+        Err(_) => Landing::Again,
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(text)
+}

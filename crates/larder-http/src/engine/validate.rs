@@ -1,0 +1,246 @@
+//! Asking the origin whether what is stored is still right, once for all who wait (RFC 9111 section 4.3).
+
+use std::sync::Arc;
+
+use http::request::Parts as Request;
+use http::{HeaderMap, Method, Response, StatusCode, header};
+
+use super::flights::{Landing, Lead, Role, landed};
+use super::{Ask, Handled, Shared, TRIES_MAX};
+use crate::header::connection;
+use crate::origin::OriginError;
+use crate::policy::{Exchange, Failure, Keep, Outcome, Reason, Stored, Verdict};
+use crate::store::{StoredResponse, Variants};
+use crate::{Body, OriginErrorKind};
+
+/// How the origin failed those who wait.
+#[derive(Debug, Clone)]
+pub(super) enum Failed {
+    /// There was no answer.
+    Origin(OriginError),
+    /// It answered with this.
+    Status(StatusCode),
+}
+
+impl Failed {
+    pub(super) fn failure(&self) -> Failure {
+        match self {
+            Self::Origin(_) => Failure::Disconnected,
+            Self::Status(status) => Failure::Status(*status),
+        }
+    }
+}
+
+/// A stored response that has to be confirmed.
+#[derive(Debug, Clone)]
+pub(super) struct Doubt {
+    pub(super) current: Arc<StoredResponse>,
+    /// The fields to ask with.
+    pub(super) validation: HeaderMap,
+    pub(super) reason: Reason,
+}
+
+impl Shared {
+    /// Answers a request for which what is stored has to be confirmed first.
+    pub(super) async fn validate(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        doubt: Doubt,
+    ) -> Result<Response<Body>, OriginError> {
+        let key = ask.flight_key();
+        let tries = if ask.is_shareable { TRIES_MAX } else { 0 };
+        for _ in 0..tries {
+            match self.flights.join(&key, self.clock.monotonic()) {
+                Role::Alone => break,
+                Role::Lead(lead) => {
+                    let (shared, ask, doubt) = (Arc::clone(self), Arc::clone(ask), doubt.clone());
+                    let asked = async move { shared.revalidate(&ask, &doubt, Some(lead)).await };
+                    return self.detached(asked).await;
+                }
+                Role::Wait(flight) => match landed(flight).await {
+                    Landing::Pending | Landing::Again => {}
+                    Landing::Alone => break,
+                    Landing::Arriving(arriving) => match self.joined(ask, &arriving) {
+                        Some(response) => return Ok(response),
+                        None if arriving.is_superseded(self, &ask.target) => {}
+                        None => break,
+                    },
+                    Landing::Settled => match self.look_again(ask).await {
+                        Some(response) => return Ok(response),
+                        None => break,
+                    },
+                    Landing::Failed(failed) => {
+                        if let Some(response) = self.despite(ask, &doubt.current, &failed).await {
+                            return Ok(response);
+                        }
+                        break;
+                    }
+                },
+            }
+        }
+        self.revalidate(ask, &doubt, None).await
+    }
+
+    /// Confirms what is stored meanwhile, unless somebody does already.
+    pub(super) fn validate_meanwhile(self: &Arc<Self>, ask: &Ask, doubt: Doubt) {
+        let Some(lead) = self.flights.lead(&ask.target) else { return };
+        let shared = Arc::clone(self);
+        let ask = Arc::new(ask.in_background());
+        tokio::spawn(async move {
+            // Whatever comes of it is for those who ask later; a failure leaves what is stored as it is.
+            let _ = shared.revalidate(&ask, &doubt, Some(lead)).await;
+        });
+    }
+
+    async fn revalidate(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        doubt: &Doubt,
+        lead: Option<Lead>,
+    ) -> Result<Response<Body>, OriginError> {
+        let since = self.flights.since();
+        let requested_at = self.now();
+        let sent = ask.send(Some(&doubt.validation)).await;
+        let times = Exchange { requested_at, received_at: self.now() };
+        let (mut head, body) = match sent {
+            Ok(response) => response.into_parts(),
+            Err(error) => return self.unreachable(ask, doubt, lead, error).await,
+        };
+        connection::strip(&mut head.headers);
+        let current = &doubt.current;
+        match self.policy.after_validation(&ask.request, &current.stored, &head, times) {
+            Outcome::Freshened(freshened) => {
+                drop(body);
+                let newer = Arc::new(self.renewed(current, freshened.stored));
+                let is_kept = freshened.keep == Keep::Updated;
+                let change = |variants: &Variants| match freshened.keep {
+                    Keep::Updated if self.flights.is_valid(since, &ask.target, true) => {
+                        variants.updated(&newer)
+                    }
+                    Keep::Updated | Keep::AsItWas(_) => None,
+                    Keep::Nothing(_) => variants.without(newer.id),
+                };
+                self.note(self.store.change(&ask.target, &change).await);
+                let is_for_others = is_kept && self.is_for_others(&ask.request, &newer.stored);
+                if let Some(lead) = lead {
+                    if !is_for_others {
+                        self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
+                    }
+                    lead.land(if is_for_others { Landing::Settled } else { Landing::Alone });
+                }
+                self.counts.validated.add();
+                let handled = Handled {
+                    forward_status: Some(StatusCode::NOT_MODIFIED),
+                    stored: is_kept,
+                    ..Handled::forwarded(doubt.reason)
+                };
+                match self.respond(&ask.request, &newer, handled, true).await {
+                    Some(response) => Ok(response),
+                    None => self.ask_again(ask, &doubt.validation, None, doubt.reason).await,
+                }
+            }
+            Outcome::Refetch(_) => {
+                drop(body);
+                self.ask_again(ask, &doubt.validation, lead, doubt.reason).await
+            }
+            Outcome::Serve(reason) => {
+                drop(body);
+                if let Some(lead) = lead {
+                    lead.land(Landing::Failed(Failed::Status(head.status)));
+                }
+                let handled = Handled { forward_status: Some(head.status), ..Handled::forwarded(reason) };
+                match self.respond(&ask.request, current, handled, false).await {
+                    Some(response) => Ok(response),
+                    None => self.ask_again(ask, &doubt.validation, None, doubt.reason).await,
+                }
+            }
+            Outcome::Replace { reason: _, is_superseded } => {
+                if ask.request.method == Method::HEAD {
+                    self.after_head(ask, &head, times, since).await;
+                }
+                let superseded = is_superseded.then_some(current.id);
+                let response = Response::from_parts(head, body);
+                Ok(self.conclude(ask, response, times, since, lead, doubt.reason, superseded).await)
+            }
+        }
+    }
+
+    /// The origin did not answer: what is stored, if it may be used, else 504.
+    async fn unreachable(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        doubt: &Doubt,
+        lead: Option<Lead>,
+        error: OriginError,
+    ) -> Result<Response<Body>, OriginError> {
+        let failed = Failed::Origin(error);
+        if let Some(lead) = lead {
+            lead.land(Landing::Failed(failed.clone()));
+        }
+        if let Failed::Origin(error) = &failed
+            && error.kind() == OriginErrorKind::Refused
+        {
+            return Err(error.clone());
+        }
+        match self.despite(ask, &doubt.current, &failed).await {
+            Some(response) => Ok(response),
+            None => Err(match failed {
+                Failed::Origin(error) => error,
+                Failed::Status(_) => {
+                    OriginError::new(OriginErrorKind::Disconnected, "the stored response is gone")
+                }
+            }),
+        }
+    }
+
+    /// What is stored, although the origin failed; 504 if it may not be used. `None` if it has to be asked again.
+    async fn despite(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        current: &Arc<StoredResponse>,
+        failed: &Failed,
+    ) -> Option<Response<Body>> {
+        match self.policy.on_failure(&ask.request, &current.stored, failed.failure(), self.now()) {
+            Ok(reason) => {
+                self.counts.stale_on_failure.add();
+                self.respond(&ask.request, current, Handled::hit(reason), false).await
+            }
+            //= https://www.rfc-editor.org/rfc/rfc9111#section-5.2.2.2
+            //# The must-revalidate directive ought to be used by servers if and only
+            //# if failure to validate a request could cause incorrect operation
+            Err(reason) if matches!(failed, Failed::Origin(_)) => {
+                Some(self.generated(StatusCode::GATEWAY_TIMEOUT, reason))
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Asks without conditions: the origin's 304 was about something else, or the stored body is gone.
+    async fn ask_again(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        validation: &HeaderMap,
+        lead: Option<Lead>,
+        reason: Reason,
+    ) -> Result<Response<Body>, OriginError> {
+        let mut fields = validation.clone();
+        fields.remove(header::IF_NONE_MATCH);
+        fields.remove(header::IF_MODIFIED_SINCE);
+        self.exchange(ask, Some(&fields), lead, reason).await
+    }
+
+    /// A stored response with other fields.
+    fn renewed(&self, current: &StoredResponse, stored: Stored) -> StoredResponse {
+        let delete_at = self.delete_at(&stored);
+        StoredResponse { stored, delete_at, ..current.clone() }
+    }
+
+    /// Whether a response answers another request like this one, without being validated again.
+    fn is_for_others(&self, request: &Request, stored: &Stored) -> bool {
+        let selected = crate::policy::Selected::One(stored);
+        matches!(
+            self.policy.verdict(request, selected, self.now()),
+            Verdict::Serve { .. } | Verdict::ServeAndValidate { .. }
+        )
+    }
+}
