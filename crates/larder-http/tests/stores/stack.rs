@@ -105,9 +105,16 @@ async fn a_chunk_of_another_length_or_another_body_is_no_chunk() {
         stack.cache_with::<Bytes>(larder::codec::Raw).namespace("http").unwrap().namespace("body").unwrap();
     put(&store, "http://a/", 900_000, now(&clock)).await;
     let keys = chunks(&stack).await;
-    cache.set(&keys[1], Bytes::from_static(b"short")).await.unwrap();
-    assert_eq!(body_of(&store, "http://a/").await, None);
-    assert!(!has(&store, "http://a/").await);
+    for wrong in [CHUNK_BYTES - 1, CHUNK_BYTES + 1] {
+        put(&store, "http://a/", 900_000, now(&clock)).await;
+        let body = store.get("http://a/").await.unwrap().unwrap().responses()[0].body.clone();
+        for key in chunks(&stack).await.into_iter().filter(|key| !keys.contains(key) && key.ends_with("/1")) {
+            cache.set(&key, vec![9; wrong].into()).await.unwrap();
+        }
+        assert!(body.read(0).await.unwrap().is_some());
+        assert_eq!(body.read(CHUNK_BYTES as u64).await.unwrap(), None, "not a byte of {wrong}");
+        assert!(!has(&store, "http://a/").await);
+    }
 
     // The stored bytes of one chunk under the key of another, as a confused store would have it.
     let Rig { clock, driver, stack, store } = rig();
