@@ -98,3 +98,12 @@ pub use engine::{
 pub use key::{NoKey, TARGET_BYTES_MAX, target};
 #[cfg(feature = "cache")]
 pub use origin::{OnInterim, Origin, OriginError, OriginErrorKind, Redirected, StatusMessage};
+
+/// The programs of the pages, compiled and run by `cargo test --doc`.
+#[cfg(all(doctest, feature = "sqlite", feature = "testing"))]
+mod pages {
+    #[doc = include_str!("../../../docs/coming-from/undici.md")]
+    mod from_undici {}
+    #[doc = include_str!("../../../docs/write-a-store.md")]
+    mod write_a_store {}
+}

@@ -7,15 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use larder::Result;
 use larder::time::{Clock, SystemClock};
 use parking_lot::RwLock;
 
-use super::pieces::{At, Pieces};
-use super::stack::too_large;
-use super::{Change, HttpStore, Purge, ReadBody, ResponseId, StoredBody, Variants, WriteBody};
+use super::{Change, CollectBody, HttpStore, Purge, ResponseId, Variants, WriteBody};
 use crate::policy::Stored;
 
 /// What a [`MemoryStore`] may hold.
@@ -353,7 +350,7 @@ impl HttpStore for MemoryStore {
         if announced.is_some_and(|bytes| bytes > max) {
             return Ok(None);
         }
-        Ok(Some(Box::new(MemoryWriter { pieces: Arc::default(), max, is_too_large: false })))
+        Ok(Some(Box::new(CollectBody::new(max))))
     }
 
     async fn invalidate(&self, tags: &[&str], how: Purge) -> Result<()> {
@@ -394,51 +391,5 @@ impl HttpStore for MemoryStore {
         let gone = std::mem::take(&mut *self.shared.held.write());
         drop(gone);
         Ok(())
-    }
-}
-
-/// A body on its way into memory.
-#[derive(Debug)]
-struct MemoryWriter {
-    pieces: Arc<Pieces>,
-    max: u64,
-    is_too_large: bool,
-}
-
-#[async_trait]
-impl WriteBody for MemoryWriter {
-    async fn write(&mut self, piece: Bytes) -> Result<()> {
-        let bytes = self.readable_bytes() + piece.len() as u64;
-        if self.is_too_large || bytes > self.max {
-            self.is_too_large = true;
-            return Err(too_large(self.max));
-        }
-        self.pieces.push(piece);
-        Ok(())
-    }
-
-    fn reader(&self) -> Arc<dyn ReadBody> {
-        Arc::clone(&self.pieces) as Arc<dyn ReadBody>
-    }
-
-    fn readable_bytes(&self) -> u64 {
-        self.pieces.extent().0 as u64
-    }
-
-    async fn finish(self: Box<Self>) -> Result<StoredBody> {
-        if self.is_too_large {
-            return Err(too_large(self.max));
-        }
-        Ok(StoredBody::from_bytes(self.pieces.first(usize::MAX)))
-    }
-}
-
-#[async_trait]
-impl ReadBody for Pieces {
-    async fn read(&self, at: u64) -> Result<Option<Bytes>> {
-        Ok(match self.at(at) {
-            At::Here(piece) => Some(piece),
-            At::Before(_) | At::NotYet => None,
-        })
     }
 }

@@ -5,6 +5,7 @@
 //! business: the engine decides that, by the policy.
 
 mod body;
+mod collect;
 mod memory;
 mod pieces;
 mod random;
@@ -23,10 +24,13 @@ use futures_util::stream::BoxStream;
 use larder::time::Stamp;
 use larder::{Error, ErrorKind, Result};
 
+#[cfg(feature = "testing")]
+use crate::policy::Policy;
 use crate::policy::Stored;
 
 pub(crate) use body::Chunked;
 pub use body::{ReadBody, StoredBody};
+pub use collect::CollectBody;
 pub use memory::{Full, MemoryStore, MemoryStoreOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, SqliteStoreOptions};
@@ -171,6 +175,24 @@ impl<S: HttpStore + ?Sized> HttpStore for Arc<S> {
     async fn close(&self) -> Result<()> {
         (**self).close().await
     }
+}
+
+/// See [`testing`](crate::testing).
+#[cfg(feature = "testing")]
+pub(crate) fn read_record(bytes: &bytes::Bytes) {
+    let policy = Policy::shared();
+    let open = |_: &Arc<str>, chunked, bytes| {
+        StoredBody::from_chunks(bytes, chunked, Arc::new(pieces::Pieces::default()))
+    };
+    let Ok((target, variants)) = wire::decode(&policy, bytes, open) else { return };
+    let again = wire::encode(&target, &variants).and_then(|bytes| wire::decode(&policy, &bytes, open));
+    let heads = |variants: &Variants| {
+        variants.responses().iter().map(|one| (one.id, one.stored.clone())).collect::<Vec<_>>()
+    };
+    assert!(
+        again.is_ok_and(|(_, again)| heads(&again) == heads(&variants)),
+        "a record that was read is written and read"
+    );
 }
 
 /// What becomes of the responses of a target.

@@ -80,6 +80,11 @@ impl StoredResponse {
         }
     }
 
+    /// Whether it can be invalidated by one of these.
+    pub fn has_tag(&self, tags: &[&str]) -> bool {
+        self.tags.iter().any(|tag| tags.contains(&tag.as_str()))
+    }
+
     /// When its age was zero.
     fn cached_at(&self) -> SystemTime {
         let received_at = self.stored.kept().times.received_at;
@@ -130,6 +135,12 @@ impl Variants {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.responses.is_empty()
+    }
+
+    /// Those that may still be handed out.
+    #[must_use]
+    pub fn living(&self, now: SystemTime) -> Self {
+        Self::new(self.responses.iter().filter(|response| response.delete_at > now).cloned())
     }
 
     /// All of them.

@@ -318,3 +318,133 @@ impl Rest {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::header;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A response with everything in it.
+    fn full(seed: u64, body: StoredBody) -> StoredResponse {
+        let mut headers = HeaderMap::new();
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
+        headers.append(header::SET_COOKIE, HeaderValue::from_static("a=1"));
+        headers.append(header::SET_COOKIE, HeaderValue::from_bytes(b"b=\xfc").unwrap());
+        let at = UNIX_EPOCH + Duration::new(1_800_000_000, 123_456_789);
+        let selecting = Selecting::from_pairs([
+            (header::ACCEPT, Some(b"text/html".to_vec())),
+            (header::ACCEPT_LANGUAGE, None),
+        ]);
+        let kept = Kept {
+            status: StatusCode::PARTIAL_CONTENT,
+            headers,
+            selecting,
+            range: Some(HeaderValue::from_static("bytes=0-4")),
+            times: Exchange { requested_at: at - Duration::from_millis(1), received_at: at },
+            body_bytes: None,
+            mark: Mark::Stale,
+        };
+        let stored = Stored::new(&Policy::shared(), kept);
+        let id = ResponseId(0x0123_4567_89ab_cdef_0011_2233_4455_6677 ^ u128::from(seed));
+        let mut response = StoredResponse::new(id, stored, at + Duration::from_secs(60), body);
+        response.message = Some("Partial".to_owned());
+        response.tags = ["news".to_owned(), "três".to_owned()].into();
+        response.trailers = Some(response.stored.headers().clone());
+        response
+    }
+
+    fn open(_: &Arc<str>, chunked: Chunked, bytes: u64) -> StoredBody {
+        StoredBody::from_chunks(bytes, chunked, Arc::new(super::super::pieces::Pieces::default()))
+    }
+
+    fn samples() -> Variants {
+        let chunked = Chunked { id: 7 << 100, until: Timestamp::from_millis(1_800_000_100_000) };
+        Variants::new([
+            Arc::new(full(0, StoredBody::from_bytes(Bytes::from_static(b"hello")))),
+            Arc::new(full(1, open(&"".into(), chunked, 1 << 33))),
+        ])
+    }
+
+    fn shown(variants: &Variants) -> String {
+        format!("{:?}", variants.responses().iter().map(|r| (&**r, r.body.in_memory())).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_kept_comes_back() {
+        let bytes = encode("http://example.com/", &samples()).unwrap();
+        let (target, variants) = decode(&Policy::shared(), &bytes, open).unwrap();
+        assert_eq!(&*target, "http://example.com/");
+        assert_eq!(shown(&variants), shown(&samples()));
+        assert_eq!(encode(&target, &variants).unwrap(), bytes);
+    }
+
+    /// A change that makes this fail needs a new version: stores out there have these bytes.
+    #[test]
+    fn the_bytes_of_version_one_are_frozen() {
+        let golden = Bytes::from_static(include_bytes!("../../tests/golden/record.bin"));
+        assert_eq!(encode("http://example.com/", &samples()).unwrap(), golden);
+        let (_, variants) = decode(&Policy::shared(), &golden, open).unwrap();
+        assert_eq!(shown(&variants), shown(&samples()));
+    }
+
+    #[test]
+    fn times_before_the_epoch_and_far_ones_come_back() {
+        let far = UNIX_EPOCH + Duration::from_secs(i64::MAX as u64 / 2);
+        for time in [UNIX_EPOCH, UNIX_EPOCH - Duration::new(1, 1), UNIX_EPOCH - Duration::from_secs(5), far] {
+            let mut out = BytesMut::new();
+            put_time(&mut out, time);
+            assert_eq!(Rest(out.freeze()).time().unwrap(), time);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_or_goes_on_is_refused() {
+        let bytes = encode("http://example.com/", &samples()).unwrap();
+        for end in 0..bytes.len() {
+            assert!(decode(&Policy::shared(), &bytes.slice(..end), open).is_err(), "cut at {end}");
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        assert!(decode(&Policy::shared(), &longer.into(), open).is_err());
+        assert!(decode(&Policy::shared(), &Bytes::from_static(b"\x02"), open).is_err(), "another version");
+    }
+
+    #[test]
+    fn counts_are_not_believed() {
+        let bytes = encode("http://example.com/", &samples()).unwrap();
+        for at in 0..bytes.len() - 4 {
+            let mut hostile = bytes.to_vec();
+            hostile[at..at + 4].copy_from_slice(&[0xff; 4]);
+            // Whatever comes of it, it is no larger than what was there.
+            let measured =
+                allocation_counter::measure(|| drop(decode(&Policy::shared(), &hostile.into(), open)));
+            assert!(measured.bytes_max < 200_000, "{} bytes for what is hostile at {at}", measured.bytes_max);
+        }
+    }
+
+    #[test]
+    fn a_body_of_another_store_is_refused() {
+        let elsewhere = StoredBody::from_reader(3, Arc::new(super::super::pieces::Pieces::default()));
+        assert!(encode("http://example.com/", &Variants::new([Arc::new(full(0, elsewhere))])).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = decode(&Policy::shared(), &bytes.into(), open);
+        }
+
+        #[test]
+        fn nearly_right_bytes_are_refused_or_mean_themselves(at in 0_usize..900, byte in any::<u8>()) {
+            let mut bytes = encode("http://example.com/", &samples()).unwrap().to_vec();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            if let Ok((target, variants)) = decode(&Policy::shared(), &bytes.clone().into(), open) {
+                // Names are read in whatever case, and written in one.
+                prop_assert_eq!(encode(&target, &variants).unwrap().len(), bytes.len());
+            }
+        }
+    }
+}

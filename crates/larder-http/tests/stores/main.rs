@@ -1,7 +1,13 @@
 //! Stores: the compliance suite over each, and what each promises besides.
 
-#![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "what is not there fails its test")]
 
 #[path = "../../../larder/tests/scratch/mod.rs"]
 mod scratch;
+
+mod coming_from_undici;
+mod memory;
+mod sample;
+mod sqlite;
+mod stack;
 mod suites;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use larder::entry::Freshness;
 use larder::testing::{Harness, Operation, Tiers};
-use larder::time::{Ttl, hours, seconds};
-use larder::{EntryOptions, ErrorKind};
+use larder::time::{Stamp, Ttl, hours, seconds};
+use larder::{EntryOptions, ErrorKind, Present, Updated};
 
 use crate::flow::cache;
 
@@ -271,4 +271,131 @@ async fn counting_and_touching_are_told_as_writes() {
         assert_eq!(harness.recorder.lines(), ["written a", "written a", "written b"], "{tiers:?}");
         harness.finish(0).await;
     }
+}
+
+#[tokio::test]
+async fn an_update_stores_what_it_makes_of_what_is_there() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let lists = cache::<Vec<u32>>(&harness);
+        let push = |number: u32| {
+            move |present: Option<Present<Vec<u32>>>| {
+                let mut list = present.map(|present| (*present.value).clone()).unwrap_or_default();
+                list.push(number);
+                Updated::put(list).ttl(seconds(10)).tags(["lists"])
+            }
+        };
+        assert!(lists.update("a", push(1)).await.unwrap());
+        harness.clock.advance(seconds(4));
+        assert!(lists.update("a", push(2)).await.unwrap());
+        let entry = lists.entry("a").await.unwrap().unwrap();
+        assert_eq!((&*entry.value, entry.ttl_left), (&vec![1, 2], Some(seconds(10))));
+        assert_eq!(entry.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(), ["lists"]);
+        assert!(!lists.update("a", |_| Updated::keep()).await.unwrap());
+        assert!(lists.update("a", |_| Updated::put(vec![]).ttl(seconds(0))).await.unwrap());
+        assert!(!lists.has("a").await.unwrap());
+        lists.set("a", vec![7]).await.unwrap();
+        assert!(lists.update("a", |_| Updated::delete()).await.unwrap());
+        assert!(!lists.has("a").await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_update_carries_nothing_past_a_purge_unless_it_says_how_old_it_is() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let cache = cache::<u32>(&harness).with_options(EntryOptions::default().grace(seconds(60)));
+        let again = |present: Option<Present<u32>>| {
+            Updated::put(present.map_or(0, |present| *present.value) + 1).tags(["t"])
+        };
+        cache.set("a", 1).tags(["t"]).await.unwrap();
+        cache.invalidate(["t"]).soft().await.unwrap();
+        cache.update("a", again).await.unwrap();
+        let (value, freshness) = cache.get_judged("a").await.unwrap().unwrap();
+        assert_eq!((*value, freshness), (2, Freshness::Stale), "made of what the purge meant");
+
+        let mut found = None;
+        let born = harness.stack.stamp();
+        let renewed = |present: Option<Present<u32>>| {
+            found = present.map(|present| (present.freshness, present.invalidated.is_some()));
+            Updated::put(9).tags(["t"]).born(born)
+        };
+        cache.update("a", renewed).await.unwrap();
+        assert_eq!(found, Some((Freshness::Stale, true)));
+        assert_eq!(
+            cache.get_judged("a").await.unwrap().map(|(value, f)| (*value, f)),
+            Some((9, Freshness::Fresh))
+        );
+
+        cache.invalidate(["t"]).await.unwrap();
+        cache.update("a", |_| Updated::put(10).tags(["t"]).born(born)).await.unwrap();
+        assert_eq!(cache.get_judged("a").await.unwrap(), None, "it is older than the purge");
+        let future = Stamp::at(harness.stack.now() + hours(1));
+        cache.update("a", |_| Updated::put(11).tags(["t"]).born(future)).await.unwrap();
+        assert_eq!(cache.get("a").await.unwrap().as_deref(), Some(&11), "the future is now");
+        cache.invalidate(["t"]).await.unwrap();
+        assert_eq!(cache.get("a").await.unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn updates_that_meet_are_all_kept() {
+    for tiers in Tiers::ALL {
+        let harness = Harness::new(tiers);
+        let cache = cache::<Vec<u32>>(&harness);
+        let tasks: Vec<_> = (0..8)
+            .map(|task| {
+                let cache = cache.clone();
+                tokio::spawn(async move {
+                    for round in 0..50 {
+                        let add = |present: Option<Present<Vec<u32>>>| {
+                            let mut list =
+                                present.map(|present| (*present.value).clone()).unwrap_or_default();
+                            list.push(task * 50 + round);
+                            Updated::put(list)
+                        };
+                        assert!(cache.update("a", add).await.unwrap());
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let mut list = (*cache.get("a").await.unwrap().unwrap()).clone();
+        list.sort_unstable();
+        assert_eq!(list, (0..400).collect::<Vec<u32>>());
+    }
+}
+
+#[tokio::test]
+async fn an_update_in_memory_runs_without_a_lock_and_sees_what_came_between() {
+    let harness = Harness::new(Tiers::L1);
+    let cache = cache::<u32>(&harness);
+    cache.set("a", 1).await.unwrap();
+    let mut runs = 0;
+    let add = |present: Option<Present<u32>>| {
+        runs += 1;
+        if runs == 1 {
+            // Under a lock, this would never end.
+            futures_util::FutureExt::now_or_never(async { cache.set("a", 10).await }).unwrap().unwrap();
+        }
+        Updated::put(present.map_or(0, |present| *present.value) + 1)
+    };
+    assert!(cache.update("a", add).await.unwrap());
+    assert_eq!((runs, *cache.get("a").await.unwrap().unwrap()), (2, 11));
+}
+
+#[tokio::test]
+async fn a_peek_asks_memory_only() {
+    let harness = Harness::new(Tiers::Both);
+    let cache = cache::<u32>(&harness);
+    assert_eq!(cache.peek("a"), None);
+    cache.set("a", 1).ttl(seconds(10)).await.unwrap();
+    let before = harness.stack.stats();
+    assert_eq!(cache.peek("a").as_deref(), Some(&1));
+    assert_eq!(harness.stack.stats().hits_l1, before.hits_l1 + 1);
+    harness.clock.advance(seconds(10));
+    assert_eq!(cache.peek("a"), None);
+    assert_eq!(harness.stack.stats().misses, before.misses, "a peek that finds nothing is no miss");
 }

@@ -2,7 +2,7 @@
 
 use larder::driver::Driver;
 use larder::time::minutes;
-use larder::{Cache, Stack};
+use larder::{Cache, Present, Stack, Updated};
 
 use crate::traffic::prefix;
 
@@ -12,7 +12,8 @@ macro_rules! stack_suite {
         $crate::stacks::stack_suite!(@ $name, $open,
             what_one_stack_does_the_other_sees,
             a_load_does_not_bury_a_delete_of_another_stack,
-            counts_of_two_stacks_add_up);
+            counts_of_two_stacks_add_up,
+            updates_of_two_stacks_are_all_kept);
     };
     (@ $name:ident, $open:expr, $($test:ident),*) => {
         mod $name {
@@ -102,5 +103,31 @@ pub(crate) async fn counts_of_two_stacks_add_up(stacks: [Stack; 2]) {
     let total = counters.each_ref().map(|counter| counter.get("n"));
     for total in total {
         assert_eq!(total.await.unwrap().as_deref(), Some(&400));
+    }
+}
+
+pub(crate) async fn updates_of_two_stacks_are_all_kept(stacks: [Stack; 2]) {
+    let lists = stacks.each_ref().map(|stack| stack.cache::<Vec<u32>>().unwrap());
+    let mut first = 0;
+    let updating = lists.clone().map(|list| {
+        first += 50;
+        tokio::spawn(async move {
+            for number in first..first + 50 {
+                let push = |present: Option<Present<Vec<u32>>>| {
+                    let mut list = present.map(|present| (*present.value).clone()).unwrap_or_default();
+                    list.push(number);
+                    Updated::put(list)
+                };
+                assert!(list.update("n", push).await.unwrap());
+            }
+        })
+    });
+    for updating in updating {
+        updating.await.unwrap();
+    }
+    for list in &lists {
+        let mut all = (*list.get("n").await.unwrap().unwrap()).clone();
+        all.sort_unstable();
+        assert_eq!(all, (50..150).collect::<Vec<u32>>());
     }
 }

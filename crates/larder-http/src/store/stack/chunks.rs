@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use larder::time::{Timestamp, hours};
-use larder::{Cache, EntryOptions, Error, ErrorKind, Result};
+use larder::{Cache, EntryOptions, Result};
 
+use super::super::collect::too_large;
 use super::super::pieces::{At, Pieces};
 use super::super::random::random;
 use super::super::{Chunked, ReadBody, StoredBody, WriteBody};
@@ -30,9 +31,13 @@ pub(super) fn reading_time(bytes: u64) -> Duration {
     Duration::from_secs(60 + bytes / SLOWEST_READER)
 }
 
-/// How long chunks are kept while nobody knows yet how long their response will be.
+/// How long chunks are kept while nobody knows yet how long their response will be: as long as the engine keeps one unless
+/// told otherwise, and two hours for who then reads it. Where that is too short, they are kept anew with their record.
 fn first_life(head: &Stored) -> Duration {
-    hours(1).saturating_add(head.lifetime().duration.saturating_mul(2)).min(hours(24 * 366))
+    let is_confirmable =
+        head.entity_tag().is_some() || head.headers().contains_key(http::header::LAST_MODIFIED);
+    let stale = if is_confirmable { hours(24) } else { Duration::ZERO };
+    head.lifetime().duration.saturating_add(stale + hours(2)).min(hours(24 * 366))
 }
 
 /// Chunks by key.
@@ -127,6 +132,8 @@ pub(super) struct ChunkWriter {
     life: Duration,
     bytes: u64,
     is_finished: bool,
+    /// Something of it was not taken.
+    is_broken: bool,
 }
 
 /// What readers of a body that is still coming share with its writer.
@@ -157,7 +164,7 @@ impl ChunkWriter {
         let life = first_life(head);
         let until = store.stack.now() + life;
         let shared = Growing { store, target: target.into(), id: random(), pieces: Pieces::default() };
-        Self { shared: Arc::new(shared), until, life, bytes: 0, is_finished: false }
+        Self { shared: Arc::new(shared), until, life, bytes: 0, is_finished: false, is_broken: false }
     }
 
     /// Moves the first bytes of what is in memory into the store.
@@ -176,7 +183,8 @@ impl WriteBody for ChunkWriter {
     async fn write(&mut self, piece: Bytes) -> Result<()> {
         let max = self.shared.store.body_bytes_max;
         self.bytes = self.bytes.saturating_add(piece.len() as u64);
-        if self.bytes > max {
+        if self.is_broken || self.bytes > max {
+            self.is_broken = true;
             return Err(too_large(max));
         }
         self.shared.pieces.push(piece);
@@ -198,6 +206,9 @@ impl WriteBody for ChunkWriter {
     }
 
     async fn finish(mut self: Box<Self>) -> Result<StoredBody> {
+        if self.is_broken {
+            return Err(too_large(self.shared.store.body_bytes_max));
+        }
         let (left, from) = self.shared.pieces.extent();
         if from == 0 && left as u64 <= self.shared.store.inline_bytes_max {
             self.is_finished = true;
@@ -226,10 +237,6 @@ impl Drop for ChunkWriter {
             self.shared.store.give_back(vec![(self.shared.id, from)]);
         }
     }
-}
-
-pub(in super::super) fn too_large(max: u64) -> Error {
-    Error::new(ErrorKind::TooLarge, format!("a body of more than {max} bytes is not kept"))
 }
 
 #[async_trait]

@@ -21,7 +21,6 @@ use larder::entry::Freshness;
 use larder::time::{Stamp, Timestamp, days};
 use larder::{BoxError, Cache, Error, ErrorKind, Present, Result, Stack, Updated};
 
-pub(super) use self::chunks::too_large;
 use self::chunks::{ChunkReader, ChunkWriter, Chunks, reading_time};
 use self::room::Room;
 use super::wire;
@@ -289,8 +288,11 @@ fn judged(variants: &Arc<Variants>, freshness: Freshness, now: SystemTime) -> Ar
 /// When a response began to be what it is, in the order of the stack's writes.
 fn born(response: &StoredResponse) -> Stamp {
     response.began.unwrap_or_else(|| {
-        let requested_at = Timestamp::from(response.stored.kept().times.requested_at);
-        Stamp::at(requested_at + Duration::from_millis(1))
+        let requested_at = response.stored.kept().times.requested_at;
+        let since_epoch = requested_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        // What came in the same millisecond counts as later: a purge takes the last stamp of its own.
+        Stamp::at(Timestamp::from_millis(millis.saturating_add(1)))
     })
 }
 

@@ -60,8 +60,7 @@ impl Room {
         let mut gone = 0;
         if count > self.count_max {
             gone = (count - self.count_max).max(self.count_max / 10);
-            candidates
-                .sort_by(|one, other| (one.is_new, one.received_at).cmp(&(other.is_new, other.received_at)));
+            candidates.sort_by_key(|candidate| (candidate.is_new, candidate.received_at));
             for Candidate { target, id, .. } in
                 candidates.iter().take(usize::try_from(gone).unwrap_or(usize::MAX))
             {

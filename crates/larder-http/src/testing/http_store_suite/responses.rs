@@ -96,7 +96,7 @@ pub async fn a_body_is_read_from_any_position(store: Arc<dyn HttpStore>) {
     for from in [1, 65_535, 262_143, 262_144, 262_145, 524_288, 700_000] {
         assert_same(
             &read_from(&found, from as u64).await,
-            &body[from..],
+            &body.slice(from..),
             format_args!("what begins at {from}"),
         );
     }
