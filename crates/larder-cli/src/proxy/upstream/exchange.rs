@@ -95,6 +95,10 @@ pub(super) async fn exchange(
             // Not a byte of it was written, so nobody can have seen it.
             Err((_, Some(back))) if connection.is_reused() => {
                 request = *back;
+                if connection.is_http2() {
+                    // It is about to end, and may not say so yet: without this, it would be taken again at once.
+                    pool.forget_shared();
+                }
                 connection = pool.connection(ways.upgrade.is_some()).await?;
             }
             Err((error, back)) => {

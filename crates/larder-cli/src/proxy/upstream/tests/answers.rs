@@ -190,7 +190,7 @@ async fn a_head_has_its_limits() {
         let head = peer.head().await.unwrap_or_default();
         peer.write("HTTP/1.1 200 OK\r\n").await;
         if head.contains("/fields") {
-            return peer.write(&"X-More: more\r\n".repeat(150)).await;
+            return peer.write(&format!("{}Content-Length: 0\r\n\r\n", "X-More: more\r\n".repeat(150))).await;
         }
         while peer.stream.write_all(b"X-More: and more and more and more\r\n").await.is_ok() {}
     })

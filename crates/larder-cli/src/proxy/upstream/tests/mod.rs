@@ -1,6 +1,7 @@
 //! Origins over real sockets: what reaches them, and what becomes of what they answer, broken answers too.
 
 mod answers;
+mod secure;
 mod several;
 mod script;
 mod targets;
