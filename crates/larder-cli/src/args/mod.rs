@@ -7,7 +7,7 @@
 mod flags;
 pub(crate) mod high;
 pub(crate) mod low;
-mod serve;
+pub(crate) mod serve;
 mod stores;
 pub(crate) mod units;
 

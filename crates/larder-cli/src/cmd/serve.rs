@@ -50,13 +50,17 @@ async fn run(flags: &Flags, config: ServeConfig) -> Outcome {
     let driver = store::open_for_serve(config.store.as_ref()).await?;
     let proxy = Proxy::open(&config, driver).map_err(|error| Failure::failed(error.to_string()))?;
     for (address, scheme) in proxy.addresses() {
-        note(format_args!("listening on {}://{address}", if scheme == Scheme::Https { "https" } else { "http" }));
+        note(format_args!(
+            "listening on {}://{address}",
+            if scheme == Scheme::Https { "https" } else { "http" }
+        ));
     }
     if let Some(address) = proxy.admin_address() {
         note(format_args!("admin on http://{address}"));
     }
     let control = proxy.control();
-    let hear = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+    let hear =
+        |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
     let (mut hang_up, mut interrupt, mut terminate) =
         (hear(SignalKind::hangup())?, hear(SignalKind::interrupt())?, hear(SignalKind::terminate())?);
     let (stop, stops) = shutdown();

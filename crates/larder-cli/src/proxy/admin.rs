@@ -50,7 +50,8 @@ type Answer = Result<Response<Body>, (StatusCode, String)>;
 impl Service for Desk {
     async fn call(&self, request: Request<Body>) -> Response<Body> {
         if !self.is_allowed(&request) {
-            let mut response = plain(StatusCode::UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN");
+            let mut response =
+                plain(StatusCode::UNAUTHORIZED, "a token is needed: Authorization: Bearer TOKEN");
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return response;
         }
@@ -63,7 +64,10 @@ impl Service for Desk {
             (&Method::POST, "/explain") => self.explain(body).await,
             (_, "/stats" | "/metrics" | "/health") => return not_allowed("GET"),
             (_, "/purge" | "/explain") => return not_allowed("POST"),
-            _ => Err((StatusCode::NOT_FOUND, "there are /stats, /metrics, /health, /purge and /explain".into())),
+            _ => Err((
+                StatusCode::NOT_FOUND,
+                "there are /stats, /metrics, /health, /purge and /explain".into(),
+            )),
         };
         let mut response = answer.unwrap_or_else(|(status, why)| {
             let mut response = as_json(&json!({ "error": why }));
@@ -91,7 +95,8 @@ impl Desk {
         let stats = self.cache().stats();
         let counts: Map<String, Value> =
             stats.counts().into_iter().map(|(name, count, _)| (name.to_owned(), json!(count))).collect();
-        let memory = self.stack.memory_usage().map(|usage| json!({ "items": usage.items, "bytes": usage.bytes }));
+        let memory =
+            self.stack.memory_usage().map(|usage| json!({ "items": usage.items, "bytes": usage.bytes }));
         as_json(&json!({
             "counts": counts,
             "in_flight": stats.in_flight,
@@ -142,9 +147,7 @@ impl Desk {
     }
 
     fn health(&self) -> Response<Body> {
-        let upstream = |(origin, upstream, is_up): (Arc<str>, String, bool)| {
-            json!({ "origin": &*origin, "upstream": upstream, "up": is_up })
-        };
+        let upstream = |(origin, upstream, is_up): (Arc<str>, String, bool)| json!({ "origin": &*origin, "upstream": upstream, "up": is_up });
         as_json(&Value::Array(self.upstreams.health().into_iter().map(upstream).collect()))
     }
 
@@ -162,7 +165,12 @@ impl Desk {
         let how = if flag("soft")? { Purge::Soft } else { Purge::Hard };
         let is_dry = flag("dry_run")?;
         let cache = self.cache();
-        let named = [asked.contains_key("url"), asked.contains_key("tags"), asked.contains_key("prefix"), flag("all")?];
+        let named = [
+            asked.contains_key("url"),
+            asked.contains_key("tags"),
+            asked.contains_key("prefix"),
+            flag("all")?,
+        ];
         if named.iter().filter(|is_named| **is_named).count() != 1 {
             return Err(bad("say one of \"url\", \"tags\", \"prefix\" and \"all\": true"));
         }
@@ -179,7 +187,8 @@ impl Desk {
         if let Some(tags) = asked.get("tags") {
             let tags = tags.as_array().ok_or_else(|| bad("\"tags\" is a list of texts"))?;
             let tags: Option<Vec<&str>> = tags.iter().map(Value::as_str).collect();
-            let tags = tags.filter(|tags| !tags.is_empty()).ok_or_else(|| bad("\"tags\" is a list of texts"))?;
+            let tags =
+                tags.filter(|tags| !tags.is_empty()).ok_or_else(|| bad("\"tags\" is a list of texts"))?;
             if is_dry {
                 return self.tagged(&cache, &tags).await;
             }
@@ -204,7 +213,9 @@ impl Desk {
                     names.push(target);
                 }
             }
-            return Ok(as_json(&json!({ "dry_run": true, "prefix": prefix, "count": count, "targets": names })));
+            return Ok(as_json(
+                &json!({ "dry_run": true, "prefix": prefix, "count": count, "targets": names }),
+            ));
         }
         let purged = cache.purge_prefix(prefix, how).await.map_err(failed)?;
         Ok(as_json(&json!({ "prefix": prefix, "count": purged.targets })))
@@ -337,5 +348,6 @@ fn as_json(value: &Value) -> Response<Body> {
 
 /// Whether two texts are the same, in a time that does not tell where they differ.
 fn is_same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
+    one.len() == other.len()
+        && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
 }

@@ -155,16 +155,16 @@ impl Control {
         }
         let gate = gate(config, &inner.store, &inner.upstreams, &inner.log, &inner.clock);
         inner.gate.set(Arc::new(gate));
-        inner
-            .log
-            .reopen()
-            .map_err(|error| RunError(format!("cannot open the access log again, the old one stays: {error}")))
+        inner.log.reopen().map_err(|error| {
+            RunError(format!("cannot open the access log again, the old one stays: {error}"))
+        })
     }
 
     fn desk(&self, admin: &Admin) -> Result<(Server, Arc<Desk>), RunError> {
         let inner = &self.0;
-        let server = Server::bind(listen::Options { plain: vec![admin.listen], ..listen::Options::default() })
-            .map_err(|error| RunError(format!("admin: {error}")))?;
+        let server =
+            Server::bind(listen::Options { plain: vec![admin.listen], ..listen::Options::default() })
+                .map_err(|error| RunError(format!("admin: {error}")))?;
         let desk = Desk {
             token: admin.token.clone(),
             gate: Arc::clone(&inner.gate),
