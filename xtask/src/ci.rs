@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use crate::cache_tests;
 use crate::tidy;
 
 /// Each feature of the library, built alone; the empty one is none.
@@ -42,6 +43,9 @@ const SERVICES: &[(&str, &str)] = &[
     ("mysql", "mysql"),
     ("dynamodb", "dynamodb"),
 ];
+
+/// Whether `larder serve` is there to be tested from outside.
+const HAS_SERVE: bool = false;
 
 /// What happened so far.
 #[derive(Debug, Default)]
@@ -83,6 +87,7 @@ pub(crate) fn run(root: &Path) -> ExitCode {
         report.step(root, "tests", &args, &[]);
     }
     report.stores(root);
+    report.serve(root);
     report.step(root, "doc tests", &[&["test", "--doc", "--no-fail-fast"][..], &all].concat(), &[]);
     let races = ["--manifest-path", "races/Cargo.toml", "--target-dir", "target"];
     report.step(root, "race tests", &[&["test", "--test", "race"][..], &races].concat(), &[]);
@@ -178,6 +183,21 @@ impl Report {
         let args = [&["xtask", "services", "run"][..], &services, &["--", "cargo"], &tests, &stable].concat();
         let variables = [("LARDER_TEST_REQUIRE", &*required.join(",")), ("LARDER_TEST_SLACK_MS", "3000")];
         self.step(root, "store tests", &args, &variables);
+    }
+
+    /// The HTTP cache from outside: the public suite of tests, and what only shows under load.
+    fn serve(&mut self, root: &Path) {
+        if !HAS_SERVE {
+            return;
+        }
+        if let Err(error) = cache_tests::is_possible() {
+            self.skip("cache tests", &error.to_string());
+        } else {
+            self.step(root, "cache tests of the public suite", &["xtask", "cache-tests", "--again"], &[]);
+        }
+        self.step(root, "the tour of the pages", &["xtask", "tour"], &[]);
+        let small = ["bench-http", "stampede", "large", "crash", "--small", "--proxies", "larder"];
+        self.step(root, "crowds, large bodies and crashes", &[&["xtask"][..], &small].concat(), &[]);
     }
 
     fn skip(&mut self, name: &str, why: &str) {

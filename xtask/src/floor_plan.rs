@@ -97,6 +97,8 @@ const CRATES: &[(&str, &[&str])] = &[
     // For its examples only: what it expands to are calls of the library.
     ("crates/larder-macros", &["larder"]),
     ("crates/larder-cli", &["larder", "larder-http"]),
+    // An application as anybody's: it meets the others over HTTP only.
+    ("examples/shop", &[]),
     ("xtask", &[]),
     ("fuzz", &["larder", "larder-http"]),
     // The library itself, on other locks and another runtime.

@@ -2,13 +2,17 @@
 //! that has to pass, `cargo xtask services` starts real servers, `cargo xtask bench-run` measures the command. Knows
 //! nothing of caching.
 
+mod bench_http;
 mod bench_run;
+mod cache_tests;
 mod ci;
 mod floor_plan;
+mod proxy;
 mod rules;
 mod services;
 mod source;
 mod tidy;
+mod tour;
 mod tree;
 
 use std::path::Path;
@@ -20,6 +24,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy --write    bring the table of rooms in ARCHITECTURE.md up to date first
   ci              run every check and every test
   services        start the servers that drivers are tested against, and stop them: see `cargo xtask services`
+  cache-tests     run the public suite for HTTP caches against `larder serve`: see `cargo xtask cache-tests --help`
+  bench-http      measure `larder serve` beside nginx and Varnish: see `cargo xtask bench-http --help`
+  tour            walk docs/serve-tour.md, and compare what is seen with what it shows
   bench-run       measure a hit of `larder run` beside `true`, and beside `bkt` if it is on the path";
 
 fn main() -> ExitCode {
@@ -33,6 +40,9 @@ fn main() -> ExitCode {
         },
         ["ci"] => ci::run(root),
         ["services", args @ ..] => services::run(root, args),
+        ["cache-tests", args @ ..] => cache_tests::run(root, args),
+        ["bench-http", args @ ..] => bench_http::run(root, args),
+        ["tour", args @ ..] => tour::run(root, args),
         ["bench-run"] => bench_run::run(root).unwrap_or_else(|error| fail(&error)),
         _ => {
             eprintln!("{USAGE}");

@@ -10,7 +10,6 @@ mod failure;
 mod lock;
 mod output;
 mod progress;
-#[allow(dead_code, reason = "`larder serve` is built on it next")]
 mod proxy;
 mod store;
 mod upkeep;
@@ -59,6 +58,7 @@ fn start() -> Outcome {
         HiArgs::Migrate(migration) => {
             with_runtime(|runtime| runtime.block_on(cmd::migrate::migrate(migration)))
         }
+        HiArgs::Serve(flags) => cmd::serve::serve(flags),
         HiArgs::Drivers { json } => cmd::drivers::drivers(json),
         HiArgs::Ping { asked, count, json } => {
             with_runtime(|runtime| runtime.block_on(cmd::ping::ping(asked, count, json)))

@@ -19,6 +19,7 @@ use crate::cmd::ping::Asked;
 use crate::cmd::run::identity::Identity;
 use crate::failure::Failure;
 use crate::output::escape;
+use crate::proxy::config::Flags;
 use crate::store::check_url;
 
 /// How long `larder run` keeps output, unless told otherwise: long enough to be of use, short enough that
@@ -32,6 +33,8 @@ pub(crate) const PREFIX: &str = "larder";
 pub(crate) const RUN_NAMESPACE: &str = "run";
 /// The file of what `larder run` keeps, in larder's cache folder.
 const RUN_FILE: &str = "run.db";
+/// The file of what `larder serve` keeps, in larder's cache folder.
+const SERVE_FILE: &str = "serve.db";
 
 /// What is to be done.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(crate) enum HiArgs {
     },
     /// `larder migrate`.
     Migrate(Migration),
+    /// `larder serve`.
+    Serve(Flags),
     /// `larder drivers`.
     Drivers {
         /// Whether to print JSON.
@@ -217,6 +222,7 @@ impl HiArgs {
                 let namespace = names(namespace)?;
                 Self::Migrate(Migration { from, to, prefix, namespace, dry_run, json })
             }
+            LowArgs::Serve(flags) => Self::Serve(flags),
             LowArgs::Drivers { json } => Self::Drivers { json },
             LowArgs::Ping(LowPing { stores, config, cache, count, json }) => {
                 let asked = if stores.is_empty() {
@@ -410,6 +416,11 @@ fn text_variable(name: &str) -> Result<Option<String>, Failure> {
 }
 
 /// Larder's folder in the user's cache folder; `None` if there is no way to tell.
+/// The file of what `larder serve` keeps, unless told otherwise; `None` if there is no place for it.
+pub(crate) fn serve_file() -> Option<PathBuf> {
+    cache_folder().map(|folder| folder.join(SERVE_FILE))
+}
+
 fn cache_folder() -> Option<PathBuf> {
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let folder = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(CACHES)))?;

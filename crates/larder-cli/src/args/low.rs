@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use larder::time::Ttl;
 
+use crate::proxy::config::Flags;
 use crate::store::{Access, End};
 
 /// What was typed.
@@ -29,6 +30,8 @@ pub(crate) enum LowArgs {
     },
     /// `larder migrate`.
     Migrate(LowMigrate),
+    /// `larder serve`.
+    Serve(Flags),
     /// `larder drivers`.
     Drivers {
         /// Whether to print JSON.
@@ -198,6 +201,7 @@ impl LowArgs {
                 dry_run: matches.get_flag("dry-run"),
                 json: matches.get_flag("json"),
             }),
+            "serve" => Self::Serve(Flags::from_matches(&mut matches)),
             "drivers" => Self::Drivers { json: matches.get_flag("json") },
             "ping" => Self::Ping(LowPing {
                 stores: many(&mut matches, "stores"),

@@ -7,6 +7,7 @@
 mod flags;
 pub(crate) mod high;
 pub(crate) mod low;
+mod serve;
 mod stores;
 pub(crate) mod units;
 
@@ -38,7 +39,7 @@ pub(crate) fn command() -> Command {
 /// Each command with what it does in one line, and the rest of it.
 type Entry = (&'static str, &'static str, fn(Command) -> Command);
 
-const COMMANDS: [Entry; 19] = [
+const COMMANDS: [Entry; 20] = [
     ("run", "Run a command, or print what it printed before", run),
     ("get", "Print a value", get),
     ("set", "Store a value", set),
@@ -53,6 +54,7 @@ const COMMANDS: [Entry; 19] = [
     ("stats", "Count what is stored: live, stale, tombstones; oldest and newest", stats),
     ("prune", "Give back the space of what has expired", prune),
     ("migrate", "Copy what is in one store to another", stores::migrate),
+    ("serve", "Serve an origin through an HTTP cache: a reverse proxy", serve::serve),
     ("drivers", "List the kinds of stores and their options", stores::drivers),
     ("ping", "Say whether stores answer, and how fast", stores::ping),
     ("check", "Say what a configuration means, and what is wrong with it", check),

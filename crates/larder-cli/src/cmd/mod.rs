@@ -12,6 +12,7 @@ pub(crate) mod migrate;
 pub(crate) mod ping;
 mod prune;
 pub(crate) mod run;
+pub(crate) mod serve;
 mod set;
 mod stats;
 mod remove;

@@ -6,18 +6,31 @@
 //! http1    HTTP/1.1 as a server, of our own   (decision 30)
 //! http2    HTTP/2 as a server, hyper's
 //!    └─► Service: a request to a response
+//! forward  what an origin is told of the client, and what not
+//! upstream origins: routes, connections, health  (decision 31)
+//! gate     the way of a request: forward, cache, upstream, log
+//! config   the document that says all that
+//! admin    the operators' desk
+//! run      all of it together
 //! ```
 
-pub(crate) mod http1;
-pub(crate) mod http2;
-pub(crate) mod listen;
+mod admin;
+pub(crate) mod config;
+mod forward;
+mod gate;
+mod http1;
+mod http2;
+mod listen;
+mod log;
+pub(crate) mod run;
 pub(crate) mod shutdown;
 mod upgrade;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use larder_http::Body;
 
 pub(crate) use http1::wire::target::Scheme;
@@ -62,4 +75,11 @@ pub(crate) struct Client {
     pub(crate) local: SocketAddr,
     /// How this connection is secured.
     pub(crate) scheme: Scheme,
+}
+
+/// A request that no origin is asked for, and what to say to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) why: &'static str,
 }

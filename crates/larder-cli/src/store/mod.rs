@@ -26,7 +26,7 @@ use larder::memory::MemoryOptions;
 use larder::time::{Clock, Stamp, SystemClock, Timestamp, Ttl, seconds};
 use larder::{BoxError, Cache, Error, ErrorKind, Result, Stack};
 
-use crate::args::high::{PREFIX, Place, RUN_NAMESPACE, Target};
+use crate::args::high::{PREFIX, Place, RUN_NAMESPACE, Target, serve_file};
 use crate::failure::Failure;
 use crate::output::escape;
 
@@ -403,6 +403,39 @@ pub(crate) async fn open_url(url: &str, named: &str, access: Access) -> Result<A
     Ok(registry().open(&limited(StoreConfig::from_url(url, named)?, access)).await?)
 }
 
+/// Where `larder serve` keeps responses beside memory: in the store that it was told, or in a file of its own. `None` if it was
+/// told to use memory alone.
+pub(crate) async fn open_for_serve(told: Option<&StoreConfig>) -> Result<Option<Arc<dyn Driver>>, Failure> {
+    match told {
+        Some(store) if store.driver() == "memory" => {
+            registry().check(store)?;
+            Ok(None)
+        }
+        Some(store) => Ok(Some(registry().open(&limited(store.clone(), Access::Create)).await?)),
+        None => {
+            let Some(file) = serve_file() else {
+                return Err(Failure::usage(
+                    "there is no place for a store: set HOME or XDG_CACHE_HOME, or name one with --store",
+                ));
+            };
+            make_folder(&file)?;
+            let mut options = SqliteOptions::new(file.as_path());
+            options.max_bytes = Some(DEFAULT_BYTES_MAX);
+            Ok(Some(Arc::new(SqliteDriver::open(options).await?)))
+        }
+    }
+}
+
+/// Makes the folder of a file, for its owner alone.
+fn make_folder(file: &Path) -> Result<(), Failure> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| Failure::failed(format!("cannot create the folder {}: {error}", shown(folder))))
+}
+
 /// Opens the driver of a place that is no configuration.
 async fn open_place(place: &Place, access: Access) -> Result<Arc<dyn Driver>, Failure> {
     match place {
@@ -412,11 +445,7 @@ async fn open_place(place: &Place, access: Access) -> Result<Arc<dyn Driver>, Fa
             Ok(Arc::new(MemoryDriver::new(MemoryOptions::default())))
         }
         Place::Default(file) => {
-            if let Some(folder) = file.parent() {
-                DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
-                    Failure::failed(format!("cannot create the folder {}: {error}", shown(folder)))
-                })?;
-            }
+            make_folder(file)?;
             let mut options = SqliteOptions::new(file.as_path());
             // One process that does one thing after the other.
             options.readers = 1;

@@ -85,6 +85,8 @@ fn a_password_that_is_not_encoded_is_not_printed() {
     for url in [
         "redis://u:hun?ter2@127.0.0.1:1",
         "redis://u:hun#ter2@127.0.0.1:1",
+        "redis://u:hun?ter2=x@127.0.0.1:1",
+        "redis://u:x?db=hunter2@127.0.0.1:1",
         "postgres://u:hun?ter2@127.0.0.1:1/d",
         "redis://127.0.0.1:1?password=hun@ter2",
     ] {

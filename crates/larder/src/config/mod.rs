@@ -27,6 +27,7 @@ mod beignet;
 mod build;
 mod deepstream;
 mod describe;
+mod document;
 mod drivers;
 mod env;
 mod formats;
@@ -49,6 +50,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub use advice::ConfigAdvice;
 pub use beego::new_cache;
 pub use describe::Explained;
+pub use document::{Entry, Section};
 pub use drivers::{DRIVERS, DriverInfo, OptionInfo};
 pub use formats::{CONFIG_BYTES_MAX, Format};
 pub use node::{Origin, Setting};
@@ -140,20 +142,25 @@ impl Loader {
     /// # Errors
     /// As [`Config::load`].
     pub fn load(&self, path: impl AsRef<Path>) -> Result<Config> {
-        let path = path.as_ref();
-        let format = Format::of_path(path)?;
-        let name = path.display().to_string();
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            // One byte more than is allowed is enough to know, and a device never ends.
-            .and_then(|file| file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
-            .map_err(|error| {
-                Error::from_source(ErrorKind::Config, format!("cannot read the configuration {name}"), error)
-            })?;
-        let text = String::from_utf8(bytes).map_err(|_| {
-            Error::new(ErrorKind::Config, format!("{name}: the configuration is not UTF-8 text"))
-        })?;
+        let (text, format, name) = read_document(path.as_ref())?;
         self.parse(&text, format, &name)
+    }
+
+    /// A document of another program, in one of these languages, with variables put in.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for what is in it.
+    pub fn load_section(&self, path: impl AsRef<Path>) -> Result<Section> {
+        let (text, format, name) = read_document(path.as_ref())?;
+        self.section(&text, format, &name)
+    }
+
+    /// As [`Loader::load_section`], of a text.
+    ///
+    /// # Errors
+    /// As [`Loader::load_section`].
+    pub fn section(&self, text: &str, format: Format, name: &str) -> Result<Section> {
+        Section::of_root(formats::parse(text, format, name)?, &self.variables)
     }
 
     /// As [`Config::parse`], over this environment.
@@ -171,6 +178,22 @@ impl Loader {
     pub fn environment_only(&self) -> Result<Config> {
         stacks::read_config(node::Node::map(Origin::Named("the environment".into())), &self.variables)
     }
+}
+
+/// The text of a document, its format, and what errors call it.
+fn read_document(path: &Path) -> Result<(String, Format, String)> {
+    let format = Format::of_path(path)?;
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        // One byte more than is allowed is enough to know, and a device never ends.
+        .and_then(|file| file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| {
+            Error::from_source(ErrorKind::Config, format!("cannot read the configuration {name}"), error)
+        })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::new(ErrorKind::Config, format!("{name}: the configuration is not UTF-8 text")))?;
+    Ok((text, format, name))
 }
 
 impl fmt::Debug for Loader {

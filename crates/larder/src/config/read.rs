@@ -55,7 +55,7 @@ impl Item {
     }
 
     /// Reads text by a unit parser, whose failure is a reason without the text.
-    fn parsed<T>(&self, text: &Text, parse: impl Fn(&str) -> Result<T, String>) -> Result<T> {
+    pub(crate) fn parsed<T>(&self, text: &Text, parse: impl Fn(&str) -> Result<T, String>) -> Result<T> {
         parse(&text.text).map_err(|reason| match self.quoted(text) {
             Some(quoted) => self.error(format_args!("{quoted} {reason}")),
             // A reason may repeat the number, so a variable's is cut where it would.
@@ -258,6 +258,11 @@ impl Fields {
         self.members.insert(0, (key, node));
     }
 
+    /// Takes a member that is `null` for one that is not there.
+    pub(crate) fn drop_null(&mut self, name: &str) {
+        self.members.retain(|(key, node)| key.name != name || node.value != Value::Null);
+    }
+
     /// Lets a member be called by another name as well; with a dot in it, by a member of a member.
     pub(crate) fn alias(&mut self, other: &str, name: &str) -> Result<()> {
         let taken = match other.split_once('.') {
@@ -294,7 +299,7 @@ impl Fields {
         let (_, node) = self.members.iter_mut().find(|(key, _)| key.name == outer)?;
         if !matches!(node.value, Value::Map(_)) {
             // Nothing said inside is nothing said.
-            self.members.retain(|(key, node)| key.name != outer || node.value != Value::Null);
+            self.drop_null(outer);
             return None;
         }
         let mut members = node.take_members();

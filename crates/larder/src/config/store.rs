@@ -303,25 +303,20 @@ impl StoreOptions {
         Some(format!("{}:{}", url.scheme, url.rest))
     }
 
-    /// Text.
+    /// Text. `null` is none.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is something else.
     pub fn text(&mut self, name: &str) -> Result<Option<String>> {
-        let secret = url::names_a_secret(name);
-        self.read(name, |item| {
-            let text = item.text()?;
-            let shown = if secret { "***" } else { &text.text };
-            Ok((text.text.clone(), shown.to_owned()))
-        })
+        self.text_or_null(name, url::names_a_secret(name))
     }
 
-    /// Text that is never shown.
+    /// Text that is never shown. `null` is none.
     ///
     /// # Errors
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) if it is something else.
     pub fn secret(&mut self, name: &str) -> Result<Option<String>> {
-        self.read(name, |item| Ok((item.text()?.text.clone(), "***".to_owned())))
+        self.text_or_null(name, true)
     }
 
     /// One of some words, whatever their case.
@@ -459,6 +454,16 @@ impl StoreOptions {
     /// What was read so far, in order.
     pub(crate) fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    fn text_or_null(&mut self, name: &str, secret: bool) -> Result<Option<String>> {
+        // A document that is filled in by a program has `password: null` where there is no password.
+        self.store.fields.drop_null(name);
+        self.read(name, |item| {
+            let text = item.text()?;
+            let shown = if secret { "***" } else { &text.text };
+            Ok((text.text.clone(), shown.to_owned()))
+        })
     }
 
     fn read<T>(

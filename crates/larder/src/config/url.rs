@@ -1,7 +1,7 @@
 //! Store URLs: `scheme:rest?option=value`. Knows no scheme.
 
 use super::node::Text;
-use crate::driver::url::decode;
+use crate::driver::url::{check_query, decode};
 
 /// A store URL's parts.
 pub(crate) struct Parts {
@@ -29,17 +29,16 @@ pub(crate) fn split(text: &Text) -> Result<Parts, String> {
         );
     };
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if rest.starts_with("//") {
+        check_query(query)?;
+    }
     let shown = text.shown().split_once(':').map_or("", |(_, rest)| rest);
     let (shown, query_shown) = shown.split_once('?').unwrap_or((shown, ""));
     let mut options: Vec<(String, Text)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let Some((name, value)) = pair.split_once('=') else {
-            // It may be the end of a password that has a "?" in it.
             return Err(match &text.template {
                 Some(_) => "an option of the URL has no value".to_owned(),
-                None if pair.contains('@') => {
-                    "an option of the URL has no value (in a password, write ? as %3F)".to_owned()
-                }
                 None => format!("the option {:?} of the URL has no value", decode(pair)?),
             });
         };
@@ -151,6 +150,25 @@ mod tests {
         assert_eq!(path("sqlite", &rest).as_deref(), Ok("/home/x?table=evil&%41/c.db"));
         assert_eq!(parts.query.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["max_bytes"]);
         assert_eq!(parts.shown, "${HOME}/c.db");
+    }
+
+    #[test]
+    fn a_password_that_looks_like_options_is_not_repeated() {
+        for url in [
+            "redis://u:hun?ter=2@h",
+            "redis://u:hun?db=ter2@h",
+            "redis://u:hun?ter2@h/1?db=1",
+            "redis://u:hun@ter?2=3@h",
+            "redis://12?hun=ter2@h",
+            "postgres://u:hun?sslmode=ter2@h/d",
+        ] {
+            let Err(said) = split(&Text::plain(url)) else { panic!("{url}") };
+            assert!(said.contains("%3F") && said.contains("%40"), "{said}");
+            assert!(!said.contains("hun") && !said.contains("ter"), "{said}");
+        }
+        let parts = split(&Text::plain("redis://h?password=a%40b")).unwrap_or_else(|what| panic!("{what}"));
+        assert_eq!(parts.query.len(), 1);
+        assert!(split(&Text::plain("sqlite:c.db?x=a@b")).is_ok(), "a path has no password");
     }
 
     #[test]

@@ -17,6 +17,18 @@ pub(crate) fn decode(text: &str) -> Result<String, &'static str> {
     String::from_utf8(bytes).map_err(|_| "a URL's \"%\" codes have to be UTF-8")
 }
 
+/// Looks at what follows the first `?` of a URL with a host, as it was written. An `@` in it may be where a password ends
+/// that has a `?` in it; what stands before it would be taken for a host, or for options, and repeated in errors.
+#[cfg(any(feature = "config", feature = "postgres", feature = "mysql"))]
+pub(crate) fn check_query(query: &str) -> Result<(), &'static str> {
+    if query.contains('@') {
+        return Err(
+            "an \"@\" stands behind a \"?\": in a password, write ? as %3F; in an option, write @ as %40",
+        );
+    }
+    Ok(())
+}
+
 /// `HOST`, `HOST:PORT`, `[ADDRESS]` or `[ADDRESS]:PORT`: the host without brackets, and its port or the usual one.
 #[cfg(any(feature = "redis", feature = "memcached"))]
 pub(super) fn host_and_port(text: &str, usual: u16) -> Result<(&str, u16), &'static str> {

@@ -6,13 +6,20 @@
 
 #![expect(clippy::unwrap_used, reason = "what cannot be opened fails its test")]
 
+#[cfg(any(feature = "redis", feature = "memcached"))]
+mod certificate;
 #[cfg(all(feature = "config", feature = "file", feature = "redis", feature = "testing", unix))]
 mod coming_from;
+#[cfg(all(feature = "compress", feature = "encrypt"))]
+mod decorated;
 #[cfg(feature = "dynamodb")]
 mod dynamodb;
 mod faults;
 #[cfg(feature = "memcached")]
 mod memcached;
+#[cfg(any(feature = "redis", feature = "memcached", feature = "postgres", feature = "mysql"))]
+mod outage;
+mod record;
 #[cfg(feature = "redis")]
 mod redis;
 mod server;

@@ -47,6 +47,9 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     fn reset(&mut self);
 }
 
+/// Hears of requests that are refused before the service sees them.
+pub(crate) type OnRefused = Arc<dyn Fn(&Client, &Refusal) + Send + Sync>;
+
 /// How connections are served.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -60,7 +63,7 @@ pub(crate) struct Settings {
     /// While the client takes nothing of what is written.
     pub(crate) write_timeout: Duration,
     /// Hears of requests that are refused before the service sees them.
-    pub(crate) on_refused: Option<Arc<dyn Fn(&Client, &Refusal) + Send + Sync>>,
+    pub(crate) on_refused: Option<OnRefused>,
 }
 
 impl Default for Settings {

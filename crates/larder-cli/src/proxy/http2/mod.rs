@@ -4,6 +4,9 @@
 mod body;
 mod rewind;
 
+#[cfg(test)]
+mod tests;
+
 use std::future::ready;
 use std::pin::pin;
 use std::sync::Arc;

@@ -4,6 +4,9 @@
 mod swap;
 pub(crate) mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;

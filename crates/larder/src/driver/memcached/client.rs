@@ -106,12 +106,13 @@ impl MemcachedClient {
     /// As [`MemcachedClient::get`], if any of the servers fails.
     pub async fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Bytes>>> {
         let mut found = vec![None; keys.len()];
-        let asked = self.0.spread(keys, "get", |batch, wire| batch.get(wire, false)).await?;
-        for (at, server, reply) in asked {
+        let hear = |at: usize, server: &Server, reply| {
             if let Some(found) = found.get_mut(at) {
                 *found = value(server, reply)?;
             }
-        }
+            Ok(())
+        };
+        self.0.spread(keys, "get", |batch, wire| batch.get(wire, false), hear).await?;
         Ok(found)
     }
 
@@ -148,9 +149,11 @@ impl MemcachedClient {
     /// As [`MemcachedClient::get`], if any of the servers fails; keys on others may be gone.
     pub async fn delete_many(&self, keys: &[&str]) -> Result<u64> {
         let mut count = 0;
-        for (_, server, reply) in self.0.spread(keys, "delete", |batch, wire| batch.delete(wire)).await? {
+        let hear = |_, server: &Server, reply| {
             count += u64::from(deleted(server, reply)?);
-        }
+            Ok(())
+        };
+        self.0.spread(keys, "delete", |batch, wire| batch.delete(wire), hear).await?;
         Ok(count)
     }
 
@@ -236,14 +239,17 @@ impl Servers {
         self.at(self.place(wire))
     }
 
-    /// A command for each key, each to its server, all at once. Answers with the places of the keys, in any order.
+    /// A command for each key, each to its server, all at once. `hear` is given the places of the keys and the answers, in
+    /// any order, when all have come.
     async fn spread(
         &self,
         keys: &[&str],
         what: &'static str,
         command: impl Fn(&mut Batch, &str) + Copy,
-    ) -> Result<Vec<(usize, &Server, Reply)>> {
-        let mut shares = vec![Vec::new(); self.list.len()];
+        mut hear: impl FnMut(usize, &Server, Reply) -> Result<()>,
+    ) -> Result<()> {
+        let each = keys.len() / self.list.len().max(1);
+        let mut shares: Vec<_> = self.list.iter().map(|_| Vec::with_capacity(each)).collect();
         for (at, key) in keys.iter().enumerate() {
             let wire = wire_key(key);
             if let Some(share) = shares.get_mut(self.place(&wire)) {
@@ -261,11 +267,15 @@ impl Servers {
                 if replies.len() != some.len() {
                     return Err(failure::unexpected(what, &server.name));
                 }
-                let answered = some.iter().zip(replies).map(|((at, _), reply)| (*at, server, reply));
-                Ok(answered.collect::<Vec<_>>())
+                Ok((server, some, replies))
             })
         });
-        Ok(try_join_all(calls).await?.into_iter().flatten().collect())
+        for (server, some, replies) in try_join_all(calls).await? {
+            for ((at, _), reply) in some.iter().zip(replies) {
+                hear(*at, server, reply)?;
+            }
+        }
+        Ok(())
     }
 }
 

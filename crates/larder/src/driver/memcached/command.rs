@@ -33,6 +33,8 @@ pub(super) enum Mode {
 pub(super) struct Batch {
     text: Vec<u8>,
     commands: Vec<Command>,
+    /// The values of those commands that have one, in their order.
+    blocks: Vec<Bytes>,
     number: u32,
 }
 
@@ -43,13 +45,14 @@ struct Command {
     number: u32,
     /// Where in the text its line ends.
     end: usize,
-    block: Option<Bytes>,
+    has_block: bool,
 }
 
 impl Batch {
     /// Room for some commands, numbered from here.
     pub(super) fn new(number: u32, commands: usize) -> Self {
-        Self { text: Vec::with_capacity(commands * 64), commands: Vec::with_capacity(commands), number }
+        let (text, commands) = (Vec::with_capacity(commands * 64), Vec::with_capacity(commands));
+        Self { text, commands, blocks: Vec::new(), number }
     }
 
     /// Asks for a value, and for its version if that is needed.
@@ -91,7 +94,7 @@ impl Batch {
     pub(super) fn noop(&mut self) {
         self.text.extend_from_slice(b"mn\r\n");
         let end = self.text.len();
-        self.commands.push(Command { verb: Verb::Noop, key: 0..0, number: 0, end, block: None });
+        self.commands.push(Command { verb: Verb::Noop, key: 0..0, number: 0, end, has_block: false });
     }
 
     fn begin(&mut self, name: &[u8], wire_key: &str) {
@@ -106,17 +109,17 @@ impl Batch {
 
     /// A number as it is written. What formats anything takes longer than all the rest of a command.
     fn digits(&mut self, mut number: u64) {
-        let from = self.text.len();
-        loop {
-            self.text.push(b'0' + u8::try_from(number % 10).unwrap_or_default());
+        let mut digits = [b'0'; 20];
+        let mut from = digits.len();
+        for digit in digits.iter_mut().rev() {
+            *digit += u8::try_from(number % 10).unwrap_or_default();
+            from -= 1;
             number /= 10;
             if number == 0 {
                 break;
             }
         }
-        if let Some(digits) = self.text.get_mut(from..) {
-            digits.reverse();
-        }
+        self.text.extend_from_slice(digits.get(from..).unwrap_or_default());
     }
 
     fn end(&mut self, verb: Verb, wire_key: &str, block: Option<Bytes>) {
@@ -127,7 +130,9 @@ impl Batch {
         let line = self.commands.last().map_or(0, |last| last.end);
         // Behind the name and a space.
         let key = line + 3..line + 3 + wire_key.len();
-        self.commands.push(Command { verb, key, number, end: self.text.len(), block });
+        let (end, has_block) = (self.text.len(), block.is_some());
+        self.commands.push(Command { verb, key, number, end, has_block });
+        self.blocks.extend(block);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -143,16 +148,20 @@ impl Batch {
 
     /// Whether a command has a block behind it, which a server that does not take the command reads as commands.
     pub(super) fn has_block(&self, at: usize) -> bool {
-        self.commands.get(at).is_some_and(|command| command.block.is_some())
+        self.commands.get(at).is_some_and(|command| command.has_block)
     }
 
     /// Writes the commands behind others. A large value is left where it is; its place behind the others is noted.
     pub(super) fn write(&self, out: &mut BytesMut, large: &mut Vec<(usize, Bytes)>) {
-        let mut begin = 0;
+        if self.blocks.is_empty() {
+            out.extend_from_slice(&self.text);
+            return;
+        }
+        let (mut begin, mut blocks) = (0, self.blocks.iter());
         for command in &self.commands {
             out.extend_from_slice(self.text.get(begin..command.end).unwrap_or_default());
             begin = command.end;
-            let Some(block) = &command.block else { continue };
+            let Some(block) = command.has_block.then(|| blocks.next()).flatten() else { continue };
             if block.len() > COPIED_BYTES_MAX {
                 large.push((out.len(), block.clone()));
             } else {

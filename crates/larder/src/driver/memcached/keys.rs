@@ -16,7 +16,9 @@ const HASHED: &str = "larder-sha256:";
 /// The key as it is if a server takes it, else the SHA-256 of it.
 pub(super) fn wire_key(key: &str) -> Cow<'_, str> {
     let fits = (1..=WIRE_KEY_BYTES_MAX).contains(&key.len());
-    if fits && key.bytes().all(|byte| byte > b' ' && byte != 0x7f) && !key.starts_with(HASHED) {
+    // Every byte is looked at, many at once, which is faster than to stop at the first that does not do.
+    let plain = || key.bytes().fold(true, |plain, byte| plain & (byte > b' ') & (byte != 0x7f));
+    if fits && plain() && !key.starts_with(HASHED) {
         return Cow::Borrowed(key);
     }
     let mut hashed = String::with_capacity(HASHED.len() + 64);

@@ -29,7 +29,9 @@ const WAITING_MAX: usize = 1_024;
 const UNANSWERED_MAX: usize = 8_192;
 /// How many calls are taken at once, and how many bytes of them are written at once.
 const TOGETHER_CALLS: usize = 256;
-const TOGETHER_BYTES: usize = 64 * 1024;
+const TOGETHER_BYTES: usize = 256 * 1024;
+/// How much room there is for what is written, before it is needed.
+const WRITE_BYTES: usize = 64 * 1024;
 /// How much is read at once.
 const READ_BYTES: usize = 64 * 1024;
 /// How many times the patience of a call an answer may take that does arrive, bit by bit.
@@ -232,6 +234,11 @@ impl Shared {
         call
     }
 
+    /// Whether calls are under way.
+    fn is_busy(&self) -> bool {
+        !self.flow.lock().unanswered.is_empty()
+    }
+
     fn cause(&self) -> Error {
         self.flow.lock().ended.clone().unwrap_or_else(|| failure::hung_up(&self.server))
     }
@@ -244,8 +251,18 @@ where
     W: AsyncWrite + Send + Unpin,
 {
     let mut taken = Vec::with_capacity(TOGETHER_CALLS);
-    let mut out = Outgoing { text: BytesMut::with_capacity(TOGETHER_BYTES), large: Vec::new() };
+    let mut out = Outgoing { text: BytesMut::with_capacity(WRITE_BYTES), large: Vec::new() };
     while calls.recv_many(&mut taken, TOGETHER_CALLS).await > 0 {
+        // Where several call at once, more are about to, and what goes out together costs one system call, on both sides
+        // of the connection. Whoever is alone does not wait.
+        if taken.len() > 1 || shared.is_busy() {
+            tokio::task::yield_now().await;
+            while taken.len() < TOGETHER_CALLS
+                && let Ok(call) = calls.try_recv()
+            {
+                taken.push(call);
+            }
+        }
         let now = shared.clock.monotonic();
         for mut call in taken.drain(..) {
             // Nothing of it was sent: whoever gave it up has not done it.
@@ -290,8 +307,8 @@ impl Outgoing {
         }
         sink.write_all(self.text.get(begin..).unwrap_or_default()).await?;
         self.text.clear();
-        if self.text.capacity() > TOGETHER_BYTES * 4 {
-            self.text = BytesMut::with_capacity(TOGETHER_BYTES);
+        if self.text.capacity() > TOGETHER_BYTES * 2 {
+            self.text = BytesMut::with_capacity(WRITE_BYTES);
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 //! Knows bytes, and nothing of connections; `fuzz/` and `tests/` build this file on its own. Whatever comes in: no
 //! panic, no allocation beyond what has arrived, and no answer that does not name the command it belongs to.
 
+use std::io::BufRead as _;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 
 /// The longest line that makes sense: 250 bytes of key, a few flags; or an error in words.
@@ -138,7 +140,7 @@ impl Decoder {
     fn line_end(&mut self, buffer: &BytesMut) -> Result<Option<usize>, Nonsense> {
         let unseen = buffer.get(self.searched..).unwrap_or_default();
         let unseen = unseen.get(..LINE_BYTES_MAX).unwrap_or(unseen);
-        match unseen.iter().position(|&byte| byte == b'\n') {
+        match find(b'\n', unseen) {
             Some(at) => {
                 let end = self.searched + at;
                 self.searched = 0;
@@ -227,7 +229,8 @@ impl<'l> Head<'l> {
     fn parse(line: &'l [u8]) -> Result<Self, Nonsense> {
         let (code, rest) = line.split_at_checked(2).ok_or(Nonsense::Malformed)?;
         let mut head = Self { status: Status::Done, key: None, encoded: false, number: None, version: 0 };
-        let mut words = rest.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+        let mut unread = rest;
+        let mut words = std::iter::from_fn(|| next_word(&mut unread));
         if !rest.is_empty() && !rest.starts_with(b" ") {
             head.status = Status::Refused(refusal(line).ok_or(Nonsense::Malformed)?);
             return Ok(head);
@@ -286,6 +289,22 @@ impl<'l> Head<'l> {
         };
         if same_key && self.number == Some(asked.number) { Ok(()) } else { Err(Nonsense::Foreign) }
     }
+}
+
+/// Where a byte first is. The standard library's readers look for it several times as fast as an iterator does.
+fn find(byte: u8, within: &[u8]) -> Option<usize> {
+    let mut unread = within;
+    // Of a slice it never fails.
+    let last = unread.skip_until(byte).ok()?.checked_sub(1)?;
+    (within.get(last) == Some(&byte)).then_some(last)
+}
+
+/// Takes what stands before the next space.
+fn next_word<'l>(unread: &mut &'l [u8]) -> Option<&'l [u8]> {
+    let text = unread.get(unread.iter().position(|&byte| byte != b' ')?..)?;
+    let (word, rest) = text.split_at_checked(find(b' ', text).unwrap_or(text.len()))?;
+    *unread = rest;
+    Some(word)
 }
 
 /// What a server that refuses says, if that is what it does.

@@ -17,11 +17,11 @@ use super::line::Line;
 use super::options::MemcachedAddress;
 use crate::error::Result;
 
-type Attempt = Shared<BoxFuture<'static, Result<Line>>>;
+type Attempt = Shared<BoxFuture<'static, Result<Arc<Line>>>>;
 
 #[derive(Default)]
 struct State {
-    line: Option<Line>,
+    line: Option<Arc<Line>>,
     /// Shared by all who need a connection meanwhile, and carried on if they all give up: with a deadline below the
     /// time that connecting takes, nobody would ever get one.
     attempt: Option<Attempt>,
@@ -62,14 +62,14 @@ impl Server {
     }
 
     /// The connection, made anew if it has to be.
-    pub(super) async fn line(&self) -> Result<Line> {
+    pub(super) async fn line(&self) -> Result<Arc<Line>> {
         let attempt = {
             let mut state = self.state.lock();
             if state.closed {
                 return Err(failure::closed());
             }
             match &state.line {
-                Some(line) if line.is_good() => return Ok(line.clone()),
+                Some(line) if line.is_good() => return Ok(Arc::clone(line)),
                 _ => state.line = None,
             }
             state.attempt.get_or_insert_with(|| self.attempt()).clone()
@@ -95,12 +95,12 @@ impl Server {
             // Also if it failed and nobody waits for it any more: a later call would be told of an outage that is over.
             // No other attempt begins before this one is let go of, so this is it.
             state.attempt = None;
-            let line = outcome?;
+            let line = Arc::new(outcome?);
             value_bytes_max.store(line.value_bytes_max, Ordering::Relaxed);
             if state.closed {
                 return Err(failure::closed());
             }
-            state.line = Some(line.clone());
+            state.line = Some(Arc::clone(&line));
             Ok(line)
         });
         task.map(move |outcome| outcome.unwrap_or_else(|_| Err(failure::hung_up(&name)))).boxed().shared()
@@ -108,7 +108,7 @@ impl Server {
 
     /// What the server said of its version when it was connected to.
     pub(super) async fn version(&self) -> Result<Arc<str>> {
-        Ok(self.line().await?.version)
+        Ok(Arc::clone(&self.line().await?.version))
     }
 
     /// Asks for nothing but an answer.

@@ -3,6 +3,7 @@
 //! Knows where a head ends. Looking and storing are two commands, and the version makes them one step: a server refuses
 //! the second if anybody else wrote in between.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use super::reply::Reply;
 use super::server::Server;
 use crate::driver::{When, Write, Written, head};
 use crate::error::Result;
-use crate::time::Clock as _;
+use crate::time::{Clock as _, Timestamp};
 
 /// A larger value is not sent on the chance that nothing is there.
 const CHANCE_BYTES_MAX: usize = 16 * 1024;
@@ -54,14 +55,20 @@ impl Servers {
     pub(super) async fn store(&self, writes: Vec<Write>) -> Result<Vec<Written>> {
         let now = self.clock.now();
         let count = writes.len();
+        if count < 2 {
+            let mut written = Vec::with_capacity(count);
+            for write in writes {
+                let (place, pending) = self.pending(0, write, now);
+                written
+                    .extend(self.settle(place, vec![pending]).await?.into_iter().map(|(_, written)| written));
+            }
+            return Ok(written);
+        }
         let mut rounds: Vec<Vec<(usize, Pending)>> = Vec::new();
         let mut seen: HashMap<String, usize> = HashMap::new();
-        for (at, Write { key, value, ttl, when }) in writes.into_iter().enumerate() {
-            let wire = wire_key(&key).into_owned();
-            let place = self.place(&wire);
-            let round = if count == 1 { &mut 0 } else { seen.entry(wire.clone()).or_default() };
-            let pending =
-                Pending { at, wire, value, expiry: expiry(ttl, now), when, step: Step::Look, tries: 0 };
+        for (at, write) in writes.into_iter().enumerate() {
+            let (place, pending) = self.pending(at, write, now);
+            let round = seen.entry(pending.wire.clone()).or_default();
             match rounds.get_mut(*round) {
                 Some(round) => round.push((place, pending)),
                 None => rounds.push(vec![(place, pending)]),
@@ -78,6 +85,17 @@ impl Servers {
         }
         written.sort_unstable_by_key(|(at, _)| *at);
         Ok(written.into_iter().map(|(_, written)| written).collect())
+    }
+
+    /// A write that nothing has been done about, and where its server is.
+    fn pending(&self, at: usize, write: Write, now: Timestamp) -> (usize, Pending) {
+        let Write { key, value, ttl, when } = write;
+        let wire = match wire_key(&key) {
+            Cow::Borrowed(_) => key,
+            Cow::Owned(hashed) => hashed,
+        };
+        let (place, expiry) = (self.place(&wire), expiry(ttl, now));
+        (place, Pending { at, wire, value, expiry, when, step: Step::Look, tries: 0 })
     }
 
     /// Writes of different keys to one server, until each is settled.

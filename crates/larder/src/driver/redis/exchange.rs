@@ -130,8 +130,12 @@ impl Link {
     }
 
     async fn attempt_on(&self, line: &Line, command: &Cmd) -> RedisResult<Value> {
-        let send = async |mut connection: RedisConnection| {
-            connection.req_packed_command(command).await.and_then(checked)
+        let send = async |connection: RedisConnection| match connection {
+            // By itself, it does not box what it is waited for with.
+            RedisConnection::Single(mut single) => {
+                single.send_packed_command(command).await.and_then(checked)
+            }
+            mut other => other.req_packed_command(command).await.and_then(checked),
         };
         self.over(line, send).await
     }

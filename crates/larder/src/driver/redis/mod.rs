@@ -22,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
-use redis::{Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, Value, cmd};
 
 use crate::driver::{Capabilities, Driver, Scanned, When, Write, Written, check_prefix};
 use crate::error::{Error, ErrorKind, Result};
@@ -173,14 +173,9 @@ impl Driver for RedisDriver {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>> {
-        // `MGET` of one key: it has nothing to say about what is no string, where `GET` has an error.
-        match self.link.ask("get", cmd("MGET").arg(key)).await? {
-            Value::Array(values) => match values.into_iter().next() {
-                Some(value) => stored(value),
-                None => Err(missing("get")),
-            },
-            other => Err(failure::unexpected("get", &other)),
-        }
+        let mut command = Cmd::with_capacity(2, 3 + key.len());
+        command.arg("GET").arg(key);
+        stored(self.link.ask_string("get", &command).await?)
     }
 
     async fn set(&self, key: &str, value: Bytes, ttl: Option<Duration>, when: When) -> Result<Written> {

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::options::SqlTls;
-use crate::driver::url::decode;
+use crate::driver::url::{check_query, decode};
 
 /// A URL, and what it said about TLS.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub(super) fn take_tls(url: &str) -> Result<Taken, &'static str> {
     let url = url.trim_matches(|letter| letter <= ' ').replace(['\t', '\r', '\n'], "");
     let url = url.split_once('#').map_or(&*url, |(url, _)| url);
     let (place, query) = url.split_once('?').unwrap_or((url, ""));
+    check_query(query)?;
     let (mut tls, mut ca_file, mut others) = (None, None, Vec::new());
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -88,6 +89,7 @@ mod tests {
             ("sslrootcert=%2", "two hexadecimal digits"),
             ("sslrootcert=%+1", "two hexadecimal digits"),
             ("sslrootcert=%ff", "UTF-8"),
+            ("hunter2@h", "write ? as %3F"),
         ] {
             let refused = take_tls(&format!("postgres://u:hunter2@h/d?{query}")).unwrap_err();
             assert!(refused.contains(reason), "{query}: {refused}");

@@ -120,7 +120,8 @@ async fn a_missing_variable_and_a_server_that_is_not_there_are_errors_at_the_sta
     for (variables, said) in [
         (&[("REDIS_URL", "memory:hunter2")][..], "REDIS_URL: redis URL: expected redis://HOST:PORT/DB"),
         (&[("REDIS_URL", "hunter2@localhost")][..], "REDIS_URL: a store has to begin with its driver"),
-        (&[("REDIS_URL", "redis://:hu?nter2@h")][..], "REDIS_URL: an option of the URL has no value"),
+        (&[("REDIS_URL", "redis://:hu?nter2@h")][..], "REDIS_URL: an \"@\" stands behind a \"?\""),
+        (&[("REDIS_URL", "redis://:hu?nter2=x@h")][..], "REDIS_URL: an \"@\" stands behind a \"?\""),
         (
             &[("REDIS_URL", "redis://h"), ("REDIS_DB", "one")][..],
             "REDIS_DB: expected the number of a database",

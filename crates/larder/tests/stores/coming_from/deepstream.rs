@@ -137,6 +137,11 @@ fn its_blocks_mean_what_they_say() {
             "l2.redirects_max 16",
         ]
     );
+    // Nothing, in a node and as the fallback: the same as nothing said.
+    let fallback = cluster.replace("password: hunter2", "password: null");
+    assert_eq!(told(&fallback).unwrap().iter().filter(|line| line.contains("password")).count(), 1);
+    let open = fallback.replace("password: 'hunter2'", "password: null");
+    assert_eq!(told(&open).unwrap().iter().filter(|line| line.contains("password")).count(), 0);
     let ttl = server.replace("port: 6379", "ttl: 2");
     assert!(told(&ttl).unwrap().contains(&"ttl 2s".to_owned()));
 
@@ -148,7 +153,7 @@ fn its_blocks_mean_what_they_say() {
             "the passwords of nodes[0] and nodes[1] differ: ",
         ),
         (with_other, "the passwords of nodes[0] and nodes[1] differ: "),
-        (cluster.replace("password: hunter2", "password: null"), "expected text, found null"),
+        (cluster.replace("password: hunter2", "password: []"), "expected text, found a list"),
         (
             cluster.replace("- host: 127.0.0.1", "- hots: 127.0.0.1"),
             "unknown option \"hots\", did you mean \"host\"?",

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use larder::ErrorKind;
 use larder::driver::dynamodb::{DynamoDbDriver, DynamoDbOptions};
 use larder::driver::{Driver, When, Write, Written};
@@ -10,15 +9,8 @@ use larder::time::{Clock as _, Stamp, SystemClock, seconds};
 
 use super::server::{Answer, Scripted, refuse, say};
 use super::{at, unique};
+use crate::record::record;
 use crate::server::free_port;
-
-/// Bytes that carry a stamp where a record has it.
-pub(super) fn record(stamp: u64, payload: &str) -> Bytes {
-    let mut record = vec![0; 40];
-    record.splice(4..12, stamp.to_be_bytes());
-    record.extend(payload.as_bytes());
-    record.into()
-}
 
 /// A driver over a server, once it answered its first ping.
 async fn open(server: &Scripted) -> DynamoDbDriver {

@@ -13,6 +13,7 @@ use larder::driver::dynamodb::{DynamoDbCredentials, DynamoDbDriver, DynamoDbOpti
 use larder::driver::memory::MemoryDriver;
 
 use crate::Need;
+use crate::decorated::decorated_suite;
 use crate::faults::fault_suite;
 use crate::stacks::stack_suite;
 use crate::traffic::traffic_suite;
@@ -99,19 +100,4 @@ mod borrowed {
     larder::driver_suite!(suite, open_borrowed);
 }
 
-#[cfg(all(feature = "compress", feature = "encrypt"))]
-mod decorated {
-    use super::open;
-    use larder::driver::compress::{Compress, CompressOptions};
-    use larder::driver::encrypt::{Cipher, Encrypt, EncryptionKey, KeyRing};
-
-    larder::driver_suite!(compressed, async || {
-        let mut options = CompressOptions::default();
-        options.threshold_bytes = 0;
-        Compress::new(open().await, options).unwrap()
-    });
-
-    larder::driver_suite!(encrypted, async || {
-        Encrypt::new(open().await, KeyRing::new(EncryptionKey::new(7, Cipher::Aes256Gcm, [42; 32])))
-    });
-}
+decorated_suite!(open);

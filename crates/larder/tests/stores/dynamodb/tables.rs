@@ -12,8 +12,8 @@ use larder::driver::dynamodb::{DynamoDbDriver, DynamoDbOptions};
 use larder::driver::{Driver, When, Written};
 use larder::time::{Clock as _, Stamp, SystemClock, minutes, seconds};
 
-use super::answers::record;
 use super::{options, shared, table, unique};
+use crate::record::record;
 
 #[tokio::test]
 async fn a_missing_table_is_named_and_created_if_that_is_asked_for() {

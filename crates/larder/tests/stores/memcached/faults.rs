@@ -1,7 +1,5 @@
 //! What a server does wrong: it dies, hangs, is full, wants a password, keeps no versions, is not who it should be.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use larder::ErrorKind;
@@ -9,8 +7,10 @@ use larder::driver::memcached::{MemcachedDriver, MemcachedOptions};
 use larder::driver::{Driver, When, Write, Written};
 use larder::time::{Clock as _, Stamp, SystemClock, seconds};
 
-use super::record;
 use super::servers::{Server, answers};
+use crate::certificate::{certificate, runs_openssl};
+use crate::outage::{self, KILLED};
+use crate::record::record;
 use crate::server::free_port;
 
 async fn error_of(options: MemcachedOptions) -> larder::Error {
@@ -21,23 +21,7 @@ async fn error_of(options: MemcachedOptions) -> larder::Error {
 async fn a_server_that_comes_back_is_used_again() {
     let Some(mut server) = Server::start(&[]) else { return };
     let driver = server.driver().await;
-    driver.set("k", record(1, "v"), None, When::Always).await.unwrap();
-    server.kill();
-    for _ in 0..3 {
-        let begun = SystemClock::default();
-        let error = driver.get("k").await.unwrap_err();
-        assert!(error.kind().is_transient(), "{error}");
-        assert!(error.message().contains(&server.host()), "{error}");
-        assert!(begun.monotonic() < Duration::from_millis(500), "{:?}", begun.monotonic());
-    }
-    server.restart();
-    let back = SystemClock::default();
-    while driver.get("k").await.is_err() {
-        assert!(back.monotonic() < seconds(2));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    println!("back after {:?}", back.monotonic());
-    driver.set("k", record(1, "v"), None, When::Newer).await.unwrap();
+    outage::a_server_that_comes_back_is_used_again(&mut server, &driver, KILLED).await;
 }
 
 #[tokio::test]
@@ -364,34 +348,15 @@ async fn a_unix_socket_will_do() {
     assert_eq!(driver.get("k").await.unwrap(), Some(record(1, "v")));
 }
 
-/// A certificate that signs itself, and its key, in a folder.
-fn certificate(folder: &Path, name: &str, subjects: &str) -> (PathBuf, PathBuf) {
-    let (cert, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-        .args(["-days", "2", "-subj", "/CN=localhost", "-addext", subjects])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (cert, key)
-}
-
 #[tokio::test]
 async fn tls_verifies_the_server_and_may_show_a_certificate() {
-    let has_openssl = Command::new("openssl").arg("version").output().is_ok();
-    if !super::servers::is_installed() || !has_openssl {
+    if !super::servers::is_installed() || !runs_openssl() {
         println!("NOT TESTED: TLS, for lack of memcached or openssl");
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let (cert, key) =
-        certificate(directory.path(), "server", "subjectAltName=IP:127.0.0.1,DNS:cache.internal");
-    let (stranger, stranger_key) = certificate(directory.path(), "stranger", "subjectAltName=IP:127.0.0.1");
+    let (cert, key) = certificate(directory.path(), "server", "IP:127.0.0.1,DNS:cache.internal");
+    let (stranger, stranger_key) = certificate(directory.path(), "stranger", "IP:127.0.0.1");
     let (chain_option, key_option) =
         (format!("ssl_chain_cert={}", cert.display()), format!("ssl_key={}", key.display()));
     let server = Server::start_with(&["-Z", "-o", &chain_option, "-o", &key_option], |port| {

@@ -11,7 +11,7 @@ use larder::driver::memcached::{MemcachedDriver, MemcachedOptions};
 use larder::driver::{Driver, When};
 use larder::time::{Clock as _, SystemClock};
 
-use super::record;
+use crate::record::record;
 
 /// A peer that greets as memcached does, and then answers each line as it is told to.
 fn peer(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> MemcachedOptions {

@@ -4,18 +4,18 @@
 mod faults;
 mod hostile;
 mod servers;
-mod stacks;
 mod traffic;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use larder::driver::Driver;
 use larder::driver::memcached::{MemcachedDriver, MemcachedOptions};
 use larder::driver::memory::MemoryDriver;
 
 use crate::Need;
+use crate::decorated::decorated_suite;
 use crate::faults::fault_suite;
+use crate::outage;
 use crate::stacks::stack_suite;
 use crate::traffic::{prefix, traffic_suite};
 
@@ -65,14 +65,6 @@ pub(crate) fn needs() -> [Need; 2] {
     ]
 }
 
-/// Bytes that carry a stamp where a record has it.
-fn record(stamp: u64, payload: &str) -> Bytes {
-    let mut record = vec![0; 40];
-    record.splice(4..12, stamp.to_be_bytes());
-    record.extend(payload.as_bytes());
-    record.into()
-}
-
 larder::driver_suite!(plain, open);
 
 larder::driver_suite!(single, open_single);
@@ -106,19 +98,12 @@ async fn open_borrowed() -> Arc<dyn Driver> {
 
 larder::driver_suite!(borrowed, open_borrowed);
 
-#[cfg(all(feature = "compress", feature = "encrypt"))]
-mod decorated {
-    use super::open;
-    use larder::driver::compress::{Compress, CompressOptions};
-    use larder::driver::encrypt::{Cipher, Encrypt, EncryptionKey, KeyRing};
+decorated_suite!(open);
 
-    larder::driver_suite!(compressed, async || {
-        let mut options = CompressOptions::default();
-        options.threshold_bytes = 0;
-        Compress::new(open().await, options).unwrap()
-    });
-
-    larder::driver_suite!(encrypted, async || {
-        Encrypt::new(open().await, KeyRing::new(EncryptionKey::new(7, Cipher::Aes256Gcm, [42; 32])))
-    });
+#[tokio::test]
+async fn a_stack_serves_stale_while_its_server_is_gone_and_goes_on_when_it_is_back() {
+    let Some(mut server) = servers::Server::start(&[]) else { return };
+    let driver = Arc::new(server.driver().await);
+    outage::a_stack_serves_stale_while_its_server_is_gone_and_goes_on_when_it_is_back(&mut server, driver)
+        .await;
 }

@@ -10,7 +10,8 @@ use larder::driver::memcached::MemcachedDriver;
 use larder::driver::{Driver, When, Write, Written};
 use larder::time::{Stamp, days, seconds};
 
-use super::{prefix, record, shared, shared_single};
+use super::{prefix, shared, shared_single};
+use crate::record::record;
 
 async fn drivers() -> Vec<Arc<MemcachedDriver>> {
     [shared().await, shared_single().await].into_iter().flatten().map(Arc::new).collect()

@@ -9,15 +9,9 @@ use larder::driver::{Driver, When, Written};
 use larder::time::{Clock as _, Stamp, SystemClock, seconds};
 
 use super::servers::Server;
+use crate::outage::{self, KILLED, Outage};
+use crate::record::record;
 use crate::server::free_port;
-
-/// Bytes that carry a stamp where a record has it.
-pub(super) fn record(stamp: u64, payload: &str) -> Bytes {
-    let mut record = vec![0; 40];
-    record.splice(4..12, stamp.to_be_bytes());
-    record.extend(payload.as_bytes());
-    record.into()
-}
 
 pub(super) async fn error_of(options: RedisOptions) -> larder::Error {
     RedisDriver::connect(options).await.unwrap_err()
@@ -27,22 +21,9 @@ pub(super) async fn error_of(options: RedisOptions) -> larder::Error {
 async fn a_server_that_comes_back_is_used_again() {
     let Some(mut server) = Server::start(&[]) else { return };
     let driver = server.driver().await;
-    driver.set("k", record(1, "v"), None, When::Always).await.unwrap();
-    server.kill();
-    for _ in 0..3 {
-        let begun = SystemClock::default();
-        let error = driver.get("k").await.unwrap_err();
-        assert!(error.kind().is_transient(), "{error}");
-        assert!(begun.monotonic() < Duration::from_millis(500), "{:?}", begun.monotonic());
-    }
-    server.restart();
-    let back = SystemClock::default();
-    while driver.get("k").await.is_err() {
-        assert!(back.monotonic() < seconds(2));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    println!("back after {:?}", back.monotonic());
-    driver.set("k", record(1, "v"), None, When::Newer).await.unwrap();
+    // The client's words for a connection that broke do not say to whom.
+    let outage = Outage { names_the_server: false, ..KILLED };
+    outage::a_server_that_comes_back_is_used_again(&mut server, &driver, outage).await;
 }
 
 // The connection's own task has to be able to run while the server is started again.

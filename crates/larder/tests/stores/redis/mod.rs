@@ -4,7 +4,6 @@
 
 mod faults;
 pub(crate) mod servers;
-mod stacks;
 mod tls;
 mod topology;
 
@@ -15,7 +14,9 @@ use larder::driver::memory::MemoryDriver;
 use larder::driver::redis::{RedisDriver, RedisOptions};
 
 use crate::Need;
+use crate::decorated::decorated_suite;
 use crate::faults::fault_suite;
+use crate::outage;
 use crate::stacks::stack_suite;
 use crate::traffic::traffic_suite;
 
@@ -99,19 +100,12 @@ mod borrowed {
     larder::driver_suite!(suite, open_borrowed);
 }
 
-#[cfg(all(feature = "compress", feature = "encrypt"))]
-mod decorated {
-    use super::open;
-    use larder::driver::compress::{Compress, CompressOptions};
-    use larder::driver::encrypt::{Cipher, Encrypt, EncryptionKey, KeyRing};
+decorated_suite!(open);
 
-    larder::driver_suite!(compressed, async || {
-        let mut options = CompressOptions::default();
-        options.threshold_bytes = 0;
-        Compress::new(open().await, options).unwrap()
-    });
-
-    larder::driver_suite!(encrypted, async || {
-        Encrypt::new(open().await, KeyRing::new(EncryptionKey::new(7, Cipher::Aes256Gcm, [42; 32])))
-    });
+#[tokio::test]
+async fn a_stack_serves_stale_while_its_server_is_gone_and_goes_on_when_it_is_back() {
+    let Some(mut server) = servers::Server::start(&[]) else { return };
+    let driver = Arc::new(server.driver().await);
+    outage::a_stack_serves_stale_while_its_server_is_gone_and_goes_on_when_it_is_back(&mut server, driver)
+        .await;
 }

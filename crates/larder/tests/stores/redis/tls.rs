@@ -9,44 +9,24 @@ use larder::driver::redis::{RedisDriver, RedisOptions};
 use larder::driver::{Driver, When};
 use larder::time::{Clock as _, SystemClock, seconds};
 
-use super::faults::{error_of, record};
+use super::faults::error_of;
 use super::servers::Server;
+use crate::certificate::{certificate, runs_openssl};
+use crate::record::record;
 use crate::server::{free_port, runs};
 
-/// A certificate for 127.0.0.1 that signs itself, and its key, in a folder.
-fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let (cert, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
-    let made = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
-        .args([
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1,DNS:localhost",
-        ])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (cert, key)
-}
+/// Whom the certificates are for.
+const SUBJECTS: &str = "IP:127.0.0.1,DNS:localhost";
 
 #[tokio::test]
 async fn tls_verifies_the_server_and_may_show_a_certificate() {
-    // `openssl` has a command for it, not an option; it makes the certificates.
     if !super::servers::is_installed() || !runs_openssl() {
         println!("NOT TESTED: TLS, for lack of redis-server or openssl");
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let (cert, key) = certificate(directory.path(), "server");
-    let (stranger, stranger_key) = certificate(directory.path(), "stranger");
+    let (cert, key) = certificate(directory.path(), "server", SUBJECTS);
+    let (stranger, stranger_key) = certificate(directory.path(), "stranger", SUBJECTS);
     let port = free_port();
     let file = |path: &Path| path.display().to_string();
     let server = Server::start(&[
@@ -88,10 +68,6 @@ async fn tls_verifies_the_server_and_may_show_a_certificate() {
     assert!(error_of(RedisOptions::at("127.0.0.1", port)).await.kind().is_transient());
 }
 
-fn runs_openssl() -> bool {
-    std::process::Command::new("openssl").arg("version").output().is_ok()
-}
-
 /// A folder with a certificate, and what makes a server speak TLS with it on a port.
 struct Encrypted {
     directory: tempfile::TempDir,
@@ -106,7 +82,7 @@ impl Encrypted {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let (cert, key) = certificate(directory.path(), "server");
+        let (cert, key) = certificate(directory.path(), "server", SUBJECTS);
         Some(Self { directory, cert, key })
     }
 
@@ -196,7 +172,7 @@ async fn a_cluster_is_spoken_to_over_tls() {
     }
     let url = format!("rediss+cluster://127.0.0.1:{}", ports[0]);
     let mut wrong = RedisOptions::new(&url).unwrap();
-    wrong.ca_file = Some(certificate(tls.directory.path(), "stranger").0);
+    wrong.ca_file = Some(certificate(tls.directory.path(), "stranger", SUBJECTS).0);
     let error = error_of(wrong).await;
     assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
 }

@@ -9,6 +9,7 @@ use larder::driver::{Driver, When, Write, Written};
 use larder::time::{Clock as _, Stamp, SystemClock, seconds};
 
 use super::servers::{Server, is_installed};
+use crate::record::record;
 use crate::server::{free_port, runs};
 
 const CLI: &str = "redis-cli";
@@ -74,19 +75,13 @@ fn options(nodes: &[Server]) -> RedisOptions {
     RedisOptions::new(&format!("redis+cluster://{}", hosts.join(","))).unwrap()
 }
 
-fn record(stamp: u64) -> bytes::Bytes {
-    let mut record = vec![0; 40];
-    record.splice(4..12, stamp.to_be_bytes());
-    record.into()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_node_takes_its_own_keys_only_and_comes_back() {
     let Some(mut nodes) = cluster().await else { return };
     let driver = RedisDriver::connect(options(&nodes[..1])).await.unwrap();
     let keys: Vec<String> = (0..60).map(|n| format!("app:{n}")).collect();
     for key in &keys {
-        driver.set(key, record(1), None, When::Newer).await.unwrap();
+        driver.set(key, record(1, ""), None, When::Newer).await.unwrap();
     }
     nodes[2].kill();
     let (mut alive, mut dead) = (0, 0);
@@ -94,7 +89,7 @@ async fn a_dead_node_takes_its_own_keys_only_and_comes_back() {
         let begun = SystemClock::default();
         match driver.get(key).await {
             Ok(found) => {
-                assert_eq!(found, Some(record(1)));
+                assert_eq!(found, Some(record(1, "")));
                 alive += 1;
             }
             Err(error) => {
@@ -120,7 +115,7 @@ async fn a_dead_node_takes_its_own_keys_only_and_comes_back() {
     }
     println!("all of the cluster back after {:?}", begun.monotonic());
     for key in &keys {
-        driver.set(key, record(2), None, When::Newer).await.unwrap();
+        driver.set(key, record(2, ""), None, When::Newer).await.unwrap();
     }
     assert_eq!(driver.clear("app:", Stamp::from_bits(2)).await.unwrap(), 60);
 }
@@ -131,7 +126,7 @@ async fn a_replica_takes_over_and_what_was_acknowledged_is_there() {
     let driver = RedisDriver::connect(options(&nodes)).await.unwrap();
     let keys: Vec<String> = (0..60).map(|n| format!("app:{n}")).collect();
     for key in &keys {
-        driver.set(key, record(1), None, When::Newer).await.unwrap();
+        driver.set(key, record(1, ""), None, When::Newer).await.unwrap();
     }
     let role = |node: &Server| cli(&["-p", &node.port.to_string(), "INFO", "replication"]);
     // Replicas follow a moment later.
@@ -160,9 +155,9 @@ async fn a_replica_takes_over_and_what_was_acknowledged_is_there() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     println!("every key is answered again after {:?}", begun.monotonic());
-    assert!(found.iter().all(|found| *found == Some(record(1))));
+    assert!(found.iter().all(|found| *found == Some(record(1, ""))));
     for key in &keys {
-        driver.set(key, record(2), None, When::Newer).await.unwrap();
+        driver.set(key, record(2, ""), None, When::Newer).await.unwrap();
     }
     assert_eq!(driver.clear("app:", Stamp::from_bits(2)).await.unwrap(), 60);
 }
@@ -173,7 +168,7 @@ async fn slots_that_move_while_others_read_and_write_lose_nothing() {
     let driver = RedisDriver::connect(options(&nodes)).await.unwrap();
     let write = |n: u64, stamp: u64| Write {
         key: format!("app:{n}"),
-        value: record(stamp),
+        value: record(stamp, ""),
         ttl: None,
         when: When::Newer,
     };
@@ -229,7 +224,7 @@ async fn slots_that_move_while_others_read_and_write_lose_nothing() {
     let keys: Vec<String> = (0..500).map(|n| format!("app:{n}")).collect();
     let all: Vec<&str> = keys.iter().map(String::as_str).collect();
     for found in driver.get_many(&all).await.unwrap() {
-        assert_eq!(found, Some(record(stamp)));
+        assert_eq!(found, Some(record(stamp, "")));
     }
     assert_eq!(driver.scan("app:").try_collect::<Vec<_>>().await.unwrap().len(), 500);
     assert_eq!(driver.delete_many(&all).await.unwrap(), 500);
@@ -282,7 +277,7 @@ async fn sentinels_lead_to_the_new_primary() {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
-        driver.set("k", record(1), None, When::Newer).await.unwrap();
+        driver.set("k", record(1, ""), None, When::Newer).await.unwrap();
         let wrong = options.to_string().replace("***@", ":hunter3@");
         let error = RedisDriver::connect(RedisOptions::new(&wrong).unwrap()).await.unwrap_err();
         assert!(!format!("{error:?}").contains("hunter"), "{error}");
@@ -299,7 +294,7 @@ async fn sentinels_lead_to_the_new_primary() {
         primary.kill();
         let begun = SystemClock::default();
         loop {
-            match driver.set("k", record(2), None, When::Newer).await {
+            match driver.set("k", record(2, ""), None, When::Newer).await {
                 Ok(_) => break,
                 Err(error) => assert!(error.kind().is_transient(), "{error}"),
             }
@@ -307,7 +302,7 @@ async fn sentinels_lead_to_the_new_primary() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         println!("the new primary takes writes after {:?}", begun.monotonic());
-        assert_eq!(driver.get("k").await.unwrap(), Some(record(2)));
+        assert_eq!(driver.get("k").await.unwrap(), Some(record(2, "")));
     })
     .await;
     let _ = sentinel.kill();

@@ -8,9 +8,10 @@ use larder::driver::{Driver, When};
 use larder::time::{Clock as _, SystemClock, seconds};
 use larder::{Error, ErrorKind};
 
-use super::rows::record;
 use super::servers::Server;
 use super::{Subject, drop_table, own_table};
+use crate::outage::{self, Outage};
+use crate::record::record;
 
 /// Runs the tests of this file over a database.
 macro_rules! server_suite {
@@ -60,26 +61,14 @@ async fn say<D: Subject>(driver: &SqlDriver<D>, statements: &[&str]) {
 pub(super) async fn a_server_that_comes_back_is_used_again<D: Subject>() {
     let Some(mut server) = Server::<D>::start().await else { return };
     let driver = server.driver().await;
-    driver.set("k", record(1, "v"), None, When::Always).await.unwrap();
-    server.end("-QUIT");
-    for _ in 0..3 {
-        let begun = SystemClock::default();
-        for error in [
-            driver.get("k").await.unwrap_err(),
-            driver.set("k", record(2, "w"), None, When::Newer).await.unwrap_err(),
-        ] {
-            assert!(error.kind().is_transient(), "{error}");
-        }
-        assert!(begun.monotonic() < Duration::from_millis(2_500), "{:?}", begun.monotonic());
-    }
-    server.restart();
-    let back = SystemClock::default();
-    while driver.get("k").await.is_err() {
-        assert!(back.monotonic() < seconds(4));
-    }
-    println!("back after {:?}", back.monotonic());
-    assert_eq!(driver.get("k").await.unwrap(), Some(record(1, "v")));
-    driver.set("k", record(2, "w"), None, When::Newer).await.unwrap();
+    let outage = Outage {
+        begin: |server| server.end("-QUIT"),
+        patience: Duration::from_millis(1_500),
+        back_within: seconds(4),
+        keeps: true,
+        names_the_server: true,
+    };
+    outage::a_server_that_comes_back_is_used_again(&mut server, &driver, outage).await;
 }
 
 /// The socket goes with the server, which is no mistake in the settings.

@@ -12,6 +12,7 @@ use larder::driver::{Driver, When, Write, Written, head};
 use larder::time::{Clock as _, Stamp, SystemClock, minutes, seconds};
 
 use super::{Subject, drop_table, own_table, shared, shared_options};
+use crate::record::record;
 use crate::traffic::prefix;
 
 /// Runs the tests of this file over a database.
@@ -41,14 +42,6 @@ macro_rules! row_suite {
     };
 }
 pub(super) use row_suite;
-
-/// Bytes that carry a stamp where a record has it.
-pub(super) fn record(stamp: u64, payload: &str) -> Bytes {
-    let mut record = vec![0; 40];
-    record.splice(4..12, stamp.to_be_bytes());
-    record.extend(payload.as_bytes());
-    record.into()
-}
 
 fn write(key: &str, stamp: u64, when: When) -> Write {
     Write { key: key.to_owned(), value: record(stamp, key), ttl: None, when }

@@ -237,6 +237,22 @@ async fn content_that_nobody_reads_is_not_the_next_request() {
 }
 
 #[tokio::test]
+async fn content_that_comes_after_the_response_is_not_the_next_request() {
+    let seen = super::Seen::default();
+    let saw = std::sync::Arc::clone(&seen);
+    let mut talk = super::Talk::to(move |request: http::Request<larder_http::Body>| {
+        saw.lock().push(request.uri().path().to_owned());
+        async { http::Response::new(larder_http::Body::from("hit")) }
+    });
+    talk.say(format!("GET /1 HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", NEXT.len())).await;
+    talk.hear("hit").await;
+    talk.say(NEXT).await;
+    talk.say("GET /2 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    talk.hear_all().await;
+    assert_eq!(*seen.lock(), ["/1", "/2"]);
+}
+
+#[tokio::test]
 async fn more_content_than_is_read_for_nothing_ends_the_connection() {
     let hit =
         |_: http::Request<larder_http::Body>| async { http::Response::new(larder_http::Body::from("hit")) };

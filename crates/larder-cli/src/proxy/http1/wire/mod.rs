@@ -6,6 +6,9 @@ pub(crate) mod head;
 pub(crate) mod response;
 pub(crate) mod target;
 
+#[cfg(test)]
+mod splits;
+
 use http::{HeaderName, StatusCode, header};
 
 /// Why a request is refused: the status that says so, and the reason in words that quote nothing of the request.

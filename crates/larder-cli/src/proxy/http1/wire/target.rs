@@ -62,7 +62,7 @@ pub(crate) fn resolve(
     match target.first() {
         Some(b'/') => assemble(scheme, host, target),
         //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.4
-        //# The asterisk-form of request-target is only used for a server-wide
+        //# The "asterisk-form" of request-target is only used for a server-wide
         //# OPTIONS request (Section 9.3.7 of [HTTP]).
         Some(b'*') if target.len() == 1 && *method == Method::OPTIONS => assemble(scheme, None, target),
         _ => absolute(&target, host, scheme),

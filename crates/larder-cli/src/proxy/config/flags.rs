@@ -1,0 +1,34 @@
+//! The flags of `larder serve`, as they were typed.
+
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+
+/// What was typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Flags {
+    /// Upstreams of the one origin.
+    pub(crate) origin: Vec<String>,
+    pub(crate) listen: Vec<String>,
+    pub(crate) store: Option<String>,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) access_log: Option<String>,
+    /// Only say what the configuration means.
+    pub(crate) check: bool,
+    pub(crate) json: bool,
+}
+
+impl Flags {
+    pub(crate) fn from_matches(matches: &mut ArgMatches) -> Self {
+        let mut many = |id: &str| matches.remove_many(id).map(Iterator::collect).unwrap_or_default();
+        Self {
+            origin: many("origin"),
+            listen: many("listen"),
+            store: matches.remove_one("store"),
+            config: matches.remove_one("config"),
+            access_log: matches.remove_one("access-log"),
+            check: matches.get_flag("check"),
+            json: matches.get_flag("json"),
+        }
+    }
+}
