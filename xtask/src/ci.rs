@@ -45,7 +45,7 @@ const SERVICES: &[(&str, &str)] = &[
 ];
 
 /// Whether `larder serve` is there to be tested from outside.
-const HAS_SERVE: bool = false;
+const HAS_SERVE: bool = true;
 
 /// What happened so far.
 #[derive(Debug, Default)]

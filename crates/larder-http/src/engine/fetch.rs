@@ -76,7 +76,7 @@ impl Shared {
         lead: Option<Lead>,
         reason: Reason,
     ) -> Result<Response<Body>, OriginError> {
-        let since = self.flights.since();
+        let since = self.since();
         let requested_at = self.now();
         let response = match ask.send(fields).await {
             Ok(response) => response,
@@ -333,6 +333,7 @@ impl Shared {
         let delete_at = self.delete_at(&stored);
         let mut response = StoredResponse::new(self.next_id(), stored, delete_at, body);
         response.tags = keeping.tags.clone().into();
+        response.began = keeping.since.began;
         response.trailers = trailers;
         response.message.clone_from(&keeping.message);
         let response = Arc::new(response);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use larder::time::Stamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -135,19 +136,19 @@ impl Flights {
         }
     }
 
-    /// What has been invalidated until now.
-    pub(super) fn since(&self) -> Since {
-        Since(self.invalidations.load(Ordering::SeqCst))
+    /// What has been invalidated until now. `began` is what the store calls this moment.
+    pub(super) fn since(&self, began: Option<Stamp>) -> Since {
+        Since { nth: self.invalidations.load(Ordering::SeqCst), began }
     }
 
     /// Whether a response that was asked for at `since` may still be kept.
     pub(super) fn is_valid(&self, since: Since, target: &str, has_tags: bool) -> bool {
-        if self.since() == since {
+        if self.invalidations.load(Ordering::SeqCst) == since.nth {
             return true;
         }
         let invalidated = self.invalidated.lock();
         let last = invalidated.targets.get(&hash(target)).copied().unwrap_or_default();
-        last.max(invalidated.all) <= since.0 && (!has_tags || invalidated.by_tag <= since.0)
+        last.max(invalidated.all) <= since.nth && (!has_tags || invalidated.by_tag <= since.nth)
     }
 
     /// What is on its way for a target is not to be kept, and nobody joins it any more.
@@ -188,9 +189,12 @@ impl Flights {
     }
 }
 
-/// What had been invalidated when a request went out.
+/// What had been invalidated when a request went out: in this process by its number, in others by the store's stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Since(u64);
+pub(super) struct Since {
+    nth: u64,
+    pub(super) began: Option<Stamp>,
+}
 
 /// The right to ask the origin for all who wait. Dropped, the others ask again.
 #[derive(Debug)]

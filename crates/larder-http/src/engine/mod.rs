@@ -273,7 +273,7 @@ impl Shared {
         let mut request = http::Request::new(body);
         request.clone_from_parts(&ask.request);
         let requested_at = self.now();
-        let mut since = self.flights.since();
+        let mut since = self.since();
         let response = ask.origin.send(request).await?;
         let times = crate::policy::Exchange { requested_at, received_at: self.now() };
         let (mut head, body) = response.into_parts();
@@ -282,7 +282,7 @@ impl Shared {
         if !invalidation.targets.is_empty() || !invalidation.groups.is_empty() {
             self.invalidate(&ask.request, &invalidation).await;
             // What it invalidated was before its own answer.
-            since = self.flights.since();
+            since = self.since();
         }
         let reason = match ask.request.method {
             Method::GET | Method::HEAD if ask.has_content => Reason::Content,
@@ -390,6 +390,11 @@ impl Shared {
     /// Counts a failure of the store, and goes on without.
     fn note<T>(&self, result: larder::Result<T>) -> Option<T> {
         result.map_err(|error| self.counts.store_failed(&error)).ok()
+    }
+
+    /// What has been invalidated until now, so that what is asked for from here on can be told from it.
+    fn since(&self) -> flights::Since {
+        self.flights.since(self.store.begin())
     }
 
     fn now(&self) -> SystemTime {

@@ -98,7 +98,7 @@ impl Shared {
         doubt: &Doubt,
         lead: Option<Lead>,
     ) -> Result<Response<Body>, OriginError> {
-        let since = self.flights.since();
+        let since = self.since();
         let requested_at = self.now();
         let sent = ask.send(Some(&doubt.validation)).await;
         let times = Exchange { requested_at, received_at: self.now() };
@@ -111,7 +111,9 @@ impl Shared {
         match self.policy.after_validation(&ask.request, &current.stored, &head, times) {
             Outcome::Freshened(freshened) => {
                 drop(body);
-                let newer = Arc::new(self.renewed(current, freshened.stored));
+                let mut newer = self.renewed(current, freshened.stored);
+                newer.began = since.began;
+                let newer = Arc::new(newer);
                 let is_kept = freshened.keep == Keep::Updated;
                 let change = |variants: &Variants| match freshened.keep {
                     Keep::Updated if self.flights.is_valid(since, &ask.target, true) => {

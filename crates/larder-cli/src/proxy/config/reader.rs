@@ -59,10 +59,6 @@ impl Group<'_> {
         self.section.as_mut().and_then(|section| section.take(name))
     }
 
-    pub(super) fn path(&self) -> &str {
-        &self.path
-    }
-
     /// An error at the map.
     pub(super) fn error(&self, what: &str) -> larder::Error {
         match &self.section {

@@ -294,12 +294,6 @@ impl Pool {
             }
         }
     }
-
-    /// How many connections nobody uses.
-    #[cfg(test)]
-    pub(super) fn idle(&self) -> usize {
-        self.idle.lock().len()
-    }
 }
 
 impl fmt::Debug for Pool {

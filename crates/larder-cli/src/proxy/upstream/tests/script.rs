@@ -21,8 +21,6 @@ use super::super::options::{Address, HostPattern, OriginOptions, Route, Routing,
 /// A connection to the script.
 pub(super) struct Peer {
     pub(super) stream: TcpStream,
-    /// Which connection it is, from 0.
-    pub(super) number: usize,
     rest: Vec<u8>,
     heads: Arc<Mutex<Vec<String>>>,
 }
@@ -89,8 +87,8 @@ impl Script {
         let (seen, opened) = (heads.clone(), connections.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let number = opened.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(Peer { stream, number, rest: Vec::new(), heads: seen.clone() }));
+                opened.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(Peer { stream, rest: Vec::new(), heads: seen.clone() }));
             }
         });
         Self { address, heads, connections }
