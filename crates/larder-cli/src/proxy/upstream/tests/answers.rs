@@ -237,6 +237,8 @@ async fn another_protocol_is_passed_through() {
     {
         let response = upstreams.send(request(connection, protocol)).await.unwrap();
         assert_eq!(response.status(), 426, "{connection}: {protocol}");
+        let head = script.heads().pop().unwrap();
+        assert!(!head.contains("upgrade"), "{head}");
     }
     let never = start(OriginOptions { upgrades: false, ..origin(&[script.url()]) });
     assert_eq!(never.send(request("upgrade", "echo")).await.unwrap().status(), 426);
