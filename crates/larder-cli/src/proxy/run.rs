@@ -10,7 +10,7 @@ use larder::memory::MemoryOptions;
 use larder::time::{Clock, SystemClock};
 use larder_http::policy::Policy;
 use larder_http::store::{HttpStore, StackStore};
-use larder_http::{HttpCache, Origin, StatusDetail};
+use larder_http::{HttpCache, HttpCacheBuilder, Origin, StatusDetail};
 
 use super::Scheme;
 use super::admin::Desk;
@@ -93,7 +93,8 @@ impl Proxy {
             settings: settings(config),
         })
         .map_err(RunError::new)?;
-        let gate = gate(config, &store, &upstreams, &log, &clock);
+        let cache = HttpCache::builder(Arc::clone(&store)).clock(Arc::clone(&clock));
+        let gate = gate(config, cache, &upstreams, &log, &clock);
         let control = Control(Arc::new(Inner {
             stack,
             store,
@@ -153,7 +154,8 @@ impl Control {
         if let Some(tls) = tls {
             inner.controls.set_tls(tls);
         }
-        let gate = gate(config, &inner.store, &inner.upstreams, &inner.log, &inner.clock);
+        let cache = inner.gate.get().cache.rebuild();
+        let gate = gate(config, cache, &inner.upstreams, &inner.log, &inner.clock);
         inner.gate.set(Arc::new(gate));
         inner.log.reopen().map_err(|error| {
             RunError(format!("cannot open the access log again, the old one stays: {error}"))
@@ -205,7 +207,7 @@ fn policy(cache: &CacheOptions) -> Policy {
 
 fn gate(
     config: &ServeConfig,
-    store: &Arc<dyn HttpStore>,
+    builder: HttpCacheBuilder,
     upstreams: &Arc<Upstreams>,
     log: &AccessLog,
     clock: &Arc<dyn Clock>,
@@ -217,12 +219,11 @@ fn gate(
         Status::Reasons => StatusDetail::Reasons,
     };
     Gate {
-        cache: HttpCache::builder(Arc::clone(store))
+        cache: builder
             .policy(policy(cache))
             .name(cache.name.clone())
             .status_detail(detail)
             .keep(cache.keep)
-            .clock(Arc::clone(clock))
             .build(),
         upstreams: Arc::clone(upstreams),
         origin: Arc::clone(upstreams) as Arc<dyn Origin>,

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use larder::time::{Clock, SystemClock};
 
+use super::flights::Flights;
+use super::stats::Counts;
 use super::{HttpCache, Shared};
 use crate::policy::Policy;
 use crate::store::HttpStore;
@@ -35,9 +37,24 @@ pub struct HttpCacheBuilder {
     name: Cow<'static, str>,
     detail: StatusDetail,
     keep: Duration,
+    /// What is under way, what was invalidated and what happened, of a cache that this one takes the place of.
+    running: Option<(Arc<Flights>, Arc<Counts>)>,
 }
 
 impl HttpCacheBuilder {
+    pub(super) fn in_place_of(cache: &HttpCache) -> Self {
+        let shared = &cache.shared;
+        Self {
+            store: Arc::clone(&shared.store),
+            policy: shared.policy.clone(),
+            clock: Arc::clone(&shared.clock),
+            name: shared.name.clone(),
+            detail: shared.detail,
+            keep: shared.keep,
+            running: Some((Arc::clone(&shared.flights), Arc::clone(&shared.counts))),
+        }
+    }
+
     pub(super) fn new(store: Arc<dyn HttpStore>) -> Self {
         Self {
             store,
@@ -46,6 +63,7 @@ impl HttpCacheBuilder {
             name: Cow::Borrowed("Larder"),
             detail: StatusDetail::default(),
             keep: Duration::from_secs(24 * 60 * 60),
+            running: None,
         }
     }
 
@@ -82,19 +100,10 @@ impl HttpCacheBuilder {
 
     /// The cache.
     pub fn build(self) -> HttpCache {
-        let Self { store, policy, clock, name, detail, keep } = self;
+        let Self { store, policy, clock, name, detail, keep, running } = self;
+        let (flights, counts) = running.unwrap_or_default();
         let ids = (RandomState::new(), RandomState::new(), AtomicU64::new(0));
-        let shared = Shared {
-            store,
-            policy,
-            clock,
-            name,
-            detail,
-            keep,
-            flights: Arc::default(),
-            counts: super::Counts::default(),
-            ids,
-        };
+        let shared = Shared { store, policy, clock, name, detail, keep, flights, counts, ids };
         HttpCache { shared: Arc::new(shared) }
     }
 }

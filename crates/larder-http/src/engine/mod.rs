@@ -94,7 +94,7 @@ struct Shared {
     detail: StatusDetail,
     keep: Duration,
     flights: Arc<Flights>,
-    counts: Counts,
+    counts: Arc<Counts>,
     ids: (RandomState, RandomState, AtomicU64),
 }
 
@@ -139,7 +139,7 @@ impl Handled {
     }
 
     /// As `Cache-Status` has it (RFC 9211).
-    pub fn cache_status(&self, cache: &str, detail: StatusDetail) -> CacheStatus {
+    pub fn cache_status<'a>(&self, cache: &'a str, detail: StatusDetail) -> CacheStatus<'a> {
         let mut status = match self.reason {
             None => CacheStatus::forwarded(cache, crate::header::Forward::Bypass),
             Some(reason) => reason.cache_status(cache),
@@ -149,7 +149,7 @@ impl Handled {
         status.stored = self.stored;
         status.collapsed = self.collapsed;
         status.detail = match (detail, self.not_stored) {
-            (StatusDetail::Reasons, Some(why)) => Some(why.to_string()),
+            (StatusDetail::Reasons, Some(why)) => Some(why.as_str().into()),
             (StatusDetail::Reasons, None) => status.detail,
             _ => None,
         };
@@ -161,6 +161,12 @@ impl HttpCache {
     /// A cache over this store; shared by several users, unless the builder is told otherwise.
     pub fn builder(store: Arc<dyn HttpStore>) -> HttpCacheBuilder {
         HttpCacheBuilder::new(store)
+    }
+
+    /// A cache to take the place of this one, over the same store: with another policy, say. Requests that are on their way
+    /// go on, can be joined, and heed what is purged in either.
+    pub fn rebuild(&self) -> HttpCacheBuilder {
+        HttpCacheBuilder::in_place_of(self)
     }
 
     /// Answers a request: from what is stored, or by asking the origin.

@@ -1,5 +1,8 @@
 //! `Cache-Status` (RFC 9211): what a cache says it did.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sfv::{ItemSerializer, StringRef, TokenRef};
 
@@ -47,9 +50,9 @@ impl Forward {
 /// One cache's member of the field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct CacheStatus {
+pub struct CacheStatus<'a> {
     /// Which cache: a name or a host.
-    pub cache: String,
+    pub cache: Cow<'a, str>,
     /// Whether the answer came from what is stored, without the request going on.
     pub hit: bool,
     /// Why the request went on. Neither this nor a hit: the cache made the answer itself, an error say.
@@ -63,68 +66,64 @@ pub struct CacheStatus {
     /// Whether the request was answered together with others.
     pub collapsed: bool,
     /// The key. It tells what is cached: not for everybody.
-    pub key: Option<String>,
+    pub key: Option<Cow<'a, str>>,
     /// The reason in words.
-    pub detail: Option<String>,
+    pub detail: Option<Cow<'a, str>>,
 }
 
-impl CacheStatus {
+impl<'a> CacheStatus<'a> {
     /// Says that `cache` answered.
-    pub fn hit(cache: impl Into<String>) -> Self {
+    pub fn hit(cache: impl Into<Cow<'a, str>>) -> Self {
         Self { hit: true, ..Self::generated(cache) }
     }
 
     /// Says that `cache` made the answer itself.
-    pub fn generated(cache: impl Into<String>) -> Self {
+    pub fn generated(cache: impl Into<Cow<'a, str>>) -> Self {
         Self { cache: cache.into(), ..Self::default() }
     }
 
     /// Says that `cache` passed the request on.
-    pub fn forwarded(cache: impl Into<String>, why: Forward) -> Self {
+    pub fn forwarded(cache: impl Into<Cow<'a, str>>, why: Forward) -> Self {
         Self { cache: cache.into(), forward: Some(why), ..Self::default() }
     }
 
     /// The member as text. What a string of a field cannot have is left out of it.
     pub fn to_value(&self) -> HeaderValue {
-        let cache = printable(&self.cache);
-        let mut text = match TokenRef::from_str(&cache) {
-            Ok(token) => ItemSerializer::new().bare_item(token).finish(),
-            Err(_) => quoted(&cache),
-        };
-        let mut put = |name: &str, value: Option<String>| {
-            text.push_str("; ");
-            text.push_str(name);
-            if let Some(value) = value {
-                text.push('=');
-                text.push_str(&value);
-            }
-        };
+        // All of it but the key and the words, so that it is written in one piece.
+        let mut text = String::with_capacity(self.cache.len() + 64);
+        match TokenRef::from_str(&self.cache) {
+            Ok(token) => text.push_str(token.as_str()),
+            Err(_) => text.push_str(&quoted(&self.cache)),
+        }
         match self.forward {
             //= https://www.rfc-editor.org/rfc/rfc9211#section-2.1
             //# "hit" and "fwd" are exclusive; only one of them should appear on each
             //# list member.
-            Some(why) => put("fwd", Some(why.as_str().to_owned())),
-            None if self.hit => put("hit", None),
+            Some(why) => {
+                text.push_str("; fwd=");
+                text.push_str(why.as_str());
+            }
+            None if self.hit => text.push_str("; hit"),
             None => {}
         }
+        // Writing to a text does not fail.
         if let Some(status) = self.forward_status {
-            put("fwd-status", Some(status.as_u16().to_string()));
+            let _ = write!(text, "; fwd-status={}", status.as_u16());
         }
         if let Some(seconds) = self.ttl_seconds {
             // What a number of a structured field can be.
-            put("ttl", Some(seconds.clamp(-999_999_999_999_999, 999_999_999_999_999).to_string()));
+            let _ = write!(text, "; ttl={}", seconds.clamp(-999_999_999_999_999, 999_999_999_999_999));
         }
         if self.stored {
-            put("stored", None);
+            text.push_str("; stored");
         }
         if self.collapsed {
-            put("collapsed", None);
+            text.push_str("; collapsed");
         }
-        if let Some(key) = &self.key {
-            put("key", Some(quoted(&printable(key))));
-        }
-        if let Some(detail) = &self.detail {
-            put("detail", Some(quoted(&printable(detail))));
+        for (name, value) in [("key", &self.key), ("detail", &self.detail)] {
+            if let Some(value) = value {
+                let _ = write!(text, "; {name}={}", quoted(value));
+            }
         }
         HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("larder"))
     }
@@ -136,12 +135,10 @@ impl CacheStatus {
     }
 }
 
-fn printable(text: &str) -> String {
-    text.chars().filter(|letter| matches!(letter, ' '..='~')).collect()
-}
-
 fn quoted(text: &str) -> String {
-    StringRef::from_str(text).map_or("\"\"".to_owned(), |text| ItemSerializer::new().bare_item(text).finish())
+    let printable: String = text.chars().filter(|letter| matches!(letter, ' '..='~')).collect();
+    StringRef::from_str(&printable)
+        .map_or("\"\"".to_owned(), |text| ItemSerializer::new().bare_item(text).finish())
 }
 
 #[cfg(test)]
@@ -166,8 +163,8 @@ mod tests {
         assert_eq!(stale.to_value(), "cache.example; fwd=stale; fwd-status=304; ttl=-412; stored; collapsed");
         assert_eq!(CacheStatus::generated("Edge").to_value(), "Edge");
         let odd = CacheStatus {
-            key: Some("a\"b\\".to_owned()),
-            detail: Some("why\r\nSet-Cookie: x \u{e9}".to_owned()),
+            key: Some("a\"b\\".into()),
+            detail: Some("why\r\nSet-Cookie: x \u{e9}".into()),
             ..CacheStatus::hit("my cache")
         };
         assert_eq!(odd.to_value(), r#""my cache"; hit; key="a\"b\\"; detail="whySet-Cookie: x ""#);
@@ -185,7 +182,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_a_structured_field(cache in ".{0,20}", detail in prop::option::of(".{0,40}"), ttl in any::<i64>()) {
-            let status = CacheStatus { detail, ttl_seconds: Some(ttl), ..CacheStatus::hit(cache) };
+            let status = CacheStatus { detail: detail.map(Into::into), ttl_seconds: Some(ttl), ..CacheStatus::hit(cache) };
             let value = status.to_value();
             prop_assert_eq!(Parser::new(value.as_bytes()).parse::<List>().map(|list| list.len()).ok(), Some(1));
         }

@@ -97,20 +97,20 @@ impl Stored {
     }
 
     /// What `Cache-Status` says of a response that came out of the cache, or of what is stored when the request went on.
-    pub fn cache_status(&self, cache: &str, reason: Reason, now: SystemTime) -> CacheStatus {
+    pub fn cache_status<'a>(&self, cache: &'a str, reason: Reason, now: SystemTime) -> CacheStatus<'a> {
         CacheStatus { ttl_seconds: Some(self.ttl_seconds(now)), ..reason.cache_status(cache) }
     }
 }
 
 impl Reason {
     /// What `Cache-Status` says (RFC 9211), with the reason in words.
-    pub fn cache_status(self, cache: &str) -> CacheStatus {
+    pub fn cache_status(self, cache: &str) -> CacheStatus<'_> {
         let status = match self.forward() {
             Some(why) => CacheStatus::forwarded(cache, why),
             None if self == Self::OnlyIfCached => CacheStatus::generated(cache),
             None => CacheStatus::hit(cache),
         };
-        CacheStatus { detail: Some(self.as_str().to_owned()), ..status }
+        CacheStatus { detail: Some(self.as_str().into()), ..status }
     }
 }
 

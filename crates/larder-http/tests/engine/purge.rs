@@ -107,3 +107,17 @@ async fn a_response_with_more_tags_than_can_be_kept_is_not_stored() {
     scene.get("/a").await;
     assert_eq!((scene.store.responses(), scene.cache.stats().too_many_tags), (0, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_takes_the_place_of_another_heeds_what_is_purged_in_either() {
+    let half = std::time::Duration::from_millis(500);
+    let scene = Scene::new(move |nth, _| {
+        crate::scene::after(half, response(200, &[("cache-control", "max-age=60")], nth.to_string()))
+    });
+    let newer = scene.cache.rebuild().build();
+    let (got, ()) = tokio::join!(scene.get("/a"), async {
+        tokio::time::sleep(half / 2).await;
+        newer.purge(&uri("/a"), Purge::Hard).await.unwrap();
+    });
+    assert_eq!((got.body.as_str(), scene.store.responses()), ("1", 0));
+}
