@@ -1,69 +1,43 @@
-//! What an HTTP cache may do: [RFC 9111] and what belongs to it, as functions of messages and time.
+//! An HTTP cache to the letter of [RFC 9111]: in front of a server, around a client, or as a part of something else.
 //!
-//! There is no cache here yet, no store, no server and no client: only the decisions that one has to make, each with its
-//! reason. Nothing does I/O, reads a clock or waits. Messages are those of the crate [`http`]; times are
-//! [`SystemTime`](std::time::SystemTime)s that the caller read.
-//!
+//! - [`HttpCache`] takes a request and gives a response: from what is stored, or by asking an [`Origin`], once for all who wait.
+//!   [`tower`](https://docs.rs/larder-http/latest/larder_http/tower/) and
+//!   [`reqwest`](https://docs.rs/larder-http/latest/larder_http/reqwest/) put it where it is needed.
+//! - [`store`]: where responses live, any stack of `larder` or one's own.
 //! - [`policy`]: what may be stored, when it is fresh, which of several stored responses is meant, whether it answers a
-//!   request, how it is validated and brought up to date, what is cut from it, what a change invalidates.
+//!   request, how it is validated and brought up to date, what is cut from it, what a change invalidates: pure functions of
+//!   messages and times, each with its reason, for whoever writes a cache of their own.
 //! - [`header`]: the fields that this rests on, read from whatever a peer may send.
 //!
-//! # A response, from origin to reuse
-//!
 //! ```
-//! use std::time::{Duration, UNIX_EPOCH};
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! use std::sync::Arc;
+//! use larder_http::store::{MemoryStore, MemoryStoreOptions};
+//! use larder_http::{Body, HttpCache, Origin, OriginError};
 //!
-//! use larder_http::policy::{Answer, Exchange, Policy, Reason, Verdict};
+//! struct News;
+//! #[async_trait::async_trait]
+//! impl Origin for News {
+//!     async fn send(&self, _: http::Request<Body>) -> Result<http::Response<Body>, OriginError> {
+//!         let mut response = http::Response::new(Body::from("news"));
+//!         response.headers_mut().insert("cache-control", "max-age=60".parse().unwrap());
+//!         Ok(response)
+//!     }
+//! }
 //!
-//! let policy = Policy::shared();
-//! let (request, ()) = http::Request::get("http://example.com/news").body(())?.into_parts();
-//! let response = http::Response::builder()
-//!     .header("cache-control", "max-age=60, stale-while-revalidate=30")
-//!     .header("etag", "\"a1\"")
-//!     .body(())?;
-//! let (response, ()) = response.into_parts();
-//!
-//! // The response may be stored, for a minute.
-//! let came = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-//! let stored = policy.store(&request, &response, Exchange::at(came))?.with_body_bytes(2048);
-//! assert_eq!(stored.lifetime().duration, Duration::from_secs(60));
-//!
-//! // Ten seconds later, it answers the same request.
-//! let now = came + Duration::from_secs(10);
-//! let selected = policy.select(&request, [&stored]);
-//! let verdict = policy.verdict(&request, selected, now);
-//! assert!(matches!(verdict, Verdict::Serve { reason: Reason::Fresh, .. }));
-//! let outgoing = stored.respond(&Answer::Whole, false, now);
-//! assert_eq!(outgoing.headers["age"], "10");
-//!
-//! // After a minute it still does, while it is validated in the background.
-//! let now = came + Duration::from_secs(70);
-//! let Verdict::ServeAndValidate { validation, .. } = policy.verdict(&request, selected, now) else { panic!() };
-//! assert_eq!(validation["if-none-match"], "\"a1\"");
-//!
-//! // Then, the client has to wait for the origin.
-//! let now = came + Duration::from_secs(100);
-//! let verdict = policy.verdict(&request, selected, now);
-//! assert_eq!(verdict.reason().to_string(), "it is stale (RFC 9111 section 4.2)");
+//! let cache = HttpCache::builder(Arc::new(MemoryStore::new(MemoryStoreOptions::default()))).build();
+//! let origin: Arc<dyn Origin> = Arc::new(News);
+//! let request = http::Request::get("http://example.com/news").body(Body::empty())?;
+//! let response = cache.handle(&origin, request).await?;
+//! assert_eq!(response.headers()["cache-status"], "Larder; fwd=uri-miss; stored");
+//! # Ok::<(), Box<dyn std::error::Error>>(()) })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What the caller does
+//! # Features
 //!
-//! The key is the caller's: the target URI as it was asked for. So are bodies, and joining and cutting them; that one
-//! origin is asked once however many wait; and closing a response with 504 where nothing may be served. Fields of the
-//! client's connection are taken out first, by [`header::connection::strip`]; with them goes what says that a `GET` has chunked
-//! content, which is to be passed on. Then:
-//!
-//! 1. [`Policy::select`](policy::Policy::select) among what is stored for the target, then
-//!    [`Policy::verdict`](policy::Policy::verdict).
-//! 2. If that answers from what is stored: [`Stored::answer`](policy::Stored::answer), then
-//!    [`Stored::respond`](policy::Stored::respond).
-//! 3. If it validates: send the fields it gives, then [`Policy::after_validation`](policy::Policy::after_validation); if
-//!    nothing comes, [`Fallback::on`](policy::Fallback::on).
-//! 4. Whatever else comes from the origin: [`Invalidation::of`](policy::Invalidation::of), for `HEAD`
-//!    [`Policy::head`](policy::Policy::head), then [`Policy::store`](policy::Policy::store), with
-//!    [`Policy::makes_room`](policy::Policy::makes_room) before it is put beside the others.
+//! `cache` (default) is the cache and its stores. Without it there are [`policy`] and [`header`], which depend on nothing that
+//! does I/O. `sqlite` adds `SqliteStore`, `tower` and `reqwest` the adapters, `testing` the suite for stores of one's own.
 //!
 //! [RFC 9111]: https://www.rfc-editor.org/rfc/rfc9111
 
@@ -106,4 +80,6 @@ mod pages {
     mod from_undici {}
     #[doc = include_str!("../../../docs/write-a-store.md")]
     mod write_a_store {}
+    #[doc = include_str!("../../../docs/http.md")]
+    mod http {}
 }

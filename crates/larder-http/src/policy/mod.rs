@@ -1,6 +1,63 @@
 //! What a cache may do: RFC 9111 as pure functions. Messages and times come in, decisions with their reasons go out.
 //!
 //! No clock, no I/O, no bodies. How fields are written is known by [`header`](crate::header).
+//!
+//! # A response, from origin to reuse
+//!
+//! ```
+//! use std::time::{Duration, UNIX_EPOCH};
+//!
+//! use larder_http::policy::{Answer, Exchange, Policy, Reason, Verdict};
+//!
+//! let policy = Policy::shared();
+//! let (request, ()) = http::Request::get("http://example.com/news").body(())?.into_parts();
+//! let response = http::Response::builder()
+//!     .header("cache-control", "max-age=60, stale-while-revalidate=30")
+//!     .header("etag", "\"a1\"")
+//!     .body(())?;
+//! let (response, ()) = response.into_parts();
+//!
+//! // The response may be stored, for a minute.
+//! let came = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+//! let stored = policy.store(&request, &response, Exchange::at(came))?.with_body_bytes(2048);
+//! assert_eq!(stored.lifetime().duration, Duration::from_secs(60));
+//!
+//! // Ten seconds later, it answers the same request.
+//! let now = came + Duration::from_secs(10);
+//! let selected = policy.select(&request, [&stored]);
+//! let verdict = policy.verdict(&request, selected, now);
+//! assert!(matches!(verdict, Verdict::Serve { reason: Reason::Fresh, .. }));
+//! let outgoing = stored.respond(&Answer::Whole, false, now);
+//! assert_eq!(outgoing.headers["age"], "10");
+//!
+//! // After a minute it still does, while it is validated in the background.
+//! let now = came + Duration::from_secs(70);
+//! let Verdict::ServeAndValidate { validation, .. } = policy.verdict(&request, selected, now) else { panic!() };
+//! assert_eq!(validation["if-none-match"], "\"a1\"");
+//!
+//! // Then, the client has to wait for the origin.
+//! let now = came + Duration::from_secs(100);
+//! let verdict = policy.verdict(&request, selected, now);
+//! assert_eq!(verdict.reason().to_string(), "it is stale (RFC 9111 section 4.2)");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What the caller does
+//!
+//! The key is the caller's: the target URI as it was asked for. So are bodies, and joining and cutting them; that one
+//! origin is asked once however many wait; and closing a response with 504 where nothing may be served. Fields of the
+//! client's connection are taken out first, by [`connection::strip`](crate::header::connection::strip); with them goes what
+//! says that a `GET` has chunked content, which is to be passed on. Then:
+//!
+//! 1. [`Policy::select`] among what is stored for the target, then
+//!    [`Policy::verdict`].
+//! 2. If that answers from what is stored: [`Stored::answer`], then
+//!    [`Stored::respond`].
+//! 3. If it validates: send the fields it gives, then [`Policy::after_validation`](Policy::after_validation); if
+//!    nothing comes, [`Fallback::on`].
+//! 4. Whatever else comes from the origin: [`Invalidation::of`], for `HEAD`
+//!    [`Policy::head`], then [`Policy::store`], with
+//!    [`Policy::makes_room`](Policy::makes_room) before it is put beside the others.
 
 mod age;
 mod conditional;
