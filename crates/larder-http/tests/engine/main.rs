@@ -8,6 +8,7 @@
     reason = "a failing test ends in a panic"
 )]
 
+mod adapters;
 mod bodies;
 mod collapse;
 mod purge;
