@@ -135,10 +135,15 @@ fn read(text: &str, cpu: Duration) -> Option<Sample> {
         let numbers = line.split([' ', ',']).filter_map(|word| word.parse::<u64>().ok());
         errors += numbers.sum::<u64>();
     }
+    // At the beginning of a line: others end in such a share.
+    let percentile = |mark: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(mark))?;
+        microseconds(line.trim())
+    };
     Some(Sample {
         rate: after("Requests/sec:")?.parse().ok()?,
-        p50: microseconds(after("50%")?)?,
-        p99: microseconds(after("99%")?)?,
+        p50: percentile("50%")?,
+        p99: percentile("99%")?,
         cpu: cpu.as_secs_f64() * 1e6 / requests.max(1.0),
         noise: 0.0,
         errors,
@@ -197,7 +202,7 @@ mod tests {
   1 threads and 64 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev
     Latency   650.00us  100.00us   5.00ms   90.00%
-    Req/Sec    97.54k     1.00k   99.00k    70.00%
+    Req/Sec    97.54k     1.00k   99.00k    72.50%
   Latency Distribution
      50%  617.00us
      75%  700.00us
