@@ -9,7 +9,7 @@ use super::flights::{Landing, Lead, Role, landed};
 use super::{Ask, Handled, Shared, TRIES_MAX};
 use crate::header::connection;
 use crate::origin::OriginError;
-use crate::policy::{Exchange, Failure, Keep, Outcome, Reason, Stored, Verdict};
+use crate::policy::{Exchange, Failure, Freshened, Keep, Outcome, Reason, Stored, Verdict};
 use crate::store::{StoredResponse, Variants};
 use crate::{Body, OriginErrorKind};
 
@@ -111,11 +111,12 @@ impl Shared {
         match self.policy.after_validation(&ask.request, &current.stored, &head, times) {
             Outcome::Freshened(freshened) => {
                 drop(body);
-                let mut newer = self.renewed(current, freshened.stored);
+                let Freshened { stored, for_client, keep } = *freshened;
+                let mut newer = self.renewed(current, stored);
                 newer.began = since.began;
                 let newer = Arc::new(newer);
-                let is_kept = freshened.keep == Keep::Updated;
-                let change = |variants: &Variants| match freshened.keep {
+                let is_kept = keep == Keep::Updated;
+                let change = |variants: &Variants| match keep {
                     Keep::Updated if self.flights.is_valid(since, &ask.target, true) => {
                         variants.updated(&newer)
                     }
@@ -137,7 +138,10 @@ impl Shared {
                     ..Handled::forwarded(doubt.reason)
                 };
                 match self.respond(&ask.request, &newer, handled, true).await {
-                    Some(response) => Ok(response),
+                    Some(mut response) => {
+                        Freshened::put_in(response.headers_mut(), &for_client);
+                        Ok(response)
+                    }
                     None => self.ask_again(ask, &doubt.validation, None, doubt.reason).await,
                 }
             }

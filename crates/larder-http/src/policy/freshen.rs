@@ -14,10 +14,20 @@ use crate::header::EntityTag;
 /// A stored response that the origin confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freshened {
-    /// It with the new fields: what the client gets.
+    /// It with the new fields: what everybody gets.
     pub stored: Stored,
+    /// Fields for the client whose request was answered by this, and for nobody else: they go into its response in place
+    /// of those of the same name ([`put_in`](Self::put_in)), and are not stored.
+    pub for_client: HeaderMap,
     /// What becomes of what is stored.
     pub keep: Keep,
+}
+
+impl Freshened {
+    /// Puts fields in place of those of the same name: those [`for_client`](Self::for_client) into its response.
+    pub fn put_in(headers: &mut HeaderMap, fields: &HeaderMap) {
+        put(headers, fields, |_| true);
+    }
 }
 
 /// What becomes of what is stored, after the origin confirmed it.
@@ -137,7 +147,12 @@ impl Policy {
         // It was that of the exchange before. A date there always is among the newer ones.
         fields.remove(header::AGE);
         let terms = Terms::of(self, newer);
-        update(&mut fields, &self.fields_to_store(newer, &terms, times));
+        let mut shared = self.fields_to_store(newer, &terms, times);
+        let for_client = self.fields_for_client(newer);
+        for name in for_client.keys() {
+            shared.remove(name);
+        }
+        update(&mut fields, &shared);
         let terms = Terms::of(self, &fields);
         let fields = self.fields_to_store(&fields, &terms, times);
 
@@ -160,7 +175,17 @@ impl Policy {
             Err(_) => stored.kept().selecting.clone(),
         };
         let kept = Kept { headers: fields, selecting, times, mark: Mark::None, ..stored.kept().clone() };
-        Freshened { stored: Stored::new(self, kept), keep }
+        Freshened { stored: Stored::new(self, kept), for_client, keep }
+    }
+
+    /// Fields of a confirmation that are for one client.
+    ///
+    /// A cookie that comes with a whole response is of that response, and its origin says whether others may have it. One
+    /// that comes with a 304 is of a request that somebody else made, and often a session's: who stored the response before
+    /// was not asked. To a shared cache, it is nobody else's.
+    fn fields_for_client(&self, newer: &HeaderMap) -> HeaderMap {
+        let cookies = newer.get_all(header::SET_COOKIE).iter().filter(|_| self.is_shared());
+        cookies.map(|cookie| (header::SET_COOKIE, cookie.clone())).collect()
     }
 }
 
@@ -199,7 +224,11 @@ fn identifies(newer: &HeaderMap, stored: &Stored, times: Exchange) -> bool {
 //# response to the stored response, replacing field values that are
 //# already present, with the following exceptions:
 fn update(fields: &mut HeaderMap, newer: &HeaderMap) {
-    for name in newer.keys().filter(|name| !describes_body(name)) {
+    put(fields, newer, |name| !describes_body(name));
+}
+
+fn put(fields: &mut HeaderMap, newer: &HeaderMap, is_meant: impl Fn(&header::HeaderName) -> bool) {
+    for name in newer.keys().filter(|name| is_meant(name)) {
         fields.remove(name);
         for value in newer.get_all(name) {
             // A map that is full loses what it has no room for.

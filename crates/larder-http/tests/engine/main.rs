@@ -11,6 +11,7 @@
 mod adapters;
 mod bodies;
 mod collapse;
+mod cookies;
 mod purge;
 mod scene;
 mod stale;

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request, response};
 use larder_http::header::{connection, date};
 use larder_http::policy::{
-    Exchange, Failure, HeadEffect, Invalidation, Keep, Outcome, Policy, Reason, Selected, Stored, Verdict,
+    Exchange, Failure, Freshened, HeadEffect, Invalidation, Keep, Outcome, Policy, Reason, Selected, Stored,
+    Verdict,
 };
 
 pub(crate) const TARGET: &str = "http://example.com/page";
@@ -238,7 +239,9 @@ impl Cache {
                     Keep::AsItWas(_) => {}
                     Keep::Nothing(_) => self.replace(ask.target, stored, None),
                 }
-                Got { asked, ..self.serve(request, &freshened.stored, true, Reason::Confirmed) }
+                let mut got = self.serve(request, &freshened.stored, true, Reason::Confirmed);
+                Freshened::put_in(&mut got.headers, &freshened.for_client);
+                Got { asked, ..got }
             }
             Outcome::Serve(reason) => Got { asked, ..self.serve(request, stored, false, reason) },
             Outcome::Replace { reason, is_superseded } => {

@@ -36,7 +36,6 @@ fn a_304_replaces_fields_whatever_they_are_called() {
         "clear-site-data",
         "expires",
         "public-key-pins",
-        "set-cookie",
         "set-cookie2",
         "x-frame-options",
         "x-xss-protection",
@@ -157,7 +156,30 @@ fn requests_whose_answers_may_not_be_stored_leave_what_is_stored_alone() {
 fn fields_that_a_304_makes_private_are_taken_out_of_a_shared_cache() {
     let set_cookie = [(CC, "max-age=60, private=\"set-cookie\""), ("set-cookie", "b=2")];
     let (now, next) = after_304(&[("set-cookie", "a=1")], &set_cookie, "set-cookie");
-    assert_eq!((now, next), (None, None));
+    // The one whom the 304 answered is who they are for.
+    assert_eq!((now.as_deref(), next), (Some("b=2"), None));
+}
+
+#[test]
+fn a_cookie_of_a_304_or_of_an_answer_to_head_is_for_one_client() {
+    let newer = [("set-cookie", "session=2")];
+    for (stored, next) in [(&[][..], None), (&[("set-cookie", "a=1")], Some("a=1"))] {
+        let (now, then) = after_304(stored, &newer, "set-cookie");
+        assert_eq!((now.as_deref(), then.as_deref()), (Some("session=2"), next), "{stored:?}");
+        let mut cache = shared();
+        let first: Vec<_> = [(CC, "max-age=60")].iter().chain(stored).copied().collect();
+        cache.ask(&get(&[]), ok(&first));
+        let head = method("HEAD", &[(CC, "no-cache")]);
+        let got = cache.ask(&head, Origin::Answers(200, &[(CC, "max-age=60"), newer[0], ("n", "2")]));
+        assert_eq!(got.field("set-cookie"), Some("session=2"));
+        let got = cache.again(&get(&[]));
+        assert_eq!((got.field("n"), got.field("set-cookie")), (Some("2"), next), "{stored:?}");
+    }
+    // A cache of one user has one client.
+    let mut cache = private();
+    cache.ask(&get(&[]), ok(&[(CC, "max-age=2"), ("etag", "\"a\""), ("set-cookie", "a=1")]));
+    cache.wait(3).ask(&get(&[]), Origin::Answers(304, &[("etag", "\"a\""), newer[0]]));
+    assert_eq!(cache.again(&get(&[])).field("set-cookie"), Some("session=2"));
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.5
