@@ -43,7 +43,9 @@ impl Policy {
     /// The fields of a request that validates what is stored: those of the client's request, with its conditions
     /// replaced by ours.
     ///
-    /// If a complete response is stored, the range of the client is left out: it is cut from what comes of it.
+    /// If a complete response is stored, the range of the client is left out: it is cut from what comes of it. If a part
+    /// is, it stays, and so does `If-Range`: a client that wants the rest of what it has, or else the whole, is not to get
+    /// a part of what came after it.
     //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.1
     //# When generating a conditional request for validation, a cache either
     //# starts with a request it is attempting to satisfy or -- if it is
@@ -52,17 +54,14 @@ impl Policy {
     //# fields identified by the Vary header field (Section 4.1).
     pub fn validation_request(&self, request: &Request, stored: &Stored) -> HeaderMap {
         let mut fields = request.headers.clone();
-        for condition in [
-            header::IF_MATCH,
-            header::IF_NONE_MATCH,
-            header::IF_MODIFIED_SINCE,
-            header::IF_UNMODIFIED_SINCE,
-            header::IF_RANGE,
-        ] {
+        for condition in
+            [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE]
+        {
             fields.remove(condition);
         }
         if !stored.is_partial() {
             fields.remove(header::RANGE);
+            fields.remove(header::IF_RANGE);
         }
         //= https://www.rfc-editor.org/rfc/rfc9111#section-4.3.1
         //# *  MUST send the relevant entity tags (using If-Match, If-None-Match,

@@ -6,6 +6,7 @@ use larder_http::policy::{Answer, Policy, Reason, Stored};
 use crate::cache::{BODY_BYTES, Cache, Fields, Origin, TARGET, get, method, ok, request, shared};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=3600");
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
 fn with_complete(fields: Fields<'_>) -> Cache {
     let mut cache = shared();
@@ -211,6 +212,22 @@ fn a_part_is_validated_with_its_range() {
     assert_eq!((got.status, got.is_stored), (206, true));
     assert_eq!((got.sent("if-none-match"), got.sent("range")), (Some("\"a\""), Some("bytes=-5")));
     assert_eq!(got.sent("if-modified-since"), None);
+}
+
+#[test]
+fn who_wants_the_rest_or_the_whole_gets_no_part_of_another() {
+    for (validator, condition) in [(("etag", "\"a\""), "\"a\""), (("last-modified", DATE), DATE)] {
+        let mut cache = with_part("bytes 5-9/10", "5", &[validator]);
+        let fields = [("range", "bytes=-5"), ("if-range", condition), ("cache-control", "no-cache")];
+        let got = cache.ask(&get(&fields), ok(&[FRESH, ("etag", "\"b\"")]));
+        assert_eq!((got.sent("range"), got.sent("if-range")), (Some("bytes=-5"), Some(condition)));
+        assert_eq!((got.status, got.is_stored), (200, false));
+    }
+    // Of a whole that is stored, all comes, and what the client asked for is cut from that.
+    let mut cache = with_complete(&[("etag", "\"a\"")]);
+    let ask = get(&[("range", "bytes=-5"), ("if-range", "\"a\""), ("cache-control", "no-cache")]);
+    let got = cache.ask(&ask, Origin::Answers(304, &[("etag", "\"a\"")]));
+    assert_eq!((got.sent("range"), got.sent("if-range"), got.status), (None, None, 206));
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9111#section-3.4
