@@ -239,6 +239,24 @@ fn a_get_with_content_is_the_origins_and_answers_nobody_else() {
 }
 
 #[test]
+fn what_was_marked_has_no_freshness_left_to_tell_of() {
+    let mut cache = shared();
+    cache.ask(&get(&[]), ok(&[(CC, "max-age=60, stale-while-revalidate=60")]));
+    let stored = cache.stored(TARGET)[0].clone();
+    for (mark, after, ttl) in [
+        (Mark::None, 5, 55),
+        (Mark::Stale, 0, 0),
+        (Mark::Stale, 5, -5),
+        (Mark::Invalid, 5, -5),
+        (Mark::Stale, 70, -70),
+        (Mark::None, 70, -10),
+    ] {
+        let seconds = stored.clone().marked(mark).ttl_seconds(cache.now + crate::cache::seconds(after));
+        assert_eq!(seconds, ttl, "{mark:?} after {after} s");
+    }
+}
+
+#[test]
 fn what_was_marked_is_not_used_as_if_it_were_not() {
     let mut cache = shared();
     cache.ask(&get(&[]), ok(&[(CC, "max-age=60, stale-while-revalidate=600"), ("etag", "\"a\"")]));
