@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{Answer, Reason, Stored};
-use crate::header::{CacheStatus, ContentRange, Extent, age, connection};
+use crate::header::{CacheStatus, ContentRange, Extent, age};
 
 /// The head of a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +23,6 @@ impl Stored {
     /// left out.
     pub fn respond(&self, answer: &Answer, is_validated: bool, now: SystemTime) -> Outgoing {
         let mut headers = self.headers().clone();
-        // Nothing of a connection is stored by us; what others stored may not be as careful.
-        connection::strip(&mut headers);
         //= https://www.rfc-editor.org/rfc/rfc9111#section-5.2.2.4
         //# The qualified form of the no-cache response directive, with an
         //# argument that lists one or more field names, indicates that a cache

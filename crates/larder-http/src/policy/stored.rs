@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::select::Selecting;
 use super::terms::Terms;
 use super::{Lifetime, Policy, age, freshness};
-use crate::header::{ContentRange, EntityTag, Span, groups};
+use crate::header::{ContentRange, EntityTag, Span, connection, groups};
 
 /// When a request was sent and its response came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +67,10 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Reads what was kept. The policy may be another one than when it was stored.
-    pub fn new(policy: &Policy, kept: Kept) -> Self {
+    /// Reads what was kept. The policy may be another one than when it was stored. Fields of a connection are taken out:
+    /// [`Policy::store`] keeps none, and another store may not have been as careful.
+    pub fn new(policy: &Policy, mut kept: Kept) -> Self {
+        connection::strip(&mut kept.headers);
         let terms = Terms::of(policy, &kept.headers);
         let received_at = kept.times.received_at;
         let lifetime = freshness::lifetime(policy, &terms, kept.status, &kept.headers, received_at);
