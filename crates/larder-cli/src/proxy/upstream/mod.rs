@@ -245,6 +245,7 @@ impl Origin for Upstreams {
         let mut headers = parts.headers;
         let upgrade = upgrade(&headers).filter(|_| server.options().upgrades);
         connection::strip(&mut headers);
+        let is_head = parts.method == Method::HEAD;
         let draft = Draft {
             method: parts.method,
             path,
@@ -256,7 +257,8 @@ impl Origin for Upstreams {
             on_interim: parts.extensions.get::<OnInterim>().cloned(),
         };
         let mut response = server.ask(draft).await?;
-        mark(&table.routing, response.headers_mut());
+        let is_news = is_head || response.status() == StatusCode::NOT_MODIFIED;
+        mark(&table.routing, response.headers_mut(), is_news);
         Ok(response)
     }
 }
@@ -286,9 +288,13 @@ pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
 }
 
 /// Says in an answer what every answer says.
-fn mark(routing: &Routing, headers: &mut HeaderMap) {
+///
+/// `is_news` if it is about a response that is stored: its fields replace those of that, where they are, so that a `Vary`
+/// of ours alone would take away the origin's, and hand one client's variant to another.
+fn mark(routing: &Routing, headers: &mut HeaderMap, is_news: bool) {
     let varies = headers.get_all(VARY).iter().any(|value| value.as_bytes() == b"*");
-    for name in routing.vary.iter().filter(|_| !varies) {
+    let keeps_silent = varies || is_news && !headers.contains_key(VARY);
+    for name in routing.vary.iter().filter(|_| !keeps_silent) {
         headers.append(VARY, HeaderValue::from_name(name.clone()));
     }
     if let Some(via) = routing.via.as_deref().and_then(|via| HeaderValue::from_str(via).ok()) {

@@ -131,6 +131,26 @@ async fn answers_vary_on_what_no_key_has_in_it() {
 }
 
 #[tokio::test]
+async fn an_answer_about_what_is_stored_keeps_its_vary_as_it_is() {
+    let vary = vec![HeaderName::from_static("x-forwarded-prefix")];
+    for (method, own, expected) in [
+        ("GET", "", &[][..]),
+        ("GET", "Vary: accept\r\n", &["accept", "x-forwarded-prefix"]),
+        ("HEAD", "", &[]),
+        ("HEAD", "Vary: accept\r\n", &["accept", "x-forwarded-prefix"]),
+    ] {
+        let status = if method == "GET" { "304 Not Modified" } else { "200 OK" };
+        let script = Script::answering(format!("HTTP/1.1 {status}\r\n{own}\r\n").leak()).await;
+        let routing = Routing { vary: vary.clone(), ..routing(origin(&[script.url()])) };
+        let request =
+            Request::builder().method(method).uri("http://site.test/").body(Default::default()).unwrap();
+        let (response, _) = ask(&upstreams(routing), request).await.unwrap();
+        let all: Vec<_> = response.headers().get_all("vary").iter().collect();
+        assert_eq!(all, expected, "{method} {own}");
+    }
+}
+
+#[tokio::test]
 async fn another_configuration_takes_over_and_what_did_not_change_goes_on() {
     let (old, new) = (Script::answering(OK).await, Script::answering(OK).await);
     let upstreams = start(origin(&[old.url()]));
