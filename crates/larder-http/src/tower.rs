@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use larder::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -18,8 +19,21 @@ use crate::{Body, HttpCache, Origin, OriginError, OriginErrorKind};
 
 /// Caches the responses of a server: of an axum router, or of whatever else answers requests.
 ///
-/// Requests to servers name their host in `Host`; the scheme is what the layer is told. A request without a host that can
-/// be read is passed on uncached. If the service fails, the client gets 502.
+/// What a response is kept by is what the service sees: the scheme that the layer was told, whatever the request's URI says,
+/// and the host of that URI, or else of `Host`. That host, in lower case and without a default port, becomes the request's
+/// `Host`, and its path becomes the URI. Other fields that say a host, such as `X-Forwarded-Host`, are no part of the key: a
+/// service that reads them names them in `Vary`.
+///
+/// Passed on as they came, and not cached, are
+///
+/// - requests whose host cannot be read, or is said twice;
+/// - those for another protocol, such as WebSockets: `CONNECT`, and `GET` with `Upgrade`. The fields of their connection,
+///   which others lose, stay.
+///
+/// The service gets a request with its extensions. One in the background, which validates what is stored, is nobody's, and
+/// has none: layers that put in what the service cannot do without stand between this one and the service.
+///
+/// If the service fails, the client gets 502.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -88,18 +102,21 @@ where
 
     fn call(&mut self, request: Request<In>) -> Self::Future {
         let cache = self.cache.clone();
-        let service = ServiceOrigin { inner: self.inner.clone(), has_absolute_form: false };
+        let inner = self.inner.clone();
         let (mut head, body) = request.into_parts();
         let body = Body::stream(body);
-        let absolute = absolute(&head.uri, &head.headers, &self.scheme);
+        let target = if is_for_another_protocol(&head) { None } else { Target::of(&head, &self.scheme) };
+        let uri = target.and_then(|Target { uri, host }| {
+            head.headers.try_insert(header::HOST, host).is_ok().then_some(uri)
+        });
         Box::pin(async move {
-            let answer = match absolute {
+            let answer = match uri {
                 Some(uri) => {
                     head.uri = uri;
-                    let origin: Arc<dyn Origin> = Arc::new(service);
+                    let origin: Arc<dyn Origin> = Arc::new(ServiceOrigin { inner, has_absolute_form: false });
                     cache.handle(&origin, Request::from_parts(head, body)).await
                 }
-                None => service.send(Request::from_parts(head, body)).await,
+                None => ask(inner, Request::from_parts(head, body)).await,
             };
             Ok(answer.unwrap_or_else(|error| failed(&error)))
         })
@@ -108,7 +125,8 @@ where
 
 /// Caches the responses that a client gets: hyper's, or any other service that takes requests with absolute URIs.
 ///
-/// Errors are the client's own.
+/// Requests for another protocol, such as WebSockets (`CONNECT`, and `GET` with `Upgrade`), go straight to the client. Errors
+/// are the client's own.
 #[derive(Debug, Clone)]
 pub struct ClientCacheLayer {
     cache: HttpCache,
@@ -155,10 +173,17 @@ where
 
     fn call(&mut self, request: Request<In>) -> Self::Future {
         let cache = self.cache.clone();
-        let origin: Arc<dyn Origin> =
-            Arc::new(ServiceOrigin { inner: self.inner.clone(), has_absolute_form: true });
-        let request = request.map(Body::stream);
-        Box::pin(async move { cache.handle(&origin, request).await })
+        let inner = self.inner.clone();
+        let (head, body) = request.into_parts();
+        let is_for_another_protocol = is_for_another_protocol(&head);
+        let request = Request::from_parts(head, Body::stream(body));
+        Box::pin(async move {
+            if is_for_another_protocol {
+                return ask(inner, request).await;
+            }
+            let origin: Arc<dyn Origin> = Arc::new(ServiceOrigin { inner, has_absolute_form: true });
+            cache.handle(&origin, request).await
+        })
     }
 }
 
@@ -181,33 +206,92 @@ where
             let path = request.uri().path_and_query().cloned();
             *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
         }
-        let failed = |error: S::Error| OriginError::new(OriginErrorKind::Disconnected, error);
-        let mut inner = self.inner.clone();
-        std::future::poll_fn(|cx| inner.poll_ready(cx)).await.map_err(failed)?;
-        let response = inner.call(request).await.map_err(failed)?;
-        Ok(response.map(Body::stream))
+        ask(self.inner.clone(), request).await
     }
 }
 
-/// The URI of a request to a server, with scheme and host.
-fn absolute(uri: &Uri, headers: &HeaderMap, scheme: &Scheme) -> Option<Uri> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) => Some(host),
-        (None, _) => None,
-        // Whom two hosts mean is not for a cache to say.
-        (Some(_), Some(_)) => return None,
+/// Asks a service, once it is ready.
+async fn ask<S, Out>(mut inner: S, request: Request<Body>) -> Result<Response<Body>, OriginError>
+where
+    S: Service<Request<Body>, Response = Response<Out>>,
+    S::Error: Into<BoxError>,
+    Out: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let failed = |error: S::Error| OriginError::new(OriginErrorKind::Disconnected, error);
+    std::future::poll_fn(|cx| inner.poll_ready(cx)).await.map_err(failed)?;
+    let response = inner.call(request).await.map_err(failed)?;
+    Ok(response.map(Body::stream))
+}
+
+/// Whether a request wants its connection for something else than HTTP, so that the fields of the connection matter.
+///
+/// With `Upgrade` it is so for `GET` alone: what other methods change has to pass by the cache.
+fn is_for_another_protocol(request: &Parts) -> bool {
+    let lists = |options: &HeaderValue| {
+        options
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|one| one.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     };
-    let authority = match (uri.authority(), host) {
-        (Some(authority), _) => authority.clone(),
-        (None, Some(host)) => Authority::try_from(host.as_bytes()).ok()?,
-        (None, None) => return None,
+    let upgrades = || {
+        request.headers.contains_key(header::UPGRADE)
+            && request.headers.get_all(header::CONNECTION).iter().any(lists)
     };
-    let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(uri.scheme().unwrap_or(scheme).clone());
-    parts.authority = Some(authority);
-    parts.path_and_query = Some(uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")));
-    Uri::from_parts(parts).ok()
+    request.method == Method::CONNECT || (request.method == Method::GET && upgrades())
+}
+
+/// What a request to a server is for.
+struct Target {
+    /// With scheme and host.
+    uri: Uri,
+    /// The host of the URI, as the service gets it: it makes its response of this, and of no other.
+    host: HeaderValue,
+}
+
+impl Target {
+    /// `None` if it cannot be said.
+    fn of(request: &Parts, scheme: &Scheme) -> Option<Self> {
+        let mut hosts = request.headers.get_all(header::HOST).iter();
+        let host = match (hosts.next(), hosts.next()) {
+            (Some(host), None) => Some(host),
+            (None, _) => None,
+            // Whom two hosts mean is not for a cache to say.
+            (Some(_), Some(_)) => return None,
+        };
+        //= https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
+        //# When an origin server receives a request with an absolute-form of
+        //# request-target, the origin server MUST ignore the received Host
+        //# header field (if any) and instead use the host information of the
+        //# request-target.
+        let said = match (request.uri.authority(), host) {
+            (Some(authority), _) => authority.clone(),
+            (None, Some(host)) => Authority::try_from(host.as_bytes()).ok()?,
+            (None, None) => return None,
+        };
+        // `a:` and `a:99999` are no ports, and `me@a` is no host: others may read them otherwise.
+        let port = said.port_u16();
+        if said.host().is_empty()
+            || said.as_str().contains('@')
+            || (port.is_none() && said.as_str() != said.host())
+        {
+            return None;
+        }
+        let mut text = said.host().to_ascii_lowercase();
+        let default = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+        if let Some(port) = port.filter(|port| *port != default) {
+            text.push_str(&format!(":{port}"));
+        }
+        let path = request.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        if !path.path().starts_with('/') {
+            return None;
+        }
+        let host = HeaderValue::try_from(&text).ok()?;
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(scheme.clone());
+        parts.authority = Some(Authority::try_from(text).ok()?);
+        parts.path_and_query = Some(path);
+        Some(Self { uri: Uri::from_parts(parts).ok()?, host })
+    }
 }
 
 fn failed(error: &OriginError) -> Response<Body> {

@@ -24,7 +24,7 @@ fn cache(policy: Policy) -> HttpCache {
     HttpCache::builder(Arc::new(MemoryStore::new(MemoryStoreOptions::default()))).policy(policy).build()
 }
 
-/// A service that says how often it was asked, and for what; or fails.
+/// A service that says how often it was asked, for what, and of which hosts; or fails.
 #[derive(Clone, Default)]
 struct Counter(Arc<AtomicUsize>);
 
@@ -43,10 +43,22 @@ impl Service<Request<Body>> for Counter {
             return std::future::ready(Err(std::io::Error::other("it broke")));
         }
         let body = Body::from(format!("{nth} {}", request.uri()));
-        let response = Response::builder().header("cache-control", "max-age=60").body(body).unwrap();
+        let mut response = Response::builder().header("cache-control", "max-age=60").body(body).unwrap();
+        for (name, saw) in [("host", "saw-host"), ("upgrade", "saw-upgrade")] {
+            for value in request.headers().get_all(name) {
+                response.headers_mut().append(saw, value.clone());
+            }
+        }
+        if request.extensions().get::<Mark>().is_some() {
+            response.headers_mut().insert("saw-mark", "yes".parse().unwrap());
+        }
         std::future::ready(Ok(response))
     }
 }
+
+/// An extension of a request.
+#[derive(Clone)]
+struct Mark;
 
 async fn text(response: Response<Body>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
@@ -64,6 +76,162 @@ async fn a_server_is_cached_by_host_and_sees_requests_as_they_came() {
     for nth in 3..5 {
         let two = Request::get("/a?b").header("host", "a").header("host", "b").body(Body::empty()).unwrap();
         assert_eq!(call(two).await, format!("{nth} /a?b"));
+    }
+}
+
+/// Asks for a URI with these hosts, and says what the service saw: the URI, and the hosts.
+async fn seen(
+    service: &mut impl Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    uri: &str,
+    hosts: &[&str],
+) -> (String, Vec<String>) {
+    let request = hosts.iter().fold(Request::get(uri), |request, host| request.header("host", *host));
+    let response = service.call(request.body(Body::empty()).unwrap()).await.unwrap();
+    let hosts =
+        response.headers().get_all("saw-host").iter().map(|host| host.to_str().unwrap().to_owned()).collect();
+    (text(response).await, hosts)
+}
+
+#[tokio::test]
+async fn a_response_is_kept_by_the_host_that_the_service_saw() {
+    let mut service = ServerCacheLayer::new(cache(Policy::shared())).layer(Counter::default());
+    let one = (String::from("1 /a"), vec!["one.example".to_owned()]);
+    for (uri, hosts) in [
+        // HTTP/2 has no other way to say it, and need not say a scheme that is ours.
+        ("https://one.example/a", &[][..]),
+        // Whoever writes another `Host` beside it does not get to say whose page this is.
+        ("http://one.example/a", &["evil.example"]),
+        ("ftp://ONE.example:80/a", &["evil.example"]),
+        ("/a", &["One.Example:80"]),
+    ] {
+        assert_eq!(seen(&mut service, uri, hosts).await, one, "{uri} {hosts:?}");
+    }
+    assert_eq!(
+        seen(&mut service, "/a", &["evil.example"]).await,
+        ("2 /a".to_owned(), vec!["evil.example".to_owned()])
+    );
+    assert_eq!(
+        seen(&mut service, "/a", &["[::1]:8080"]).await,
+        ("3 /a".to_owned(), vec!["[::1]:8080".to_owned()])
+    );
+    assert_eq!(seen(&mut service, "/a", &["[::1]:8080"]).await.0, "3 /a");
+    let mut nth = 3;
+    for (uri, hosts) in [
+        ("/a", &["one.example:"][..]),
+        ("/a", &["one.example:99999"]),
+        ("/a", &["me@one.example"]),
+        ("/a", &["one.example/x"]),
+        ("/a", &[""]),
+        ("/a", &["a", "a"]),
+        ("/a", &[]),
+        ("*", &["one.example"]),
+        ("http://me@one.example/a", &["one.example"]),
+        ("http://one.example/a", &["a", "b"]),
+    ] {
+        for _ in 0..2 {
+            nth += 1;
+            let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+            let asked: Vec<_> = hosts.iter().map(String::as_str).collect();
+            assert_eq!(seen(&mut service, uri, &asked).await, (format!("{nth} {uri}"), hosts), "as it came");
+        }
+    }
+    let mut secure = ServerCacheLayer::new(cache(Policy::shared())).https().layer(Counter::default());
+    assert_eq!(seen(&mut secure, "http://a:443/", &[]).await, ("1 /".to_owned(), vec!["a".to_owned()]));
+    assert_eq!(seen(&mut secure, "/", &["a"]).await.0, "1 /");
+    assert_eq!(seen(&mut secure, "/", &["a:80"]).await, ("2 /".to_owned(), vec!["a:80".to_owned()]));
+}
+
+#[tokio::test]
+async fn what_wants_another_protocol_goes_straight_through() {
+    let mut service = ServerCacheLayer::new(cache(Policy::shared())).layer(Counter::default());
+    let ask = |method: &str, connection: &str| {
+        let request = Request::builder().method(method).uri("/a").header("host", "a");
+        let request = request.header("connection", connection).header("upgrade", "websocket").extension(Mark);
+        request.body(Body::empty()).unwrap()
+    };
+    for nth in 1..3 {
+        let response = service.call(ask("GET", "keep-alive, Upgrade")).await.unwrap();
+        assert_eq!(
+            (&response.headers()["saw-upgrade"], &response.headers()["saw-mark"]),
+            (&"websocket".parse().unwrap(), &"yes".parse().unwrap())
+        );
+        assert!(!response.headers().contains_key("cache-status"));
+        assert_eq!(text(response).await, format!("{nth} /a"));
+    }
+    let response = service.call(ask("CONNECT", "x")).await.unwrap();
+    assert!(!response.headers().contains_key("cache-status"));
+    assert_eq!(text(response).await, "3 /a");
+    // Whoever does not say it in full, or changes something, passes by the cache.
+    for (method, connection) in [("GET", "close"), ("POST", "upgrade")] {
+        let response = service.call(ask(method, connection)).await.unwrap();
+        assert!(
+            response.headers().contains_key("cache-status")
+                && !response.headers().contains_key("saw-upgrade")
+        );
+        assert_eq!(response.headers()["saw-mark"], "yes");
+        text(response).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_becomes_another_one_behind_the_layers() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let echo = service_fn(|mut request: Request<Body>| {
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut socket = TokioIo::new(upgrade.await.unwrap());
+                let mut word = [0; 4];
+                socket.read_exact(&mut word).await.unwrap();
+                socket.write_all(&word).await.unwrap();
+            });
+            let response =
+                Response::builder().status(101).header("connection", "upgrade").header("upgrade", "echo");
+            std::future::ready(Ok::<_, Infallible>(response.body(Body::empty()).unwrap()))
+        });
+        let service = ServerCacheLayer::new(cache(Policy::shared())).layer(TowerService(Arc::new(echo)));
+        let service =
+            service_fn(move |request: Request<hyper::body::Incoming>| service.clone().call(request));
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+        connection.with_upgrades().await.unwrap();
+    });
+    let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
+    let mut client = ClientCacheLayer::new(cache(Policy::private())).layer(client);
+    let request =
+        Request::get(format!("http://{address}/")).header("connection", "upgrade").header("upgrade", "echo");
+    let response = client.call(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["upgrade"]), (101, &"echo".parse().unwrap()));
+    let mut socket = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    socket.write_all(b"word").await.unwrap();
+    let mut word = [0; 4];
+    socket.read_exact(&mut word).await.unwrap();
+    assert_eq!(&word, b"word");
+}
+
+/// A service of hyper as one of tower.
+struct TowerService<S>(Arc<S>);
+
+impl<S> Clone for TowerService<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: hyper::service::Service<Request<Body>>> Service<Request<Body>> for TowerService<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        self.0.call(request)
     }
 }
 
