@@ -244,7 +244,7 @@ async fn a_server_that_fails_is_502() {
     assert_eq!(text(response).await, "the origin cannot be reached: it broke\n");
 }
 
-/// A server on a socket: `/to` leads to `/a`, everything else says how often it was asked.
+/// A server on a socket: `/to` leads to `/a`, `/varies` says who asked, everything else how often it was asked.
 async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -256,7 +256,13 @@ async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
             let counter = Arc::clone(&counter);
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
                 let nth = counter.fetch_add(1, Ordering::SeqCst) + 1;
-                let response = if request.uri().path() == "/to" {
+                let mut said = nth.to_string();
+                let response = if request.uri().path() == "/varies" {
+                    for name in ["x-user", "authorization"] {
+                        said += &format!(" {}", request.headers()[name].to_str().unwrap());
+                    }
+                    Response::builder().header("cache-control", "public, max-age=60").header("vary", "x-user")
+                } else if request.uri().path() == "/to" {
                     Response::builder()
                         .status(302)
                         .header("location", "/a")
@@ -264,7 +270,7 @@ async fn server() -> (SocketAddr, Arc<AtomicUsize>) {
                 } else {
                     Response::builder().header("cache-control", "private, max-age=60")
                 };
-                std::future::ready(Ok::<_, Infallible>(response.body(Body::from(nth.to_string())).unwrap()))
+                std::future::ready(Ok::<_, Infallible>(response.body(Body::from(said)).unwrap()))
             });
             tokio::spawn(
                 hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service),
@@ -302,9 +308,44 @@ async fn a_client_of_reqwest_keeps_what_it_gets_by_its_own_target() {
     assert_eq!(get("/a").await.0, "1");
     let (body, status) = get("/a").await;
     assert_eq!((body.as_str(), status.starts_with("Larder; hit")), ("1", true), "{status}");
-    // What it was redirected to is not what it asked for.
-    for nth in [3, 5] {
+    // Links in it are relative to where it is, and it is not what was asked for.
+    let response = client.get(format!("http://{address}/to#x")).send().await.unwrap();
+    assert_eq!(response.url().path(), "/a");
+    let response = client.get(format!("http://{address}/a")).send().await.unwrap();
+    assert_eq!(response.url().path(), "/a");
+    assert_eq!(response.text().await.unwrap(), "1");
+    for nth in [5, 7] {
         assert_eq!(get("/to").await, (nth.to_string(), "Larder; fwd=uri-miss".to_owned()));
     }
-    assert_eq!(asked.load(Ordering::SeqCst), 5);
+    assert_eq!(asked.load(Ordering::SeqCst), 7);
+}
+
+#[tokio::test]
+async fn the_cache_sees_the_fields_that_the_middleware_adds_to_requests() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (address, asked) = server().await;
+    let shared = cache(Policy::shared());
+    let client = reqwest::Client::builder().build().unwrap();
+    let with = |token: &str| {
+        let headers =
+            http::HeaderMap::from_iter([("x-user", token), ("authorization", token)].map(|(name, value)| {
+                (http::HeaderName::from_static(name), http::HeaderValue::from_str(value).unwrap())
+            }));
+        let middleware =
+            HttpCacheMiddleware::new(shared.clone(), client.clone()).with_default_headers(headers);
+        assert!(!format!("{middleware:?}").contains(token));
+        reqwest_middleware::ClientBuilder::new(client.clone()).with(middleware).build()
+    };
+    let get = async |token: &str, own: Option<&str>| {
+        let request = with(token).get(format!("http://{address}/varies"));
+        let request = own.into_iter().fold(request, |request, own| request.header("x-user", own));
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    assert_eq!(get("ann", None).await, "1 ann ann");
+    assert_eq!(get("bob", None).await, "2 bob bob");
+    assert_eq!(get("ann", None).await, "1 ann ann");
+    // What a request says itself stays.
+    assert_eq!(get("ann", Some("bob")).await, "2 bob bob");
+    assert_eq!(get("ann", Some("cid")).await, "3 cid ann");
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
