@@ -66,7 +66,7 @@ pub use body::Body;
 #[cfg(feature = "cache")]
 pub use engine::{
     Explanation, FLIGHTS_MAX, Handled, HttpCache, HttpCacheBuilder, HttpStats, LONER_TIME, LONERS_MAX,
-    Purged, StatusDetail, VariantExplanation,
+    Purged, StatusDetail, VariantExplanation, WAIT_MAX,
 };
 #[cfg(feature = "cache")]
 pub use key::{NoKey, TARGET_BYTES_MAX, target};

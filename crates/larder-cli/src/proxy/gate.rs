@@ -59,7 +59,9 @@ impl Gate {
         if let Err(refusal) = self.upstreams.admit(&mut parts, secure) {
             return refused(refusal);
         }
-        let upgrade = parts.headers.get(UPGRADE).filter(|_| wants_upgrade(&parts.headers)).cloned();
+        // Of another method, the origin's answer may be that it has done something, which the cache has to know.
+        let may_upgrade = parts.method == Method::GET && wants_upgrade(&parts.headers);
+        let upgrade = parts.headers.get(UPGRADE).filter(|_| may_upgrade).cloned();
         // Before anything is said about the client: what the connection lists must not take it away again.
         connection::strip(&mut parts.headers);
         let told = forward::Client { address: client.remote.ip(), tls: secure };

@@ -149,6 +149,7 @@ impl Control {
     pub(crate) fn replace(&self, config: &ServeConfig) -> Result<(), RunError> {
         let inner = &self.0;
         let tls = certificates(config)?;
+        inner.log.reopen().map_err(|error| RunError(format!("cannot open the access log again: {error}")))?;
         inner.upstreams.replace(config.routing.clone()).map_err(RunError::new)?;
         inner.controls.set_settings(settings(config));
         if let Some(tls) = tls {
@@ -157,9 +158,7 @@ impl Control {
         let cache = inner.gate.get().cache.rebuild();
         let gate = gate(config, cache, &inner.upstreams, &inner.log, &inner.clock);
         inner.gate.set(Arc::new(gate));
-        inner.log.reopen().map_err(|error| {
-            RunError(format!("cannot open the access log again, the old one stays: {error}"))
-        })
+        Ok(())
     }
 
     fn desk(&self, admin: &Admin) -> Result<(Server, Arc<Desk>), RunError> {

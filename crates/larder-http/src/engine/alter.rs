@@ -4,6 +4,7 @@ use futures_util::StreamExt as _;
 use larder::Result;
 
 use super::{HttpCache, Shared};
+use crate::key;
 use crate::store::{Purge, Variants};
 
 /// What was purged.
@@ -15,11 +16,14 @@ pub struct Purged {
 }
 
 impl HttpCache {
-    /// Purges one target, in all its variants. A response to it that is on its way is not kept.
+    /// Purges one target, in all its variants. A response to it that is on its way is not kept. It may be written as any URL
+    /// that means it.
     ///
     /// # Errors
     /// The store's.
     pub async fn purge(&self, target: &str, how: Purge) -> Result<bool> {
+        let meant = target.parse().ok().and_then(|uri| key::target(&uri).ok());
+        let target = meant.as_deref().unwrap_or(target);
         self.shared.flights.invalidate(target);
         self.shared.purge_stored(target, how).await
     }

@@ -33,6 +33,7 @@ pub(super) struct Arriving {
     /// Its fields as they came, but for those of the connection.
     pub(super) headers: HeaderMap,
     since: Since,
+    has_tags: bool,
     content: Mutex<Content>,
     changed: watch::Sender<u64>,
 }
@@ -83,7 +84,13 @@ impl fmt::Display for Cut {
 impl std::error::Error for Cut {}
 
 impl Arriving {
-    pub(super) fn new(stored: Stored, head: &Head, since: Since, store: Arc<dyn ReadBody>) -> Self {
+    pub(super) fn new(
+        stored: Stored,
+        head: &Head,
+        since: Since,
+        has_tags: bool,
+        store: Arc<dyn ReadBody>,
+    ) -> Self {
         let content = Content {
             pieces: VecDeque::new(),
             first: 0,
@@ -96,12 +103,19 @@ impl Arriving {
             is_kept: true,
         };
         let headers = head.headers.clone();
-        Self { stored, headers, since, content: Mutex::new(content), changed: watch::Sender::new(0) }
+        Self {
+            stored,
+            headers,
+            since,
+            has_tags,
+            content: Mutex::new(content),
+            changed: watch::Sender::new(0),
+        }
     }
 
     /// Whether it was invalidated since it was asked for, so that nobody may join it any more.
     pub(super) fn is_superseded(&self, shared: &Shared, target: &str) -> bool {
-        !shared.flights.is_valid(self.since, target, true)
+        !shared.flights.is_valid(self.since, target, self.has_tags)
     }
 
     /// Adds a piece. `readable` is how much the store gives back by now; `None` if it gave up.
@@ -157,11 +171,13 @@ impl Arriving {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
     }
 
-    /// Reads all of it from the beginning. `None` if the beginning is gone already.
+    /// Reads all of it from the beginning. `None` if that is gone already, or would hold up others.
     pub(super) fn read(self: &Arc<Self>) -> Option<Body> {
         let (reader, declared) = {
             let mut content = self.content.lock();
-            if content.first > content.readable {
+            // Once the store takes no more, the origin waits for the slowest reader: nobody begins anew then.
+            let is_held_up = !content.is_kept && content.end.is_none();
+            if is_held_up || content.first > content.readable {
                 return None;
             }
             let id = content.readers_ever;

@@ -1,26 +1,22 @@
 //! Asking the origin for what is not stored, once for all who wait, and keeping what comes while it is passed on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts as Request;
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 
 use super::arriving::{Arriving, Cut, declared_bytes};
 use super::flights::{Landing, Lead, Role, Since, landed};
 use super::tags::tags_of;
 use super::validate::Failed;
-use super::{Ask, Handled, Shared, TRIES_MAX};
+use super::{Ask, HOLD_MAX, Handled, Shared, TRIES_MAX, neutral};
 use crate::Body;
 use crate::header::connection;
-use crate::origin::{OriginError, Redirected, StatusMessage};
+use crate::origin::{OriginError, OriginErrorKind, Redirected, StatusMessage};
 use crate::policy::{Exchange, HeadEffect, Keep, NotStorable, Reason, Selected, Verdict};
 use crate::store::{ResponseId, StoredResponse, Variants, WriteBody};
-
-/// How long the end of a body is held back until the store has it, so that who has read it to its end finds it there.
-const HOLD_MAX: Duration = Duration::from_millis(50);
 
 /// What becomes of a body that is being kept.
 struct Keeping {
@@ -61,6 +57,10 @@ impl Shared {
                         Some(response) => return Ok(response),
                         None => break,
                     },
+                    // What was wrong with the request of another need not be with this one.
+                    Landing::Failed(Failed::Origin(error)) if error.kind() == OriginErrorKind::Refused => {
+                        break;
+                    }
                     Landing::Failed(Failed::Origin(error)) => return Err(error),
                 },
             }
@@ -124,27 +124,20 @@ impl Shared {
             Ok(stored) => stored,
             Err(why) => {
                 handled.not_stored = Some(why);
-                if let Some(id) = superseded {
-                    self.note(
-                        self.store.change(&ask.target, &|variants: &Variants| variants.without(id)).await,
-                    );
-                }
-                self.land_alone(ask, lead, why);
+                self.drop_superseded(ask, superseded).await;
+                self.land_alone(ask, lead, head.status);
                 return self.finish(Response::from_parts(head, body), handled);
             }
         };
         let Some((writer, tags)) = self.writer(ask, &stored).await else {
-            if let Some(lead) = lead {
-                lead.land(Landing::Alone);
-            }
-            if let Some(id) = superseded {
-                self.note(self.store.change(&ask.target, &|variants: &Variants| variants.without(id)).await);
-            }
+            self.drop_superseded(ask, superseded).await;
+            self.land_alone(ask, lead, head.status);
             return self.finish(Response::from_parts(head, body), handled);
         };
         handled.stored = true;
         let message = head.extensions.get::<StatusMessage>().map(|message| message.0.as_ref().to_owned());
-        let arriving = Arc::new(Arriving::new(stored, &head, since, writer.reader()));
+        let has_tags = !tags.is_empty();
+        let arriving = Arc::new(Arriving::new(stored, &head, since, has_tags, writer.reader()));
         // Before anybody else, so that nothing of it is let go of.
         let own = arriving.read().unwrap_or_default();
         if self.is_joinable(ask, &arriving) {
@@ -162,19 +155,20 @@ impl Shared {
         self.finish(Response::from_parts(head, own), handled)
     }
 
-    /// Tells those who wait that the response is not for them.
-    fn land_alone(&self, ask: &Ask, lead: Option<Lead>, why: NotStorable) {
+    async fn drop_superseded(self: &Arc<Self>, ask: &Arc<Ask>, superseded: Option<ResponseId>) {
+        let Some(id) = superseded else { return };
+        let (shared, ask) = (Arc::clone(self), Arc::clone(ask));
+        self.settle(async move { shared.forget(&ask.target, id).await }).await;
+    }
+
+    /// Tells those who wait that the response is not for them. It is remembered, so that nobody waits in vain again; but
+    /// not of an origin in trouble, whose next response may be for all.
+    fn land_alone(&self, ask: &Ask, lead: Option<Lead>, status: StatusCode) {
         let Some(lead) = lead else { return };
-        match why {
-            // It says nothing about requests that differ in this.
-            NotStorable::NotModified | NotStorable::Conditional | NotStorable::RequestNoStore => {
-                lead.land(Landing::Again)
-            }
-            _ => {
-                self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
-                lead.land(Landing::Alone);
-            }
+        if !status.is_server_error() {
+            self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
         }
+        lead.land(Landing::Alone);
     }
 
     /// Where the body goes; `None` if it is not kept.
@@ -202,7 +196,7 @@ impl Shared {
     /// Whether others may have what is arriving.
     fn is_joinable(&self, ask: &Ask, arriving: &Arriving) -> bool {
         let selected = Selected::One(&arriving.stored);
-        matches!(self.policy.verdict(&ask.request, selected, self.now()), Verdict::Serve { .. })
+        matches!(self.policy.verdict(&neutral(&ask.request), selected, self.now()), Verdict::Serve { .. })
     }
 
     /// The response of another request that is still arriving, if it answers this one too.
@@ -237,7 +231,24 @@ impl Shared {
         let mut trailers = None;
         let mut held = None;
         let last = loop {
-            let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await;
+            let mut next =
+                std::pin::pin!(std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)));
+            let frame = match held.take() {
+                None => next.await,
+                Some(piece) => match tokio::time::timeout(HOLD_MAX, &mut next).await {
+                    Ok(frame) => {
+                        held = Some(piece);
+                        frame
+                    }
+                    // All of it is here, and its end is not: the client need not wait for that.
+                    Err(_) => {
+                        if !self.take(&arriving, &mut writer, piece).await {
+                            return arriving.end(Err(Cut::new("nobody reads it and nothing keeps it")), None);
+                        }
+                        next.await
+                    }
+                },
+            };
             let frame = match frame {
                 None => break held,
                 Some(Ok(frame)) => frame,
@@ -343,25 +354,34 @@ impl Shared {
         self.store
             .change(target, &|variants: &Variants| {
                 // What was invalidated since it was asked for may be what this is.
-                if !self.flights.is_valid(keeping.since, target, has_tags) {
+                if !self.flights.is_valid(keeping.since, target, has_tags) || is_late(&response, variants) {
                     return None;
                 }
                 let left = keeping.superseded.and_then(|id| variants.without(id));
                 Some(left.as_ref().unwrap_or(variants).with(&self.policy, Arc::clone(&response), now))
             })
             .await?;
+        if !self.flights.is_valid(keeping.since, target, has_tags) {
+            // It was invalidated just then, and the store may have looked before and changed after.
+            self.forget(target, response.id).await;
+        }
         self.counts.stored.add();
         Ok(())
     }
 
     /// What an answer to HEAD says about the responses that are stored for GET (RFC 9111 section 4.3.5).
     pub(super) async fn after_head(
-        &self,
-        ask: &Ask,
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
         head: &http::response::Parts,
         times: Exchange,
         since: Since,
     ) {
+        let (shared, ask, head) = (Arc::clone(self), Arc::clone(ask), head.clone());
+        self.settle(async move { shared.update_by_head(&ask, &head, times, since).await }).await;
+    }
+
+    async fn update_by_head(&self, ask: &Ask, head: &http::response::Parts, times: Exchange, since: Since) {
         let update = |response: &Arc<StoredResponse>| -> Option<Option<Arc<StoredResponse>>> {
             let with = |stored: crate::policy::Stored| {
                 let delete_at = self.delete_at(&stored);
@@ -381,7 +401,8 @@ impl Shared {
             let effects: Vec<_> =
                 variants.responses().iter().map(|response| (response, update(response))).collect();
             let is_touched = effects.iter().any(|(_, effect)| effect.is_some());
-            if !is_touched || !self.flights.is_valid(since, &ask.target, true) {
+            let has_tags = variants.responses().iter().any(|response| !response.tags.is_empty());
+            if !is_touched || !self.flights.is_valid(since, &ask.target, has_tags) {
                 return None;
             }
             let left = effects
@@ -391,6 +412,16 @@ impl Shared {
         };
         self.note(self.store.change(&ask.target, &change).await);
     }
+}
+
+/// Whether a response that was asked for later is stored already in the place of this one.
+fn is_late(response: &StoredResponse, variants: &Variants) -> bool {
+    let own = response.stored.kept();
+    variants.responses().iter().any(|other| {
+        let other = other.stored.kept();
+        let is_same = other.selecting == own.selecting && other.range == own.range;
+        is_same && other.times.requested_at > own.times.requested_at
+    })
 }
 
 /// Whether a request may be answered together with others at all.

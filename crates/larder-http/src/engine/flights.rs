@@ -19,6 +19,8 @@ pub const FLIGHTS_MAX: usize = 10_000;
 pub const LONERS_MAX: usize = 10_000;
 /// How long a target is remembered whose response was for one request only: its requests do not wait for each other.
 pub const LONER_TIME: Duration = Duration::from_secs(120);
+/// How long a request waits for another one's response to begin, before it goes on alone.
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The most targets that are remembered because they were invalidated. When there are more, what is on its way at that
 /// moment is not kept.
 const INVALIDATED_MAX: usize = 65_536;
@@ -165,13 +167,10 @@ impl Flights {
         self.running.lock().remove(target);
     }
 
-    /// What is on its way and has tags is not to be kept, and nobody joins what is on its way any more.
+    /// What is on its way and turns out to have tags is not to be kept, and nobody joins it any more.
     pub(super) fn invalidate_tags(&self) {
-        {
-            let mut invalidated = self.invalidated.lock();
-            invalidated.by_tag = self.next();
-        }
-        self.running.lock().clear();
+        let mut invalidated = self.invalidated.lock();
+        invalidated.by_tag = self.next();
     }
 
     /// Nothing that is on its way is to be kept.
@@ -246,12 +245,14 @@ impl Drop for Lead {
     }
 }
 
-/// Waits until it is known what came of it.
+/// Waits until it is known what came of it. Whoever has waited too long goes on alone.
 pub(super) async fn landed(mut flight: watch::Receiver<Landing>) -> Landing {
-    match flight.wait_for(|landing| !matches!(landing, Landing::Pending)).await {
-        Ok(landing) => landing.clone(),
+    let landed = flight.wait_for(|landing| !matches!(landing, Landing::Pending));
+    match tokio::time::timeout(WAIT_MAX, landed).await {
+        Ok(Ok(landing)) => landing.clone(),
         // Whoever asked is gone without a word.
-        Err(_) => Landing::Again,
+        Ok(Err(_)) => Landing::Again,
+        Err(_) => Landing::Alone,
     }
 }
 

@@ -31,7 +31,7 @@ use larder::time::Clock;
 pub use alter::Purged;
 pub use builder::{HttpCacheBuilder, StatusDetail};
 pub use explain::{Explanation, VariantExplanation};
-pub use flights::{FLIGHTS_MAX, LONER_TIME, LONERS_MAX};
+pub use flights::{FLIGHTS_MAX, LONER_TIME, LONERS_MAX, WAIT_MAX};
 pub use stats::HttpStats;
 
 use crate::Body;
@@ -41,8 +41,12 @@ use crate::origin::{Origin, OriginError, OriginErrorKind};
 use crate::policy::{Invalidation, NotStorable, Policy, Reason, Stored, Verdict};
 use crate::store::{HttpStore, Purge, ResponseId, StoredResponse, Variants};
 use flights::Flights;
+use respond::Missing;
 use stats::Counts;
 use validate::Doubt;
+
+/// How long a client is kept waiting for the store to take what it has read to its end: who asks again then, finds it.
+const HOLD_MAX: Duration = Duration::from_millis(50);
 
 /// How often a request joins others whose question came to nothing, before it goes on alone.
 const TRIES_MAX: usize = 3;
@@ -193,11 +197,16 @@ impl HttpCache {
         let has_content = !body.is_end_stream();
         let is_read = matches!(request.method, Method::GET | Method::HEAD);
         if !is_read || has_content {
-            let ask = Ask::new(target, request, is_read && has_content, origin);
-            return shared.pass(&Arc::new(ask), body).await;
+            let ask = Arc::new(Ask::new(target, request, is_read && has_content, origin));
+            if ask.request.method.is_safe() {
+                return shared.pass(&ask, body).await;
+            }
+            // What it changed has to be invalidated, also if its client does not wait for the answer.
+            let passing = Arc::clone(shared);
+            return shared.detached(async move { passing.pass(&ask, body).await }).await;
         }
         if let Some(variants) = shared.store.peek(&target)
-            && let Some(response) = shared.at_once(&request, &variants)
+            && let Some(response) = shared.fresh(&request, &variants).await
         {
             return Ok(response);
         }
@@ -217,13 +226,16 @@ impl HttpCache {
 }
 
 impl Shared {
-    /// A fresh response that is in memory.
-    fn at_once(&self, request: &Request, variants: &Variants) -> Option<Response<Body>> {
+    /// A fresh response that is in memory, or whose head is.
+    async fn fresh(&self, request: &Request, variants: &Variants) -> Option<Response<Body>> {
         let now = self.now();
         let (found, selected) = variants.select(&self.policy, request, now);
-        let found = found?;
+        let found = found.filter(|found| found.stored.is_fresh(now))?;
         let Verdict::Serve { reason, .. } = self.policy.verdict(request, selected, now) else { return None };
-        let response = respond::respond_at_once(request, found, now)?;
+        let response = match respond::respond_at_once(request, found, now) {
+            Some(response) => response,
+            None => respond::respond(request, found, false, now).await.ok()?,
+        };
         self.counts.hits.add();
         let ttl_seconds = Some(found.stored.ttl_seconds(now));
         Some(self.finish(response, Handled { ttl_seconds, ..Handled::hit(reason) }))
@@ -237,23 +249,25 @@ impl Shared {
         let reason = verdict.reason();
         match (verdict, found) {
             (Verdict::Serve { .. }, Some(found)) => {
-                self.counts.hits.add();
-                if let Some(response) = self.respond(&ask.request, found, Handled::hit(reason), false).await {
-                    return Ok(response);
+                match self.respond(&ask.request, found, Handled::hit(reason), false).await {
+                    Ok(response) => {
+                        self.counts.hits.add();
+                        Ok(response)
+                    }
+                    Err(missing) => self.fetch_missing(ask, found, missing).await,
                 }
-                self.heal(&ask.target, found).await;
-                self.fetch(ask, Reason::NothingStored).await
             }
             (Verdict::ServeAndValidate { validation, .. }, Some(found)) => {
-                self.counts.hits.add();
-                self.counts.stale_while_revalidate.add();
                 let doubt = Doubt { current: Arc::clone(found), validation, reason };
-                if let Some(response) = self.respond(&ask.request, found, Handled::hit(reason), false).await {
-                    self.validate_meanwhile(ask, doubt);
-                    return Ok(response);
+                match self.respond(&ask.request, found, Handled::hit(reason), false).await {
+                    Ok(response) => {
+                        self.counts.hits.add();
+                        self.counts.stale_while_revalidate.add();
+                        self.validate_meanwhile(ask, doubt);
+                        Ok(response)
+                    }
+                    Err(missing) => self.fetch_missing(ask, found, missing).await,
                 }
-                self.heal(&ask.target, found).await;
-                self.fetch(ask, Reason::NothingStored).await
             }
             (Verdict::Validate { validation, .. }, Some(found)) => {
                 self.counts.misses.add();
@@ -280,7 +294,17 @@ impl Shared {
         request.clone_from_parts(&ask.request);
         let requested_at = self.now();
         let mut since = self.since();
-        let response = ask.origin.send(request).await?;
+        let response = match ask.origin.send(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                self.counts.failed.add();
+                if !ask.request.method.is_safe() && error.kind() != OriginErrorKind::Refused {
+                    // It may have happened.
+                    self.purge(&ask.target, Purge::Hard).await;
+                }
+                return Err(error);
+            }
+        };
         let times = crate::policy::Exchange { requested_at, received_at: self.now() };
         let (mut head, body) = response.into_parts();
         connection::strip(&mut head.headers);
@@ -327,7 +351,7 @@ impl Shared {
             Verdict::Serve { .. } | Verdict::ServeAndValidate { .. } => {
                 self.counts.collapsed.add();
                 let handled = Handled { collapsed: true, ..Handled::forwarded(Reason::Stale) };
-                self.respond(&ask.request, found?, handled, false).await
+                self.respond(&ask.request, found?, handled, false).await.ok()
             }
             _ => None,
         }
@@ -339,17 +363,39 @@ impl Shared {
         found: &Arc<StoredResponse>,
         handled: Handled,
         is_validated: bool,
-    ) -> Option<Response<Body>> {
+    ) -> Result<Response<Body>, Missing> {
         let now = self.now();
         let response = respond::respond(request, found, is_validated, now).await?;
         let ttl_seconds = Some(found.stored.ttl_seconds(now));
-        Some(self.finish(response, Handled { ttl_seconds, ..handled }))
+        Ok(self.finish(response, Handled { ttl_seconds, ..handled }))
     }
 
-    /// Forgets a response whose body is gone.
-    async fn heal(&self, target: &str, gone: &StoredResponse) {
-        self.counts.healed.add();
-        self.note(self.store.change(target, &|variants: &Variants| variants.without(gone.id)).await);
+    /// Asks the origin for what is stored and cannot be had. What is gone is forgotten; a store that fails takes nothing.
+    async fn fetch_missing(
+        self: &Arc<Self>,
+        ask: &Arc<Ask>,
+        found: &Arc<StoredResponse>,
+        missing: Missing,
+    ) -> Result<Response<Body>, OriginError> {
+        self.counts.misses.add();
+        match missing {
+            Missing::Gone => {
+                self.counts.healed.add();
+                let (shared, ask, id) = (Arc::clone(self), Arc::clone(ask), found.id);
+                self.settle(async move { shared.forget(&ask.target, id).await }).await;
+            }
+            Missing::Failed(error) => self.counts.store_failed(&error),
+        }
+        self.fetch(ask, Reason::NothingStored).await
+    }
+
+    async fn forget(&self, target: &str, id: ResponseId) {
+        self.note(self.store.change(target, &|variants: &Variants| variants.without(id)).await);
+    }
+
+    /// Has the store do something, and waits for it, but not long: it goes on alone if it takes its time.
+    async fn settle<F: Future<Output = ()> + Send + 'static>(&self, work: F) {
+        let _ = tokio::time::timeout(HOLD_MAX, tokio::spawn(work)).await;
     }
 
     fn generated(&self, status: StatusCode, reason: Reason) -> Response<Body> {
@@ -437,7 +483,7 @@ impl Ask {
 
     /// The same without its client: nobody waits for it.
     fn in_background(&self) -> Self {
-        let mut request = self.request.clone();
+        let mut request = neutral(&self.request);
         request.extensions = http::Extensions::new();
         request.method = Method::GET;
         Self::new(self.target.clone(), request, false, &self.origin)
@@ -470,6 +516,14 @@ impl Ask {
         }
         key
     }
+}
+
+/// The same request without its wishes about freshness: what others would ask.
+fn neutral(request: &Request) -> Request {
+    let mut request = request.clone();
+    request.headers.remove(header::CACHE_CONTROL);
+    request.headers.remove(header::PRAGMA);
+    request
 }
 
 /// A request with the head of another.

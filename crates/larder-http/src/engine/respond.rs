@@ -30,13 +30,31 @@ enum Segment {
     Of(Range<u64>),
 }
 
-/// The response to a request, out of what is stored. `None` if its body is not there any more.
+/// Why a stored response cannot be handed out.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// Its body is not there any more.
+    Gone,
+    /// The store did not say.
+    Failed(larder::Error),
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Gone => f.write_str("what was stored of it is gone"),
+            Self::Failed(error) => write!(f, "what was stored of it cannot be read: {error}"),
+        }
+    }
+}
+
+/// The response to a request, out of what is stored.
 pub(super) async fn respond(
     request: &Request,
     response: &Arc<StoredResponse>,
     is_validated: bool,
     now: SystemTime,
-) -> Option<Response<Body>> {
+) -> Result<Response<Body>, Missing> {
     let (mut head, plan) = head(request, response, is_validated, now);
     let body = match plan {
         Plan::Nothing => Body::empty(),
@@ -53,7 +71,7 @@ pub(super) async fn respond(
         }
     };
     *head.body_mut() = body;
-    Some(head)
+    Ok(head)
 }
 
 /// The same, if it can be had without waiting.
@@ -169,15 +187,15 @@ fn boundary(response: &StoredResponse, now: SystemTime) -> String {
     format!("{mixed:032x}")
 }
 
-async fn whole(body: &StoredBody) -> Option<Body> {
+async fn whole(body: &StoredBody) -> Result<Body, Missing> {
     match body.in_memory() {
-        Some(bytes) => Some(bytes.clone().into()),
+        Some(bytes) => Ok(bytes.clone().into()),
         None => segments_of(body, vec![Segment::Of(0..body.bytes())]).await,
     }
 }
 
 /// A body of these segments. Its beginning is looked at first, so that one that is gone is not begun.
-async fn segments_of(body: &StoredBody, segments: Vec<Segment>) -> Option<Body> {
+async fn segments_of(body: &StoredBody, segments: Vec<Segment>) -> Result<Body, Missing> {
     let length = segments
         .iter()
         .map(|segment| match segment {
@@ -192,7 +210,7 @@ async fn segments_of(body: &StoredBody, segments: Vec<Segment>) -> Option<Body> 
             Segment::Text(text) => begun.push_back(text),
             Segment::Of(range) if range.is_empty() => {}
             Segment::Of(mut range) => {
-                let piece = piece(body, &mut range).await.ok()?;
+                let piece = piece(body, &mut range).await?;
                 begun.push_back(piece);
                 segments.push_front(Segment::Of(range));
                 break;
@@ -200,7 +218,7 @@ async fn segments_of(body: &StoredBody, segments: Vec<Segment>) -> Option<Body> 
         }
     }
     if segments.iter().all(|segment| matches!(segment, Segment::Of(range) if range.is_empty())) {
-        return Some(Body::from_chunks(begun));
+        return Ok(Body::from_chunks(begun));
     }
     let state = (body.clone(), begun, segments);
     let frames = stream::unfold(Some(state), |state| async move {
@@ -218,23 +236,22 @@ async fn segments_of(body: &StoredBody, segments: Vec<Segment>) -> Option<Body> 
                             segments.push_front(Segment::Of(range));
                             Some((Ok(Frame::data(piece)), Some((body, begun, segments))))
                         }
-                        Err(error) => Some((Err(error), None)),
+                        Err(missing) => Some((Err(Box::new(Cut::new(missing)) as BoxError), None)),
                     };
                 }
             }
         }
     });
-    Some(Body::stream(Frames::new(Box::pin(frames), Some(length))))
+    Ok(Body::stream(Frames::new(Box::pin(frames), Some(length))))
 }
 
 /// The next bytes of a range, which becomes what is left.
-async fn piece(body: &StoredBody, range: &mut Range<u64>) -> Result<Bytes, BoxError> {
-    let Some(mut piece) = body.read(range.start).await?.filter(|piece| !piece.is_empty()) else {
-        return Err(Box::new(Cut::new("what was stored of it is gone")));
-    };
+async fn piece(body: &StoredBody, range: &mut Range<u64>) -> Result<Bytes, Missing> {
+    let found = body.read(range.start).await.map_err(Missing::Failed)?;
+    let mut piece = found.filter(|piece| !piece.is_empty()).ok_or(Missing::Gone)?;
     let wanted = range.end - range.start;
     if piece.len() as u64 > wanted {
-        piece.truncate(usize::try_from(wanted)?);
+        piece.truncate(usize::try_from(wanted).unwrap_or(usize::MAX));
     }
     range.start += piece.len() as u64;
     Ok(piece)

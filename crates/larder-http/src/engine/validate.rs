@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::request::Parts as Request;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
+use super::flights::Since;
 use super::flights::{Landing, Lead, Role, landed};
-use super::{Ask, Handled, Shared, TRIES_MAX};
+use super::{Ask, Handled, Shared, TRIES_MAX, neutral};
 use crate::header::connection;
 use crate::origin::OriginError;
 use crate::policy::{Exchange, Failure, Freshened, Keep, Outcome, Reason, Stored, Verdict};
@@ -86,6 +87,9 @@ impl Shared {
         let Some(lead) = self.flights.lead(&ask.target) else { return };
         let shared = Arc::clone(self);
         let ask = Arc::new(ask.in_background());
+        let mut doubt = doubt;
+        doubt.validation.remove(header::CACHE_CONTROL);
+        doubt.validation.remove(header::PRAGMA);
         tokio::spawn(async move {
             // Whatever comes of it is for those who ask later; a failure leaves what is stored as it is.
             let _ = shared.revalidate(&ask, &doubt, Some(lead)).await;
@@ -115,34 +119,32 @@ impl Shared {
                 let mut newer = self.renewed(current, stored);
                 newer.began = since.began;
                 let newer = Arc::new(newer);
-                let is_kept = keep == Keep::Updated;
-                let change = |variants: &Variants| match keep {
-                    Keep::Updated if self.flights.is_valid(since, &ask.target, true) => {
-                        variants.updated(&newer)
-                    }
-                    Keep::Updated | Keep::AsItWas(_) => None,
-                    Keep::Nothing(_) => variants.without(newer.id),
-                };
-                self.note(self.store.change(&ask.target, &change).await);
-                let is_for_others = is_kept && self.is_for_others(&ask.request, &newer.stored);
-                if let Some(lead) = lead {
-                    if !is_for_others {
-                        self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
-                    }
-                    lead.land(if is_for_others { Landing::Settled } else { Landing::Alone });
+                let is_for_others = keep == Keep::Updated && self.is_for_others(&ask.request, &newer.stored);
+                if lead.is_some() && !is_for_others {
+                    self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
+                } else if is_for_others {
+                    self.flights.forget_loner(&ask.flight_key());
                 }
+                let (shared, asked, kept) = (Arc::clone(self), Arc::clone(ask), Arc::clone(&newer));
+                self.settle(async move {
+                    shared.update(&asked.target, &kept, keep, since).await;
+                    if let Some(lead) = lead {
+                        lead.land(if is_for_others { Landing::Settled } else { Landing::Alone });
+                    }
+                })
+                .await;
                 self.counts.validated.add();
                 let handled = Handled {
                     forward_status: Some(StatusCode::NOT_MODIFIED),
-                    stored: is_kept,
+                    stored: keep == Keep::Updated,
                     ..Handled::forwarded(doubt.reason)
                 };
                 match self.respond(&ask.request, &newer, handled, true).await {
-                    Some(mut response) => {
+                    Ok(mut response) => {
                         Freshened::put_in(response.headers_mut(), &for_client);
                         Ok(response)
                     }
-                    None => self.ask_again(ask, &doubt.validation, None, doubt.reason).await,
+                    Err(_) => self.ask_again(ask, &doubt.validation, None, doubt.reason).await,
                 }
             }
             Outcome::Refetch(_) => {
@@ -154,10 +156,11 @@ impl Shared {
                 if let Some(lead) = lead {
                     lead.land(Landing::Failed(Failed::Status(head.status)));
                 }
+                self.counts.stale_on_failure.add();
                 let handled = Handled { forward_status: Some(head.status), ..Handled::forwarded(reason) };
                 match self.respond(&ask.request, current, handled, false).await {
-                    Some(response) => Ok(response),
-                    None => self.ask_again(ask, &doubt.validation, None, doubt.reason).await,
+                    Ok(response) => Ok(response),
+                    Err(_) => self.ask_again(ask, &doubt.validation, None, doubt.reason).await,
                 }
             }
             Outcome::Replace { reason: _, is_superseded } => {
@@ -209,7 +212,7 @@ impl Shared {
         match self.policy.on_failure(&ask.request, &current.stored, failed.failure(), self.now()) {
             Ok(reason) => {
                 self.counts.stale_on_failure.add();
-                self.respond(&ask.request, current, Handled::hit(reason), false).await
+                self.respond(&ask.request, current, Handled::hit(reason), false).await.ok()
             }
             //= https://www.rfc-editor.org/rfc/rfc9111#section-5.2.2.2
             //# The must-revalidate directive ought to be used by servers if and only
@@ -235,6 +238,17 @@ impl Shared {
         self.exchange(ask, Some(&fields), lead, reason).await
     }
 
+    /// Brings what is stored up to date, unless it was invalidated since it was asked about.
+    async fn update(&self, target: &str, newer: &Arc<StoredResponse>, keep: Keep, since: Since) {
+        let has_tags = !newer.tags.is_empty();
+        let change = |variants: &Variants| match keep {
+            Keep::Updated if self.flights.is_valid(since, target, has_tags) => variants.updated(newer),
+            Keep::Updated | Keep::AsItWas(_) => None,
+            Keep::Nothing(_) => variants.without(newer.id),
+        };
+        self.note(self.store.change(target, &change).await);
+    }
+
     /// A stored response with other fields.
     fn renewed(&self, current: &StoredResponse, stored: Stored) -> StoredResponse {
         let delete_at = self.delete_at(&stored);
@@ -245,7 +259,7 @@ impl Shared {
     fn is_for_others(&self, request: &Request, stored: &Stored) -> bool {
         let selected = crate::policy::Selected::One(stored);
         matches!(
-            self.policy.verdict(request, selected, self.now()),
+            self.policy.verdict(&neutral(request), selected, self.now()),
             Verdict::Serve { .. } | Verdict::ServeAndValidate { .. }
         )
     }

@@ -120,3 +120,25 @@ async fn once_the_store_takes_no_more_the_origin_waits_for_the_slowest_reader() 
     // Nobody reads it and nothing keeps it: it is given up.
     tokio::time::timeout(std::time::Duration::from_secs(5), feed.closed()).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_fetched_and_is_not_forgotten() {
+    let scene = once(Body::from("hello"), &[FRESH]);
+    scene.get("/a").await;
+    scene.store.is_unreadable.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(scene.get("/a").await.body, "asked again");
+    assert_eq!((scene.cache.stats().healed, scene.store.responses()), (0, 1));
+}
+
+#[tokio::test]
+async fn all_of_a_body_is_shown_though_its_end_is_late() {
+    let (feed, body) = fed(None);
+    let scene = once(body, &[FRESH, ("content-length", "5")]);
+    let mut response = scene.send(get("/a", &[])).await.unwrap();
+    feed.send(Ok("hello".into())).await.unwrap();
+    let frame = response.body_mut().frame().await.unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), "hello");
+    drop(feed);
+    assert!(response.body_mut().frame().await.is_none());
+    assert!(scene.get("/a").await.is_hit());
+}

@@ -136,3 +136,79 @@ async fn what_is_invalidated_while_it_is_on_its_way_is_not_kept() {
     assert_eq!((got.body.as_str(), scene.asked()), ("before", 3));
     assert_eq!(scene.store.responses(), 1, "that of the later request");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_does_not_keep_others_from_being_answered_together() {
+    for validator in [&[][..], &[("etag", "\"a\"")]] {
+        let scene = Scene::new(move |nth, request| {
+            let fields = [&[("cache-control", "max-age=10")], validator].concat();
+            let is_known = request.headers().contains_key("if-none-match");
+            let status = if is_known { 304 } else { 200 };
+            after(HALF, response(status, &fields, if is_known { String::new() } else { nth.to_string() }))
+        });
+        scene.get("/a").await;
+        // A browser that reloads takes nothing unconfirmed; what it is given is for others all the same.
+        scene.ask(get("/a", &[("cache-control", "no-cache")])).await;
+        scene.pass(Duration::from_secs(11));
+        join_all((0..50).map(|_| scene.get("/a"))).await;
+        assert_eq!(scene.asked(), 3, "{validator:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_does_not_take_is_waited_for_once_and_then_never() {
+    let scene =
+        Scene::new(|nth, _| after(HALF, response(200, &[("cache-control", "max-age=60")], nth.to_string())));
+    *scene.store.is_closed.lock() = true;
+    join_all((0..20).map(|_| scene.get("/a"))).await;
+    let began = timers();
+    join_all((0..20).map(|_| scene.get("/a"))).await;
+    assert_eq!((scene.asked(), began.elapsed()), (40, HALF));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_in_trouble_is_not_remembered_as_one_that_answers_each_alone() {
+    let scene = Scene::new(|nth, _| {
+        let answer = if nth == 1 {
+            response(503, &[], "")
+        } else {
+            response(200, &[("cache-control", "max-age=60")], "up")
+        };
+        after(HALF, answer)
+    });
+    scene.get("/a").await;
+    join_all((0..20).map(|_| scene.get("/a"))).await;
+    assert_eq!(scene.asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_ever_for_the_response_of_another() {
+    let scene = Scene::new(|nth, _| match nth {
+        1 => Box::pin(std::future::pending()),
+        _ => now(response(200, &[("cache-control", "max-age=60")], "there")),
+    });
+    let scene = std::sync::Arc::new(scene);
+    let leader = std::sync::Arc::clone(&scene);
+    tokio::spawn(async move { leader.get("/a").await });
+    tokio::task::yield_now().await;
+    let began = timers();
+    assert_eq!(scene.get("/a").await.body, "there");
+    assert_eq!(began.elapsed(), larder_http::WAIT_MAX);
+}
+
+#[tokio::test]
+async fn a_slow_response_does_not_take_the_place_of_a_newer_one() {
+    let (feed, body) = fed(None);
+    let body = parking_lot::Mutex::new(Some(body));
+    let scene = Scene::new(move |nth, _| {
+        let body = body.lock().take().unwrap_or_else(|| nth.to_string().into());
+        now(response(200, &[("cache-control", "max-age=60")], body))
+    });
+    let slow = scene.send(get("/a", &[])).await.unwrap();
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(scene.ask(get("/a", &[("cache-control", "no-cache")])).await.body, "2");
+    feed.send(Ok("old".into())).await.unwrap();
+    drop(feed);
+    assert_eq!(read(slow).await.unwrap().body, "old");
+    assert_eq!(scene.get("/a").await.body, "2");
+}

@@ -121,3 +121,36 @@ async fn a_cache_that_takes_the_place_of_another_heeds_what_is_purged_in_either(
     });
     assert_eq!((got.body.as_str(), scene.store.responses()), ("1", 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_changed_is_invalidated_though_nobody_waits_for_the_answer() {
+    let half = std::time::Duration::from_millis(500);
+    let scene = Scene::new(move |nth, request| match request.method().as_str() {
+        "GET" => now(response(200, &[("cache-control", "max-age=60")], nth.to_string())),
+        _ => crate::scene::after(half, response(204, &[], "")),
+    });
+    scene.get("/a").await;
+    let gone = tokio::time::timeout(half / 2, scene.ask(request("POST", "/a", &[]))).await;
+    assert!(gone.is_err());
+    tokio::time::sleep(half).await;
+    assert_eq!(scene.get("/a").await.body, "3");
+}
+
+#[tokio::test]
+async fn what_may_have_been_changed_is_invalidated_too() {
+    let scene = Scene::new(|nth, request| match request.method().as_str() {
+        "GET" => now(response(200, &[("cache-control", "max-age=60")], nth.to_string())),
+        _ => crate::scene::down(),
+    });
+    scene.get("/a").await;
+    assert!(scene.send(request("POST", "/a", &[])).await.is_err());
+    assert_eq!(scene.get("/a").await.body, "3");
+}
+
+#[tokio::test]
+async fn a_target_is_purged_however_it_is_written() {
+    let scene = numbered(&[]);
+    scene.get("/a").await;
+    assert!(scene.cache.purge("HTTP://Example.com:80/a", Purge::Hard).await.unwrap());
+    assert_eq!(scene.get("/a").await.body, "2");
+}

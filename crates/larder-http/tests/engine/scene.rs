@@ -183,6 +183,10 @@ pub(crate) struct Shelf {
     targets: Mutex<HashMap<String, Arc<Variants>>>,
     pub(crate) takes_at_most: Mutex<Option<usize>>,
     pub(crate) is_broken: std::sync::atomic::AtomicBool,
+    /// Takes no body at all.
+    pub(crate) is_closed: Mutex<bool>,
+    /// Bodies cannot be read.
+    pub(crate) is_unreadable: Arc<std::sync::atomic::AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -192,11 +196,14 @@ struct Paper {
 }
 
 #[derive(Debug, Default)]
-struct Written(Mutex<Vec<u8>>);
+struct Written(Mutex<Vec<u8>>, Arc<std::sync::atomic::AtomicBool>);
 
 #[async_trait]
 impl ReadBody for Written {
     async fn read(&self, at: u64) -> larder::Result<Option<Bytes>> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(larder::Error::new(larder::ErrorKind::Timeout, "the shelf does not answer"));
+        }
         let written = self.0.lock();
         let left = written.get(usize::try_from(at).unwrap()..).unwrap_or_default();
         Ok((!left.is_empty()).then(|| Bytes::copy_from_slice(&left[..left.len().min(64 * 1024)])))
@@ -266,7 +273,11 @@ impl HttpStore for Shelf {
 
     async fn create(&self, _target: &str, _head: &Stored) -> larder::Result<Option<Box<dyn WriteBody>>> {
         self.check()?;
-        Ok(Some(Box::new(Paper { written: Arc::default(), takes_at_most: *self.takes_at_most.lock() })))
+        if *self.is_closed.lock() {
+            return Ok(None);
+        }
+        let written = Arc::new(Written(Mutex::default(), Arc::clone(&self.is_unreadable)));
+        Ok(Some(Box::new(Paper { written, takes_at_most: *self.takes_at_most.lock() })))
     }
 
     async fn invalidate(&self, tags: &[&str], how: Purge) -> larder::Result<()> {
