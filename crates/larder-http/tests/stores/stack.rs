@@ -287,6 +287,23 @@ async fn writers_of_two_processes_lose_nothing() {
 }
 
 #[tokio::test]
+async fn a_purge_of_another_process_means_what_is_on_its_way_here() {
+    let (clock, driver) = (clock(), MemoryDriver::default());
+    let ((stack, store), (_, other)) = (open(&clock, &driver), open(&clock, &driver));
+    let mut late = written(&store, "http://a/", vec![1; 900_000].into(), now(&clock)).await.unwrap();
+    late.began = store.begin();
+    clock.advance(Duration::from_secs(1));
+    other.delete("http://a/").await.unwrap();
+    put_response(&store, "http://a/", late, now(&clock)).await;
+    assert!(!has(&store, "http://a/").await && !has(&other, "http://a/").await);
+    let mut next = written(&store, "http://a/", "x".into(), now(&clock)).await.unwrap();
+    next.began = store.begin();
+    put_response(&store, "http://a/", next, now(&clock)).await;
+    assert!(has(&store, "http://a/").await && has(&other, "http://a/").await);
+    drop(stack);
+}
+
+#[tokio::test]
 async fn a_hit_in_memory_allocates_nothing() {
     let clock = clock();
     let stack = Stack::builder("http")
