@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::driver::memory::MemoryDriver;
 use larder::memory::MemoryOptions;
-use larder::testing::{Harness, ManualClock, Tiers};
+use larder::testing::{Harness, ManualClock, Operation, Tiers};
 use larder::{ErrorKind, Stack};
 use larder_http::policy::{Mark, Policy};
 use larder_http::store::{CHUNK_BYTES, HttpStore, Purge, StackStore};
@@ -301,6 +301,39 @@ async fn a_purge_of_another_process_means_what_is_on_its_way_here() {
     put_response(&store, "http://a/", next, now(&clock)).await;
     assert!(has(&store, "http://a/").await && has(&other, "http://a/").await);
     drop(stack);
+}
+
+#[tokio::test]
+async fn a_purge_needs_no_read_and_is_made_up_for_if_it_fails() {
+    let harness = Harness::new(Tiers::L2);
+    let store = StackStore::new(&harness.stack, Policy::shared()).unwrap();
+    put(&store, "http://a/", 100, now(&harness.clock)).await;
+    for read in [Operation::Get, Operation::GetMany] {
+        harness.chaos.fail_all(read, ErrorKind::Timeout);
+    }
+    assert!(store.delete("http://a/").await.unwrap(), "it is deleted unread");
+    harness.chaos.heal();
+    assert!(!has(&store, "http://a/").await);
+
+    let harness = Harness::with(Tiers::Both, |builder| builder.breaker(None));
+    let store = StackStore::new(&harness.stack, Policy::shared()).unwrap();
+    put(&store, "http://a/", 100, now(&harness.clock)).await;
+    harness.chaos.fail_everything(ErrorKind::Unavailable);
+    assert!(store.delete("http://a/").await.is_err());
+    harness.chaos.heal();
+    assert!(!has(&store, "http://a/").await, "what could not be deleted is not served again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_gives_the_chunks_back() {
+    let Rig { clock, stack, store, .. } = rig();
+    put(&store, "http://a/", 900_000, now(&clock)).await;
+    assert!(store.delete("http://a/").await.unwrap());
+    assert!(!store.delete("http://a/").await.unwrap());
+    settle().await;
+    clock.advance_with_timers(Duration::from_secs(70)).await;
+    settle().await;
+    assert!(chunks(&stack).await.is_empty());
 }
 
 #[tokio::test]
