@@ -336,6 +336,39 @@ async fn a_purge_gives_the_chunks_back() {
     assert!(chunks(&stack).await.is_empty());
 }
 
+/// A body that is most of the memory would lose its beginning before its end is read.
+#[tokio::test]
+async fn memory_alone_keeps_no_body_that_is_much_of_it() {
+    let clock = clock();
+    let mut options = MemoryOptions::new(1_000);
+    options.max_bytes = Some(16 << 20);
+    let stack =
+        Stack::builder("http").memory(options.clone()).clock(Arc::new(clock.clone())).build().unwrap();
+    let store = StackStore::new(&stack, Policy::shared()).unwrap();
+    for (bytes, is_kept) in [(100 << 10, true), (1 << 20, true), ((1 << 20) + 1, false)] {
+        let target = format!("http://a/{bytes}");
+        assert_eq!(put(&store, &target, bytes, now(&clock)).await, is_kept, "{bytes}");
+        assert_eq!(body_of(&store, &target).await.map(|body| body.len()), is_kept.then_some(bytes));
+    }
+    let stack = Stack::builder("http")
+        .memory(options.clone())
+        .store(MemoryDriver::default())
+        .clock(Arc::new(clock.clone()))
+        .build()
+        .unwrap();
+    let store = StackStore::new(&stack, Policy::shared()).unwrap();
+    assert!(put(&store, "http://a/", 20 << 20, now(&clock)).await, "a store has room");
+    assert_eq!(body_of(&store, "http://a/").await.map(|body| body.len()), Some(20 << 20));
+
+    options.max_entry_bytes = Some(100_000);
+    let stack = Stack::builder("http").memory(options).clock(Arc::new(clock.clone())).build().unwrap();
+    let store = StackStore::new(&stack, Policy::shared()).unwrap();
+    for (bytes, is_kept) in [(50_000, true), (100_000, false)] {
+        assert_eq!(put(&store, "http://a/", bytes, now(&clock)).await, is_kept, "{bytes}");
+    }
+    assert_eq!(body_of(&store, "http://a/").await.map(|body| body.len()), Some(50_000));
+}
+
 #[tokio::test]
 async fn a_hit_in_memory_allocates_nothing() {
     let clock = clock();
