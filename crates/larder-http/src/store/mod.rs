@@ -110,7 +110,7 @@ pub trait HttpStore: Debug + Send + Sync + 'static {
         Err(Error::new(ErrorKind::Unsupported, format!("{} cannot list what it keeps", self.name())))
     }
 
-    /// Deletes everything.
+    /// Deletes everything. Bodies that are being read from the store may end early; who reads them can tell by their length.
     ///
     /// # Errors
     /// The store's.

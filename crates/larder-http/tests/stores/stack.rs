@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::driver::memory::MemoryDriver;
 use larder::memory::MemoryOptions;
-use larder::testing::{Harness, ManualClock, Tiers};
+use larder::testing::{Harness, ManualClock, Operation, Tiers};
 use larder::{ErrorKind, Stack};
 use larder_http::policy::{Mark, Policy};
 use larder_http::store::{CHUNK_BYTES, HttpStore, Purge, StackStore};
@@ -284,6 +284,89 @@ async fn writers_of_two_processes_lose_nothing() {
     }
     let (_, store) = open(&clock, &driver);
     assert_eq!(store.get("http://a/").await.unwrap().unwrap().responses().len(), 64);
+}
+
+#[tokio::test]
+async fn a_purge_of_another_process_means_what_is_on_its_way_here() {
+    let (clock, driver) = (clock(), MemoryDriver::default());
+    let ((stack, store), (_, other)) = (open(&clock, &driver), open(&clock, &driver));
+    let mut late = written(&store, "http://a/", vec![1; 900_000].into(), now(&clock)).await.unwrap();
+    late.began = store.begin();
+    clock.advance(Duration::from_secs(1));
+    other.delete("http://a/").await.unwrap();
+    put_response(&store, "http://a/", late, now(&clock)).await;
+    assert!(!has(&store, "http://a/").await && !has(&other, "http://a/").await);
+    let mut next = written(&store, "http://a/", "x".into(), now(&clock)).await.unwrap();
+    next.began = store.begin();
+    put_response(&store, "http://a/", next, now(&clock)).await;
+    assert!(has(&store, "http://a/").await && has(&other, "http://a/").await);
+    drop(stack);
+}
+
+#[tokio::test]
+async fn a_purge_needs_no_read_and_is_made_up_for_if_it_fails() {
+    let harness = Harness::new(Tiers::L2);
+    let store = StackStore::new(&harness.stack, Policy::shared()).unwrap();
+    put(&store, "http://a/", 100, now(&harness.clock)).await;
+    for read in [Operation::Get, Operation::GetMany] {
+        harness.chaos.fail_all(read, ErrorKind::Timeout);
+    }
+    assert!(store.delete("http://a/").await.unwrap(), "it is deleted unread");
+    harness.chaos.heal();
+    assert!(!has(&store, "http://a/").await);
+
+    let harness = Harness::with(Tiers::Both, |builder| builder.breaker(None));
+    let store = StackStore::new(&harness.stack, Policy::shared()).unwrap();
+    put(&store, "http://a/", 100, now(&harness.clock)).await;
+    harness.chaos.fail_everything(ErrorKind::Unavailable);
+    assert!(store.delete("http://a/").await.is_err());
+    harness.chaos.heal();
+    assert!(!has(&store, "http://a/").await, "what could not be deleted is not served again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_gives_the_chunks_back() {
+    let Rig { clock, stack, store, .. } = rig();
+    put(&store, "http://a/", 900_000, now(&clock)).await;
+    assert!(store.delete("http://a/").await.unwrap());
+    assert!(!store.delete("http://a/").await.unwrap());
+    settle().await;
+    clock.advance_with_timers(Duration::from_secs(70)).await;
+    settle().await;
+    assert!(chunks(&stack).await.is_empty());
+}
+
+/// A body that is most of the memory would lose its beginning before its end is read.
+#[tokio::test]
+async fn memory_alone_keeps_no_body_that_is_much_of_it() {
+    let clock = clock();
+    let mut options = MemoryOptions::new(1_000);
+    options.max_bytes = Some(16 << 20);
+    let stack =
+        Stack::builder("http").memory(options.clone()).clock(Arc::new(clock.clone())).build().unwrap();
+    let store = StackStore::new(&stack, Policy::shared()).unwrap();
+    for (bytes, is_kept) in [(100 << 10, true), (1 << 20, true), ((1 << 20) + 1, false)] {
+        let target = format!("http://a/{bytes}");
+        assert_eq!(put(&store, &target, bytes, now(&clock)).await, is_kept, "{bytes}");
+        assert_eq!(body_of(&store, &target).await.map(|body| body.len()), is_kept.then_some(bytes));
+    }
+    let stack = Stack::builder("http")
+        .memory(options.clone())
+        .store(MemoryDriver::default())
+        .clock(Arc::new(clock.clone()))
+        .build()
+        .unwrap();
+    let store = StackStore::new(&stack, Policy::shared()).unwrap();
+    assert!(put(&store, "http://a/", 20 << 20, now(&clock)).await, "a store has room");
+    assert_eq!(body_of(&store, "http://a/").await.map(|body| body.len()), Some(20 << 20));
+
+    options.max_entry_bytes = Some(100_000);
+    let stack = Stack::builder("http").memory(options).clock(Arc::new(clock.clone())).build().unwrap();
+    let store = StackStore::new(&stack, Policy::shared()).unwrap();
+    for (bytes, is_kept) in [(50_000, true), (100_000, false)] {
+        assert_eq!(put(&store, "http://a/", bytes, now(&clock)).await, is_kept, "{bytes}");
+    }
+    assert_eq!(body_of(&store, "http://a/").await.map(|body| body.len()), Some(50_000));
 }
 
 #[tokio::test]

@@ -96,7 +96,8 @@ impl<V> Updated<V> {
         self
     }
 
-    /// How old what it is made of is: clears and tags that came since mean it. Unless told, that is the birth of what was
+    /// How old what it is made of is: clears and tags that came since mean it, and so does a delete that the store still
+    /// knows of; nothing changes then. Unless told, that is the birth of what was
     /// there ([`Present::born`]), so that an update carries nothing past a clear; and now if there was nothing. One in the
     /// future is now.
     pub fn born(mut self, born: Stamp) -> Self {

@@ -182,7 +182,7 @@ impl Fill {
         let mut wanted = Vec::new();
         for (mut missing, stored) in missing.into_iter().zip(stored) {
             match stored {
-                Stored::Nothing { stamp } => {
+                Stored::Nothing { stamp, .. } => {
                     // A delete, or something later that is over, is newer than what memory has left.
                     missing.fallback = missing.fallback.filter(|known| stamp <= Some(known.entry.meta.stamp));
                     wanted.push(missing);

@@ -287,7 +287,7 @@ impl L2 {
         on_failure: OnFailure,
     ) -> Result<Stored> {
         let mut stored = self.read(core, space, &[key], now, on_failure).await?;
-        Ok(stored.pop().unwrap_or(Stored::Nothing { stamp: None }))
+        Ok(stored.pop().unwrap_or(Stored::Nothing { stamp: None, deleted: false }))
     }
 
     /// Reads one key, to be rewritten if it still carries the stamp that is returned.
@@ -299,7 +299,7 @@ impl L2 {
         now: Timestamp,
     ) -> Result<(Stored, Option<Stamp>)> {
         let mut found = self.read_to_swap(core, space, &[key], now, OnFailure::Return).await?;
-        Ok(found.pop().unwrap_or((Stored::Nothing { stamp: None }, None)))
+        Ok(found.pop().unwrap_or((Stored::Nothing { stamp: None, deleted: false }, None)))
     }
 
     /// What a mark says. One that cannot be read counts as an invalidation now: forgetting it would bring back

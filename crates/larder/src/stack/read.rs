@@ -339,7 +339,7 @@ impl Core {
         };
         match stored {
             // Nothing that is newer than what memory has left, which may have gone meanwhile.
-            Stored::Nothing { stamp } if stamp <= in_memory.map(|(entry, ..)| entry.meta.stamp) => {
+            Stored::Nothing { stamp, .. } if stamp <= in_memory.map(|(entry, ..)| entry.meta.stamp) => {
                 if let Some(left) = self.probe_unasked(&door.space, key, now) {
                     return Ok(Some((left, Freshness::Fresh, Tier::L1)));
                 }

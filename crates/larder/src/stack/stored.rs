@@ -14,8 +14,9 @@ use crate::time::{Stamp, Timestamp};
 /// What the store has for a key.
 #[derive(Debug)]
 pub(crate) enum Stored {
-    /// Nothing that may be served. `stamp` is that of whatever is there instead.
-    Nothing { stamp: Option<Stamp> },
+    /// Nothing that may be served. `stamp` is that of whatever is there instead; `deleted` says that it is what a delete
+    /// left, and not an entry that is over.
+    Nothing { stamp: Option<Stamp>, deleted: bool },
     /// An entry, still encoded, with what may be done with it.
     Entry { entry: StoredEntry, freshness: Freshness },
 }
@@ -62,9 +63,9 @@ impl Understood {
     pub(crate) fn judge(self, core: &Core, space: &Space, key: &str, now: Timestamp) -> Stored {
         core.note(space, key, || Fact::Looked { tier: Tier::L2, found: self.finding(core, space, now) });
         match self {
-            Self::Nothing { stamp } => Stored::Nothing { stamp },
+            Self::Nothing { stamp } => Stored::Nothing { stamp, deleted: stamp.is_some() },
             Self::Entry(entry) => match core.standing(space, &entry.meta, now) {
-                Freshness::Expired => Stored::Nothing { stamp: Some(entry.meta.stamp) },
+                Freshness::Expired => Stored::Nothing { stamp: Some(entry.meta.stamp), deleted: false },
                 freshness => Stored::Entry { entry, freshness },
             },
         }

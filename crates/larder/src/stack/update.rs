@@ -202,9 +202,9 @@ impl Core {
         now: Timestamp,
         decide: Decide<'_>,
     ) -> Result<Option<Swap>> {
-        let found = match stored {
-            Stored::Nothing { .. } => None,
-            Stored::Entry { entry, freshness } => Some((entry, freshness)),
+        let (found, deleted) = match stored {
+            Stored::Nothing { stamp, deleted } => (None, stamp.filter(|_| deleted)),
+            Stored::Entry { entry, freshness } => (Some((entry, freshness)), None),
         };
         let change = decide(found.as_ref().map(|(entry, freshness)| Found {
             meta: &entry.meta,
@@ -231,6 +231,12 @@ impl Core {
             (Change::Prolong(meta), Some((stored, _))) => {
                 let record = wire::encode_entry(full, &meta, stored.codec, stored.schema, &stored.payload)?;
                 Ok(Some(Swap { record, ttl: meta.life_left(now), then: Then::Nothing }))
+            }
+            // What says how old it is, and is older than the delete, is what the delete meant.
+            (Change::Put(entry), _)
+                if entry.meta.born != Stamp::ZERO && deleted.is_some_and(|at| entry.meta.born <= at) =>
+            {
+                Ok(None)
             }
             (Change::Put(mut entry), _) => {
                 self.stamp(&mut entry.meta, now);

@@ -338,6 +338,31 @@ async fn an_update_carries_nothing_past_a_purge_unless_it_says_how_old_it_is() {
     }
 }
 
+/// Without a store nothing outlasts a delete; what is under way in this process knows of it otherwise.
+#[tokio::test]
+async fn an_update_that_says_how_old_it_is_brings_nothing_past_a_delete_of_another_process() {
+    for tiers in [Tiers::L2, Tiers::Both] {
+        let harness = Harness::new(tiers);
+        let other = Harness::over(tiers, harness.clock.clone(), harness.store.clone(), |builder| builder);
+        let (cache, theirs) = (cache::<u32>(&harness), cache::<u32>(&other));
+        let born = harness.stack.stamp();
+        harness.clock.advance(seconds(1));
+        theirs.delete("a").await.unwrap();
+        harness.clock.advance(seconds(1));
+        assert!(!cache.update("a", |_| Updated::put(1).born(born)).await.unwrap(), "{tiers:?}");
+        assert_eq!(cache.get("a").await.unwrap(), None);
+        let later = harness.stack.stamp();
+        assert!(cache.update("a", |_| Updated::put(2).born(later).ttl(seconds(5))).await.unwrap());
+        harness.clock.advance(seconds(5));
+        assert!(
+            cache.update("a", |_| Updated::put(3).born(born)).await.unwrap(),
+            "what is over has not been deleted"
+        );
+        cache.delete("a").await.unwrap();
+        assert!(cache.update("a", |_| Updated::put(4)).await.unwrap(), "what does not say is new");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn updates_that_meet_are_all_kept() {
     for tiers in Tiers::ALL {

@@ -37,6 +37,10 @@ const NAMESPACE: &str = "http";
 const CHUNKS_NAMESPACE: &str = "body";
 /// Targets up to this length are keys as they are.
 const PLAIN_KEY_BYTES_MAX: usize = 400;
+/// How many bodies of the longest kind fit into a memory without a store.
+const MEMORY_BODIES_MIN: u64 = 16;
+/// What a chunk takes in memory, with its key.
+const CHUNK_ENTRY_BYTES_MAX: u64 = CHUNK_BYTES as u64 + 1024;
 /// The longest time that a record is kept. What ends never could not be made stale by a soft invalidation.
 const LIFE_MAX: Duration = days(366 * 100);
 /// What is left of an entry when it is no longer fresh. A soft invalidation makes stale what has this, and nothing else does.
@@ -84,6 +88,9 @@ pub struct StackStoreBuilder {
 
 impl StackStoreBuilder {
     /// The longest body that is kept, in bytes, inclusive. Unless told, there is no limit.
+    ///
+    /// Where the stack has no store, memory is all there is: a body that took much of it could lose its beginning while it is
+    /// read, so nothing longer than a sixteenth of memory's bytes is kept, whatever is told here.
     pub fn body_bytes_max(mut self, bytes: u64) -> Self {
         self.body_bytes_max = bytes;
         self
@@ -119,6 +126,7 @@ impl StackStoreBuilder {
             );
             return Err(Error::new(ErrorKind::Config, message));
         }
+        let body_bytes_max = body_bytes_max.min(memory_body_bytes_max(&stack));
         let space = stack.cache_with::<Bytes>(Raw).namespace(NAMESPACE)?;
         let chunks = Chunks::new(space.namespace(CHUNKS_NAMESPACE)?);
         let mut failure = None;
@@ -236,6 +244,24 @@ fn weight(variants: &Variants) -> usize {
         .map(|response| response.weight().saturating_sub(elsewhere(response)))
         .sum();
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// The longest body that can be kept in memory alone without being let go of while it is read: what is read is used, and
+/// for it to go, nearly all the rest has to have been used meanwhile.
+fn memory_body_bytes_max(stack: &Stack) -> u64 {
+    let (None, Some(memory)) = (stack.store(), &stack.facts().memory) else { return u64::MAX };
+    let part = memory.bytes_max.map_or(u64::MAX, |bytes| bytes / MEMORY_BODIES_MIN);
+    match memory.entry_bytes_max {
+        // No chunk would be taken.
+        Some(bytes) if bytes < CHUNK_ENTRY_BYTES_MAX => part.min(bytes / 2),
+        _ => part,
+    }
+}
+
+/// The bodies that are in chunks, and how long they are.
+fn bodies_in_chunks(variants: &Variants) -> impl Iterator<Item = (u128, u64)> + '_ {
+    let responses = variants.responses().iter();
+    responses.filter_map(|response| Some((response.body.chunked()?.id, response.body.bytes())))
 }
 
 fn enumerates(stack: &Stack) -> bool {
@@ -369,8 +395,7 @@ impl Inner {
         let before_all = present.as_ref().map(|present| &present.value.variants);
         effects.gone = before_all
             .into_iter()
-            .flat_map(|variants| variants.responses())
-            .filter_map(|response| Some((response.body.chunked()?.id, response.body.bytes())))
+            .flat_map(|variants| bodies_in_chunks(variants))
             .filter(|(id, _)| {
                 !after.responses().iter().any(|left| left.body.chunked().is_some_and(|c| c.id == *id))
             })
@@ -505,6 +530,21 @@ impl HttpStore for StackStore {
         }
     }
 
+    /// The record goes whether or not it can be read; a delete that fails is tried again by the stack.
+    async fn delete(&self, target: &str) -> Result<bool> {
+        let key = key_of(target);
+        // Only to give the chunks back: they end by themselves where this fails.
+        let found = self.inner.records.get_judged(&key).await.ok().flatten();
+        let outcome = self.inner.records.delete(&key).await;
+        if outcome.is_ok()
+            && let Some((record, _)) = found
+            && self.inner.mine(target, &record)
+        {
+            self.inner.give_back(bodies_in_chunks(&record.variants).collect());
+        }
+        outcome
+    }
+
     fn targets(&self, prefix: &str) -> Result<BoxStream<'_, Result<String>>> {
         if !enumerates(&self.inner.stack) {
             let message =
@@ -519,6 +559,7 @@ impl HttpStore for StackStore {
         Ok(targets.boxed())
     }
 
+    /// Chunks go as well, at once: a large body that is being read from the store ends there, without its end.
     async fn clear(&self) -> Result<()> {
         self.inner.records.clear().await.map(drop)
     }
