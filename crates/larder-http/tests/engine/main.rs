@@ -14,3 +14,4 @@ mod purge;
 mod scene;
 mod stale;
 mod stored;
+mod undici;
