@@ -83,9 +83,18 @@ fn push_origin(target: &mut String, scheme: &str, authority: &http::uri::Authori
         "https" => 443,
         _ => 0,
     };
-    if let Some(port) = authority.port_u16().filter(|port| *port != default) {
-        target.push(':');
-        target.push_str(&port.to_string());
+    match authority.port_u16() {
+        Some(port) if port == default => {}
+        Some(port) => {
+            target.push(':');
+            target.push_str(&port.to_string());
+        }
+        // What is no number that a port can have stays: an origin sees it, and may answer it with something else.
+        None => {
+            let place = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, place)| place);
+            let after = place.get(authority.host().len()..).unwrap_or_default();
+            target.push_str(after.strip_suffix(':').unwrap_or(after));
+        }
     }
 }
 
@@ -103,6 +112,9 @@ mod tests {
             "http://a/p",
             "https://a/p",
             "http://a:81/p",
+            "http://a:65616/p",
+            "http://a:99999/p",
+            "http://9:99999/p",
             "http://a/P",
             "http://a/p?",
             "http://a/p?q=a",

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper of tests that fails has failed the test")]
 
+mod attacks;
 mod config;
 mod explain;
 mod harness;

@@ -1,11 +1,13 @@
 //! How a cache is put together.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use http::request::Parts as Request;
 use larder::time::{Clock, SystemClock};
 
 use super::flights::Flights;
@@ -27,6 +29,22 @@ pub enum StatusDetail {
     Reasons,
 }
 
+/// Which requests are for the cache; unless it is told, all.
+#[derive(Clone, Default)]
+pub(super) struct Only(Option<Arc<dyn Fn(&Request) -> bool + Send + Sync>>);
+
+impl Only {
+    pub(super) fn admits(&self, request: &Request) -> bool {
+        self.0.as_ref().is_none_or(|admits| admits(request))
+    }
+}
+
+impl fmt::Debug for Only {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Only(some)" } else { "Only(all)" })
+    }
+}
+
 /// Puts an [`HttpCache`] together.
 #[derive(Debug)]
 #[must_use]
@@ -37,6 +55,7 @@ pub struct HttpCacheBuilder {
     name: Cow<'static, str>,
     detail: StatusDetail,
     keep: Duration,
+    only: Only,
     /// What is under way, what was invalidated and what happened, of a cache that this one takes the place of.
     running: Option<(Arc<Flights>, Arc<Counts>)>,
 }
@@ -51,6 +70,7 @@ impl HttpCacheBuilder {
             name: shared.name.clone(),
             detail: shared.detail,
             keep: shared.keep,
+            only: shared.only.clone(),
             running: Some((Arc::clone(&shared.flights), Arc::clone(&shared.counts))),
         }
     }
@@ -63,6 +83,7 @@ impl HttpCacheBuilder {
             name: Cow::Borrowed("Larder"),
             detail: StatusDetail::default(),
             keep: Duration::from_secs(24 * 60 * 60),
+            only: Only::default(),
             running: None,
         }
     }
@@ -92,6 +113,23 @@ impl HttpCacheBuilder {
         self
     }
 
+    /// Which requests are for the cache: those that `admits` says yes to. The others are passed on; nothing that is stored
+    /// answers them, and their answers are not stored. What they change is invalidated all the same.
+    ///
+    /// It is asked once for each request, whose URI is absolute, before anything else, and should be quick.
+    ///
+    /// ```
+    /// # fn build(store: std::sync::Arc<dyn larder_http::store::HttpStore>) {
+    /// let cache = larder_http::HttpCache::builder(store)
+    ///     .only(|request| request.uri.host().is_some_and(|host| host.eq_ignore_ascii_case("static.example.com")))
+    ///     .build();
+    /// # }
+    /// ```
+    pub fn only(mut self, admits: impl Fn(&Request) -> bool + Send + Sync + 'static) -> Self {
+        self.only = Only(Some(Arc::new(admits)));
+        self
+    }
+
     /// Whose clock it goes by.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -100,10 +138,10 @@ impl HttpCacheBuilder {
 
     /// The cache.
     pub fn build(self) -> HttpCache {
-        let Self { store, policy, clock, name, detail, keep, running } = self;
+        let Self { store, policy, clock, name, detail, keep, only, running } = self;
         let (flights, counts) = running.unwrap_or_default();
         let ids = (RandomState::new(), RandomState::new(), AtomicU64::new(0));
-        let shared = Shared { store, policy, clock, name, detail, keep, flights, counts, ids };
+        let shared = Shared { store, policy, clock, name, detail, keep, only, flights, counts, ids };
         HttpCache { shared: Arc::new(shared) }
     }
 }

@@ -97,6 +97,7 @@ struct Shared {
     name: Cow<'static, str>,
     detail: StatusDetail,
     keep: Duration,
+    only: builder::Only,
     flights: Arc<Flights>,
     counts: Arc<Counts>,
     ids: (RandomState, RandomState, AtomicU64),
@@ -194,6 +195,9 @@ impl HttpCache {
             Err(NoKey::TooLong) => return shared.bypass(origin, request, body).await,
             Err(error) => return Err(OriginError::new(OriginErrorKind::Refused, error)),
         };
+        if !shared.only.admits(&request) {
+            return shared.bypass(origin, request, body).await;
+        }
         let has_content = !body.is_end_stream();
         let is_read = matches!(request.method, Method::GET | Method::HEAD);
         if !is_read || has_content {
@@ -323,7 +327,7 @@ impl Shared {
         Ok(self.conclude(ask, response, times, since, None, reason, None).await)
     }
 
-    /// Passes on a request that has no key. What it changes is not known by any key either.
+    /// Passes on a request that is not for this cache, or has no key. What it changes may be kept all the same.
     async fn bypass(
         &self,
         origin: &Arc<dyn Origin>,
@@ -331,9 +335,13 @@ impl Shared {
         body: Body,
     ) -> Result<Response<Body>, OriginError> {
         self.counts.passed.add();
-        let mut response = origin.send(http::Request::from_parts(request, body)).await?;
-        connection::strip(response.headers_mut());
-        Ok(self.finish(response, Handled::default()))
+        let mut outgoing = http::Request::new(body);
+        outgoing.clone_from_parts(&request);
+        let (mut head, body) = origin.send(outgoing).await?.into_parts();
+        connection::strip(&mut head.headers);
+        let invalidation = Invalidation::of(&request, &head);
+        self.invalidate(&request, &invalidation).await;
+        Ok(self.finish(Response::from_parts(head, body), Handled::default()))
     }
 
     /// What is stored for a target; nothing if the store fails.

@@ -30,6 +30,8 @@ pub enum LifetimeSource {
     Expires,
     /// A part of the time since `Last-Modified`.
     Heuristic,
+    /// The cache's own configuration, [`Policy::cache_by_default`].
+    Default,
     /// Nothing: it is not fresh.
     Nothing,
 }
@@ -41,6 +43,7 @@ impl fmt::Display for LifetimeSource {
             Self::MaxAge => "max-age says how long it is fresh (RFC 9111 section 5.2.2.1)",
             Self::Expires => "Expires says how long it is fresh (RFC 9111 section 5.3)",
             Self::Heuristic => "its last modification suggests how long it is fresh (RFC 9111 section 4.2.2)",
+            Self::Default => "the cache is told how long such responses are fresh (RFC 9111 section 4.2.2)",
             Self::Nothing => "nothing says how long it is fresh (RFC 9111 section 4.2)",
         })
     }
@@ -104,8 +107,21 @@ pub(super) fn lifetime(
     }
     match heuristic(policy, terms, status, headers, received_at, generated_at) {
         Some(duration) => Lifetime { duration, source: LifetimeSource::Heuristic },
+        None if is_left_to_us(policy, terms, status, headers) => {
+            Lifetime { duration: policy.cache_by_default, source: LifetimeSource::Default }
+        }
         None => Lifetime { duration: Duration::ZERO, source: LifetimeSource::Nothing },
     }
+}
+
+/// Whether a response leaves it to the cache how long it is fresh, and the cache has been told.
+//= https://www.rfc-editor.org/rfc/rfc9111#section-4.2.2
+//# A cache MUST NOT use heuristics to determine freshness when an explicit
+//# expiration time is present in the stored response.
+fn is_left_to_us(policy: &Policy, terms: &Terms, status: StatusCode, headers: &HeaderMap) -> bool {
+    // A last modification that is there, and that nothing follows from, was meant to say something.
+    let says_nothing = !terms.directives.is_garbled && !headers.contains_key(header::LAST_MODIFIED);
+    !policy.cache_by_default.is_zero() && says_nothing && is_heuristically_cacheable(status)
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9111#section-4.2.2

@@ -121,6 +121,10 @@ pub struct Policy {
     pub heuristic_percent: u32,
     /// The longest that such a response is fresh.
     pub heuristic_max: Duration,
+    /// How long a response is fresh that says nothing about it and whose status may be kept without being told to: what
+    /// undici calls `cacheByDefault`. Zero, the default, is not at all. What says anything is not made fresher by it
+    /// (RFC 9111 section 4.2.2).
+    pub cache_by_default: Duration,
     /// `stale-while-revalidate` of responses that do not say their own (RFC 5861 section 3).
     pub stale_while_revalidate: Duration,
     /// `stale-if-error` of responses that do not say their own (RFC 5861 section 4).
@@ -149,6 +153,7 @@ impl Policy {
             targeted: Vec::new(),
             heuristic_percent: 10,
             heuristic_max: Duration::from_secs(24 * 60 * 60),
+            cache_by_default: Duration::ZERO,
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             stale_if_disconnected: Duration::MAX,

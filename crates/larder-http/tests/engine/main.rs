@@ -16,3 +16,4 @@ mod purge;
 mod scene;
 mod stale;
 mod stored;
+mod undici;

@@ -12,6 +12,7 @@ use super::{
     Admin, CacheOptions, ClientLimits, ClientTimeouts, Flags, Identity, Listen, LogOptions, Status, error,
 };
 use crate::proxy::forward::{Forwarding, Mode, Network, Pseudonym};
+use crate::proxy::http1::wire::head::FIELDS_MAX;
 use crate::proxy::log::Form;
 
 /// Where the server listens unless told otherwise: for this machine alone.
@@ -284,7 +285,7 @@ pub(super) fn limits(reader: &mut Reader) -> Result<ClientLimits> {
         connections: group.number("connections", defaults.connections, 1..=1_000_000)?,
         head_bytes: group.buffer("head_bytes", defaults.head_bytes, 1 << 10)?,
         target_bytes: group.buffer("target_bytes", defaults.target_bytes, 256)?,
-        fields: group.number("fields", defaults.fields, 1..=1_000)?,
+        fields: group.number("fields", defaults.fields, 1..=FIELDS_MAX)?,
         trailer_bytes: group.buffer("trailer_bytes", defaults.trailer_bytes, 0)?,
         body_bytes: group.bytes("body_bytes", defaults.body_bytes)?,
     };

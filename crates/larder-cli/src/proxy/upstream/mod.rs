@@ -134,7 +134,10 @@ impl Upstreams {
         //# request-target, the origin server MUST ignore the received Host
         //# header field (if any) and instead use the host information of the
         //# request-target.
-        let Ok(host) = HeaderValue::from_str(authority.as_str()) else {
+        // As the key has it, whatever the client wrote: an origin that repeats `A:80` would repeat it to everybody.
+        let normal = normal(&authority, &scheme);
+        let (Ok(host), Ok(authority)) = (HeaderValue::from_str(&normal), Authority::try_from(&*normal))
+        else {
             return refuse(StatusCode::BAD_REQUEST, "the request's host is not one");
         };
         let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
@@ -169,6 +172,19 @@ fn authority(request: &request::Parts) -> Option<Authority> {
     // `a:` and `a:99999` are no ports, and whoever reads them otherwise has another key.
     let port_reads = text.len() == authority.host().len() || authority.port_u16().is_some();
     (!text.contains('@') && !authority.host().is_empty() && port_reads).then_some(authority)
+}
+
+/// Host and port in one way of writing: in lower case, and no port if it is the scheme's own.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-4.2.3
+//# If the port is equal to the default port for a scheme, the normal form
+//# is to omit the port subcomponent.
+fn normal(authority: &Authority, scheme: &Scheme) -> String {
+    let default = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    let host = authority.host().to_ascii_lowercase();
+    match authority.port_u16().filter(|port| *port != default) {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
+    }
 }
 
 impl Table {

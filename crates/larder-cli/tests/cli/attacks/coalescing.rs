@@ -1,0 +1,162 @@
+//! Many who wait for one: that costs neither memory for each of them, nor the time of those who do not belong to it.
+
+use std::io::Write as _;
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::scene::{Client, Origin, Serving, answer, fresh, get};
+use crate::harness::until;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn slow_readers_of_one_large_body_cost_no_memory_each() {
+    const BYTES: usize = 24 << 20;
+    const READERS: usize = 200;
+    let origin = Origin::doing(|_, stream| {
+        let head = format!("HTTP/1.1 200 X\r\nContent-Length: {BYTES}\r\nCache-Control: max-age=60\r\n\r\n");
+        let _ = stream.write_all(head.as_bytes());
+        (0..BYTES / 65_536).all(|_| stream.write_all(&[b'x'; 65_536]).is_ok())
+    });
+    let serving = Serving::with(&origin, "", "cache: { memory_bytes: 64MiB }");
+    let before = serving.peak_bytes();
+    let mut readers: Vec<Client> = (0..READERS).map(|_| serving.client()).collect();
+    for reader in &mut readers {
+        reader.say(get("/", ""));
+    }
+    for reader in &mut readers {
+        assert!(reader.hear_head().starts_with("HTTP/1.1 200"));
+        assert_eq!(reader.take(1024), 1024);
+    }
+    // One of them reads all of it, the others nothing.
+    let mut reader = readers.pop().unwrap();
+    assert_eq!(reader.take(BYTES as u64 - 1024), BYTES as u64 - 1024);
+    assert_eq!(origin.asked(), 1);
+    let cost = serving.peak_bytes() - before;
+    // If each had a copy, it would be more than four gigabytes.
+    assert!(cost < 256 << 20, "{READERS} readers cost {} MiB", cost >> 20);
+    // And the slow ones lose nothing.
+    for mut reader in readers.into_iter().take(3) {
+        assert_eq!(reader.take(BYTES as u64 - 1024), BYTES as u64 - 1024);
+    }
+}
+
+/// An origin that says half of a body, and the rest when it is told to.
+fn in_halves() -> (Origin, mpsc::Sender<()>) {
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::doing(move |_, stream| {
+        let mut all = fresh("x".repeat(200_000));
+        let half = all.split_off(all.len() - 100_000);
+        stream.write_all(&all).unwrap();
+        if wait.lock().unwrap().recv().is_err() {
+            // Nobody will say it: it never ends.
+            thread::park();
+        }
+        stream.write_all(&half).is_ok()
+    });
+    (origin, go)
+}
+
+#[test]
+fn the_first_may_go_and_the_others_get_it_all() {
+    let (origin, go) = in_halves();
+    let serving = Serving::of(&origin);
+    let mut all: Vec<Client> = (0..20).map(|_| serving.client()).collect();
+    for client in &mut all {
+        client.say(get("/", ""));
+        client.hear_head();
+        assert_eq!(client.take(100_000), 100_000);
+    }
+    drop(all.remove(0));
+    go.send(()).unwrap();
+    for client in &mut all {
+        assert_eq!(client.take(100_000), 100_000);
+    }
+    assert!(serving.hit("/", "").is_hit());
+    assert_eq!(origin.asked(), 1);
+}
+
+#[test]
+fn a_response_that_never_ends_keeps_nobody_for_ever() {
+    let (origin, go) = in_halves();
+    drop(go);
+    let serving = Serving::with(&origin, "timeouts: { body: 500ms, response: 500ms }, ", "");
+    let mut all: Vec<Client> = (0..10).map(|_| serving.client()).collect();
+    for client in &mut all {
+        client.say(get("/", ""));
+    }
+    for client in &mut all {
+        assert!(client.hear().unwrap().body.is_none());
+    }
+    assert!(!serving.get("/", "").is_hit());
+    assert_eq!(origin.asked(), 2);
+}
+
+#[test]
+fn an_origin_that_never_answers_keeps_nobody_for_ever() {
+    let origin = Origin::doing(|_, _| {
+        thread::park();
+        false
+    });
+    let serving = Serving::with(&origin, "timeouts: { response: 500ms }, retries: 0, ", "");
+    let mut all: Vec<Client> = (0..10).map(|_| serving.client()).collect();
+    for client in &mut all {
+        client.say(get("/", ""));
+    }
+    for client in &mut all {
+        let status = client.hear().unwrap().status;
+        assert!(status == 504 || status == 502, "{status}");
+    }
+    // They did not ask one after the other.
+    assert!(origin.asked() < 5, "{}", origin.asked());
+}
+
+#[test]
+fn those_whose_answers_are_their_own_do_not_wait_for_each_other() {
+    const TAKES: Duration = Duration::from_millis(300);
+    for fields in [
+        "Cache-Control: no-store\r\n",
+        "Cache-Control: private\r\n",
+        "",
+        "Vary: *\r\nCache-Control: max-age=60\r\n",
+    ] {
+        let origin = Origin::doing(move |_, stream| {
+            thread::sleep(TAKES);
+            stream.write_all(&answer(200, fields, "x")).is_ok()
+        });
+        let serving = Serving::of(&origin);
+        #[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+        let began = Instant::now();
+        let mut all: Vec<Client> = (0..30).map(|_| serving.client()).collect();
+        for client in &mut all {
+            client.say(get("/", ""));
+        }
+        for client in &mut all {
+            assert_eq!(client.hear().unwrap().text(), "x");
+        }
+        // One after the other would be nine seconds. The first one is waited for, the others are not.
+        assert!(began.elapsed() < TAKES * 15, "{fields}: {:?}", began.elapsed());
+        assert_eq!(origin.asked(), 30);
+    }
+}
+
+#[test]
+fn one_target_that_is_slow_does_not_hold_up_another() {
+    let origin = Origin::doing(|seen, stream| {
+        if seen.target() == "/slow" {
+            thread::park();
+        }
+        stream.write_all(&fresh(seen.target())).is_ok()
+    });
+    let serving = Serving::of(&origin);
+    let mut slow: Vec<Client> = (0..50).map(|_| serving.client()).collect();
+    for client in &mut slow {
+        client.say(get("/slow", ""));
+    }
+    until("it is asked for", || origin.asked() > 0);
+    for at in 0..20 {
+        let target = format!("/{at}");
+        assert_eq!(serving.get(&target, "").text(), target);
+    }
+}
