@@ -59,6 +59,11 @@ fn start() -> Outcome {
             with_runtime(|runtime| runtime.block_on(cmd::migrate::migrate(migration)))
         }
         HiArgs::Serve(flags) => cmd::serve::serve(flags),
+        HiArgs::Purge(purging) => with_runtime(|runtime| runtime.block_on(cmd::admin::purge::purge(purging))),
+        HiArgs::Explain(asked) => {
+            with_runtime(|runtime| runtime.block_on(cmd::admin::explain::explain(asked)))
+        }
+        HiArgs::Warm(warming) => with_runtime(|runtime| runtime.block_on(cmd::warm::warm(warming))),
         HiArgs::Drivers { json } => cmd::drivers::drivers(json),
         HiArgs::Ping { asked, count, json } => {
             with_runtime(|runtime| runtime.block_on(cmd::ping::ping(asked, count, json)))

@@ -9,16 +9,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use larder::Tag;
+use larder::config::Secret;
 use larder::tag::TAGS_PER_ENTRY_MAX;
 use larder::time::{Ttl, minutes};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::low::{LowArgs, LowMigrate, LowPing, LowRun, LowTarget, Operation};
+use super::low::{
+    LowArgs, LowDesk, LowExplain, LowMigrate, LowPing, LowPurge, LowRun, LowTarget, LowWarm, Operation,
+};
+use crate::cmd::admin::Desk;
+use crate::cmd::admin::explain::Asked as Explained;
+use crate::cmd::admin::purge::Purging;
 use crate::cmd::migrate::Migration;
 use crate::cmd::ping::Asked;
 use crate::cmd::run::identity::Identity;
+use crate::cmd::warm::{Source as Urls, Warming};
 use crate::failure::Failure;
 use crate::output::escape;
+use crate::proxy::client::Address;
 use crate::proxy::config::Flags;
 use crate::store::check_url;
 
@@ -56,6 +64,12 @@ pub(crate) enum HiArgs {
     Migrate(Migration),
     /// `larder serve`.
     Serve(Flags),
+    /// `larder purge`.
+    Purge(Purging),
+    /// `larder explain`.
+    Explain(Explained),
+    /// `larder warm`.
+    Warm(Warming),
     /// `larder drivers`.
     Drivers {
         /// Whether to print JSON.
@@ -222,7 +236,15 @@ impl HiArgs {
                 let namespace = names(namespace)?;
                 Self::Migrate(Migration { from, to, prefix, namespace, dry_run, json })
             }
-            LowArgs::Serve(flags) => Self::Serve(flags),
+            LowArgs::Serve(flags) => {
+                let admin_token = text_variable("LARDER_ADMIN_TOKEN")?.map(Secret::new);
+                Self::Serve(Flags { admin_token, ..flags })
+            }
+            LowArgs::Purge(low) => Self::Purge(purging(low)?),
+            LowArgs::Explain(LowExplain { desk, url, headers, json }) => {
+                Self::Explain(Explained { desk: desk_of(desk)?, url, headers, json })
+            }
+            LowArgs::Warm(low) => Self::Warm(warming(low)?),
             LowArgs::Drivers { json } => Self::Drivers { json },
             LowArgs::Ping(LowPing { stores, config, cache, count, json }) => {
                 let asked = if stores.is_empty() {
@@ -238,6 +260,64 @@ impl HiArgs {
             LowArgs::Man => Self::Man,
         })
     }
+}
+
+/// The server that a command for operators speaks to, and what lets it in.
+fn desk_of(low: LowDesk) -> Result<Desk, Failure> {
+    let (url, named) = match low.admin {
+        Some(url) => (Some(url), "--admin"),
+        None => (text_variable("LARDER_ADMIN")?, "LARDER_ADMIN"),
+    };
+    let url = url.ok_or_else(|| {
+        Failure::usage("no server to ask: add --admin URL, its admin address, or set LARDER_ADMIN")
+    })?;
+    let address = Address::parse(&url)
+        .map_err(|why| Failure::usage(format!("{named} {why}; it looks like http://127.0.0.1:9000")))?;
+    let token = match low.token_file {
+        Some(file) => {
+            let token = std::fs::read_to_string(&file).map_err(|error| {
+                Failure::usage(format!("--token-file: cannot read {}: {error}", file.display()))
+            })?;
+            Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+        }
+        None => text_variable("LARDER_ADMIN_TOKEN")?,
+    };
+    let token = token.ok_or_else(|| {
+        Failure::usage(
+            "no token, without which nobody is let in: set LARDER_ADMIN_TOKEN, or add --token-file FILE",
+        )
+    })?;
+    Ok(Desk { address, token: Secret::new(token) })
+}
+
+fn purging(low: LowPurge) -> Result<Purging, Failure> {
+    let LowPurge { desk, urls, tags, prefix, all, yes, soft, dry_run, json } = low;
+    if urls.is_empty() && tags.is_empty() && prefix.is_none() && !all {
+        return Err(Failure::usage(
+            "there is nothing to purge: name a URL, --tag TAG, --prefix URL, or --all",
+        ));
+    }
+    Ok(Purging { desk: desk_of(desk)?, urls, tags, prefix, all, yes, soft, dry_run, json })
+}
+
+fn warming(low: LowWarm) -> Result<Warming, Failure> {
+    let through = low.through.map(|url| {
+        Address::parse(&url)
+            .map_err(|why| Failure::usage(format!("--through {why}; it looks like http://127.0.0.1:8080")))
+    });
+    let is_url = ["http://", "https://"].iter().any(|scheme| low.source.starts_with(scheme));
+    Ok(Warming {
+        source: match low.source.as_str() {
+            "-" => Urls::Stdin,
+            _ if is_url => Urls::Url(low.source),
+            _ => Urls::File(low.source.into()),
+        },
+        through: through.transpose()?,
+        every: low.every,
+        concurrency: low.concurrency.into(),
+        headers: low.headers,
+        json: low.json,
+    })
 }
 
 impl HiRun {

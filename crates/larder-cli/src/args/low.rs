@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ArgMatches;
+use http::{HeaderName, HeaderValue};
 use larder::time::Ttl;
 
 use crate::proxy::config::Flags;
@@ -32,6 +33,12 @@ pub(crate) enum LowArgs {
     Migrate(LowMigrate),
     /// `larder serve`.
     Serve(Flags),
+    /// `larder purge`.
+    Purge(LowPurge),
+    /// `larder explain`.
+    Explain(LowExplain),
+    /// `larder warm`.
+    Warm(LowWarm),
     /// `larder drivers`.
     Drivers {
         /// Whether to print JSON.
@@ -76,6 +83,47 @@ pub(crate) struct LowMigrate {
     pub(crate) prefix: Option<String>,
     pub(crate) namespace: Option<String>,
     pub(crate) dry_run: bool,
+    pub(crate) json: bool,
+}
+
+/// The flags that say where operators are let in.
+#[derive(Debug)]
+pub(crate) struct LowDesk {
+    pub(crate) admin: Option<String>,
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// The flags of `larder purge`.
+#[derive(Debug)]
+pub(crate) struct LowPurge {
+    pub(crate) desk: LowDesk,
+    pub(crate) urls: Vec<String>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) prefix: Option<String>,
+    pub(crate) all: bool,
+    pub(crate) yes: bool,
+    pub(crate) soft: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) json: bool,
+}
+
+/// The flags of `larder explain`.
+#[derive(Debug)]
+pub(crate) struct LowExplain {
+    pub(crate) desk: LowDesk,
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) json: bool,
+}
+
+/// The flags of `larder warm`.
+#[derive(Debug)]
+pub(crate) struct LowWarm {
+    pub(crate) source: String,
+    pub(crate) through: Option<String>,
+    pub(crate) every: Option<Duration>,
+    pub(crate) concurrency: u16,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) json: bool,
 }
 
@@ -202,6 +250,31 @@ impl LowArgs {
                 json: matches.get_flag("json"),
             }),
             "serve" => Self::Serve(Flags::from_matches(&mut matches)),
+            "purge" => Self::Purge(LowPurge {
+                desk: LowDesk::from_matches(&mut matches),
+                urls: many(&mut matches, "urls"),
+                tags: many(&mut matches, "tag"),
+                prefix: matches.remove_one("prefix"),
+                all: matches.get_flag("all"),
+                yes: matches.get_flag("yes"),
+                soft: matches.get_flag("soft"),
+                dry_run: matches.get_flag("dry-run"),
+                json: matches.get_flag("json"),
+            }),
+            "explain" => Self::Explain(LowExplain {
+                desk: LowDesk::from_matches(&mut matches),
+                url: matches.remove_one("url")?,
+                headers: many(&mut matches, "header"),
+                json: matches.get_flag("json"),
+            }),
+            "warm" => Self::Warm(LowWarm {
+                source: matches.remove_one("source")?,
+                through: matches.remove_one("through"),
+                every: matches.remove_one("rate"),
+                concurrency: matches.remove_one("concurrency")?,
+                headers: many(&mut matches, "header"),
+                json: matches.get_flag("json"),
+            }),
             "drivers" => Self::Drivers { json: matches.get_flag("json") },
             "ping" => Self::Ping(LowPing {
                 stores: many(&mut matches, "stores"),
@@ -243,6 +316,12 @@ impl LowRun {
             verbose: matches.get_flag("verbose"),
             explain: matches.get_flag("explain"),
         }
+    }
+}
+
+impl LowDesk {
+    fn from_matches(matches: &mut ArgMatches) -> Self {
+        Self { admin: matches.remove_one("admin"), token_file: matches.remove_one("token-file") }
     }
 }
 
@@ -382,6 +461,10 @@ mod tests {
         }
         assert!(matches!(parse(&["check"]).unwrap(), LowArgs::Check { .. }));
         assert!(matches!(parse(&["migrate", "a:", "b:"]).unwrap(), LowArgs::Migrate(_)));
+        assert!(matches!(parse(&["purge", "a", "b"]).unwrap(), LowArgs::Purge(_)));
+        assert!(parse(&["purge", "a", "--all"]).is_err());
+        assert!(matches!(parse(&["explain", "a"]).unwrap(), LowArgs::Explain(_)));
+        assert!(matches!(parse(&["warm", "-"]).unwrap(), LowArgs::Warm(LowWarm { concurrency: 8, .. })));
         assert!(matches!(parse(&["drivers"]).unwrap(), LowArgs::Drivers { json: false }));
         assert!(matches!(parse(&["ping"]).unwrap(), LowArgs::Ping(LowPing { count: 20, .. })));
         assert!(matches!(parse(&["completions", "zsh"]).unwrap(), LowArgs::Completions(_)));

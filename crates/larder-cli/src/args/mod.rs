@@ -7,6 +7,7 @@
 mod flags;
 pub(crate) mod high;
 pub(crate) mod low;
+mod operate;
 pub(crate) mod serve;
 mod stores;
 pub(crate) mod units;
@@ -39,7 +40,7 @@ pub(crate) fn command() -> Command {
 /// Each command with what it does in one line, and the rest of it.
 type Entry = (&'static str, &'static str, fn(Command) -> Command);
 
-const COMMANDS: [Entry; 20] = [
+const COMMANDS: [Entry; 23] = [
     ("run", "Run a command, or print what it printed before", run),
     ("get", "Print a value", get),
     ("set", "Store a value", set),
@@ -55,6 +56,9 @@ const COMMANDS: [Entry; 20] = [
     ("prune", "Give back the space of what has expired", prune),
     ("migrate", "Copy what is in one store to another", stores::migrate),
     ("serve", "Serve an origin through an HTTP cache: a reverse proxy", serve::serve),
+    ("purge", "Drop what a running server has stored", operate::purge),
+    ("explain", "Say what a running server would do with a request, and why", operate::explain),
+    ("warm", "Ask a cache for every URL of a sitemap or a list", operate::warm),
     ("drivers", "List the kinds of stores and their options", stores::drivers),
     ("ping", "Say whether stores answer, and how fast", stores::ping),
     ("check", "Say what a configuration means, and what is wrong with it", check),
@@ -67,7 +71,7 @@ Exit status (all commands but run):
   0  found, or done
   1  not found
   2  the command line or the configuration makes no sense
-  3  the store failed
+  3  the store failed, or a server that was asked
 
 `larder run` exits as its command does; see `larder run --help`.
 
@@ -75,6 +79,8 @@ Environment:
   LARDER_STORE    the store, if neither --store nor --config is given
   LARDER_CONFIG   the configuration file, if LARDER_STORE is not set either
   LARDER_CACHE    the cache in the configuration file, if --cache is not given
+  LARDER_ADMIN    where purge and explain reach a running server, if --admin is not given
+  LARDER_ADMIN_TOKEN  what lets them in, and what serve lets in, if no file is given
   XDG_CACHE_HOME  where the default stores live, in the folder larder (default: ~/.cache)
 
 A store that is not there is created by set, incr, run and migrate alone; for the others it is a mistake (status 2). The \

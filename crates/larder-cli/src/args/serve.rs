@@ -9,11 +9,12 @@ const HELP: &str = "\
 Examples:
   larder serve --origin http://127.0.0.1:3000
   larder serve --origin http://127.0.0.1:3000 --listen :80 --store redis://localhost
+  LARDER_ADMIN_TOKEN=… larder serve --origin http://127.0.0.1:3000 --admin 127.0.0.1:9000
   larder serve --config serve.yaml
   larder serve --config serve.yaml --check         # what it means, secrets masked
 
 Several --origin are upstreams of one origin, by turns. Everything else (several origins, TLS, health checks, time and
-size limits, what origins are told of clients, the admin listener) is in the configuration; flags win over it.
+size limits, what origins are told of clients) is in the configuration; flags win over it.
 
 Signals: HUP reads the configuration again; TERM and INT let requests end, then stop.";
 
@@ -42,6 +43,18 @@ pub(crate) fn serve(command: Command) -> Command {
         )
         .arg(store().help("Where responses are kept beside memory [default: serve.db in your cache folder]"))
         .arg(config().help("The configuration of the server: see docs/serve.md"))
+        .arg(
+            Arg::new("admin")
+                .long("admin")
+                .value_name("ADDRESS")
+                .help("Where operators reach it, with a token: see larder purge, larder explain"),
+        )
+        .arg(
+            Arg::new("admin-token-file")
+                .long("admin-token-file")
+                .value_name("FILE")
+                .help("The file with the token that lets them in [default: LARDER_ADMIN_TOKEN]"),
+        )
         .arg(
             Arg::new("access-log")
                 .long("access-log")

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use larder::config::{parse_duration, parse_size, parse_ttl};
 use larder::time::Ttl;
 
@@ -24,6 +25,29 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 pub(crate) fn share(text: &str) -> Result<f64, String> {
     let share = text.trim().parse().ok().filter(|share: &f64| *share > 0.0 && *share < 1.0);
     share.ok_or_else(|| "expected a share between 0 and 1, such as 0.9".to_owned())
+}
+
+/// A field of a request: `Name: value`. What does not name the value says nothing of a secret one.
+pub(crate) fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
+    let name = name.trim().parse().map_err(|_| "what stands before the colon is not a name")?;
+    let value = HeaderValue::from_str(value.trim()).map_err(|_| "the value has control characters")?;
+    Ok((name, value))
+}
+
+/// A rate such as `20/s`, `100/m` or `5000/h`, as the time between two.
+pub(crate) fn rate(text: &str) -> Result<Duration, String> {
+    let wrong = || "expected a rate such as 20/s, 100/m or 5000/h".to_owned();
+    let (number, unit) = text.trim().split_once('/').ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().ok().filter(|number| *number > 0).ok_or_else(wrong)?;
+    let period = Duration::from_secs(seconds) / number;
+    if period.is_zero() { Err("is more than can be told from no limit".to_owned()) } else { Ok(period) }
 }
 
 /// A number of bytes for people: in its largest unit.
@@ -68,6 +92,24 @@ mod tests {
         assert!(share("0.9").is_ok());
         for text in ["0", "1", "-0.5", "NaN", "inf", "90%", ""] {
             assert!(share(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_the_time_between_two() {
+        assert_eq!(rate("20/s"), Ok(Duration::from_millis(50)));
+        assert_eq!(rate("30/m"), Ok(Duration::from_secs(2)));
+        for text in ["", "20", "0/s", "-1/s", "1/d", "1.5/s"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_field_is_a_name_and_a_value() {
+        let (name, value) = header("Accept-Encoding:  gzip ").unwrap();
+        assert_eq!((name.as_str(), value.as_bytes()), ("accept-encoding", &b"gzip"[..]));
+        for text in ["", "a", ": b", "a b: c", "a: s3cret\r\nx: y"] {
+            assert!(!header(text).unwrap_err().contains("s3cret"), "{text}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! One file per command. Each takes what it was told and returns an exit status; none of them reads flags or
 //! leaves the process.
 
+pub(crate) mod admin;
 pub(crate) mod check;
 mod clear;
 mod counter;
@@ -17,6 +18,7 @@ mod set;
 mod stats;
 mod remove;
 mod tags;
+pub(crate) mod warm;
 
 use bytes::Bytes;
 use larder::entry::Freshness;

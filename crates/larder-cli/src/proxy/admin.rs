@@ -5,7 +5,7 @@
 //! | `GET /stats` | counts, as JSON |
 //! | `GET /metrics` | the same, and the stack's, for Prometheus |
 //! | `GET /health` | what is known of each upstream |
-//! | `POST /purge` | `{"url": …}`, `{"tags": […]}`, `{"prefix": …}` or `{"all": true}`, with `"soft"` and `"dry_run"` |
+//! | `POST /purge` | `"url"`, `"urls": […]`, `"tags": […]`, `"prefix"`, or `"all": true` alone; `"soft"`, `"dry_run"` |
 //! | `POST /explain` | `{"url": …, "headers": {…}}`: what would be done with that request, and why |
 
 use std::fmt::Write as _;
@@ -30,13 +30,14 @@ use super::log::AccessLog;
 use super::upstream::Upstreams;
 
 /// The largest request, in bytes.
-const REQUEST_BYTES_MAX: usize = 64 << 10;
+const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// The most targets that a dry run names.
 const NAMED_MAX: usize = 1000;
 
 /// Answers operators.
 pub(crate) struct Desk {
-    pub(crate) token: Secret,
+    /// Changes with the configuration.
+    pub(crate) token: Arc<Swap<Secret>>,
     pub(crate) gate: Arc<Swap<Gate>>,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) stack: Stack,
@@ -84,7 +85,7 @@ impl Desk {
         let mut fields = request.headers().get_all(AUTHORIZATION).iter();
         let (Some(field), None) = (fields.next(), fields.next()) else { return false };
         let Some((scheme, token)) = field.as_bytes().split_at_checked(7) else { return false };
-        scheme.eq_ignore_ascii_case(b"bearer ") && is_same(token, self.token.expose().as_bytes())
+        scheme.eq_ignore_ascii_case(b"bearer ") && is_same(token, self.token.get().expose().as_bytes())
     }
 
     fn cache(&self) -> HttpCache {
@@ -151,9 +152,11 @@ impl Desk {
         as_json(&Value::Array(self.upstreams.health().into_iter().map(upstream).collect()))
     }
 
+    /// Does what is asked in the order of the table above, and says of each part what became of it. What fails ends it:
+    /// asking again does the rest.
     async fn purge(&self, body: Body) -> Answer {
         let asked = read(body).await?;
-        let known = ["url", "tags", "prefix", "all", "soft", "dry_run"];
+        let known = ["url", "urls", "tags", "prefix", "all", "soft", "dry_run"];
         if let Some(other) = asked.keys().find(|name| !known.contains(&name.as_str())) {
             return Err(bad(format!("there is no {other:?}: known are {}", known.join(", "))));
         }
@@ -163,66 +166,82 @@ impl Desk {
             Some(_) => Err(bad(format!("{name:?} is true or false"))),
         };
         let how = if flag("soft")? { Purge::Soft } else { Purge::Hard };
-        let is_dry = flag("dry_run")?;
-        let cache = self.cache();
-        let named = [
-            asked.contains_key("url"),
-            asked.contains_key("tags"),
-            asked.contains_key("prefix"),
-            flag("all")?,
-        ];
-        if named.iter().filter(|is_named| **is_named).count() != 1 {
-            return Err(bad("say one of \"url\", \"tags\", \"prefix\" and \"all\": true"));
+        let (is_dry, all) = (flag("dry_run")?, flag("all")?);
+        // All of it is read before any of it is done.
+        let one = asked.get("url").map(key).transpose()?;
+        let more = texts(&asked, "urls")?.into_iter().map(url_key);
+        let targets = one.into_iter().map(Ok).chain(more).collect::<Result<Vec<_>, _>>()?;
+        let tags = texts(&asked, "tags")?;
+        let prefix = match asked.get("prefix") {
+            None => None,
+            Some(prefix) => Some(prefix_key(prefix)?),
+        };
+        let is_some = !targets.is_empty() || !tags.is_empty() || prefix.is_some();
+        if all == is_some {
+            return Err(bad("say \"url\", \"urls\", \"tags\" or \"prefix\", or \"all\": true alone"));
         }
-        if let Some(url) = asked.get("url") {
-            let target = key(url)?;
+        let cache = self.cache();
+        let mut done = Vec::new();
+        for target in targets {
             if is_dry {
                 let there = cache.store().get(&target).await.map_err(failed)?;
                 let responses = there.map_or(0, |variants| variants.responses().len());
-                return Ok(as_json(&json!({ "dry_run": true, "target": target, "responses": responses })));
+                done.push(json!({ "url": target, "responses": responses }));
+            } else {
+                let purged = cache.purge(&target, how).await.map_err(failed)?;
+                done.push(json!({ "url": target, "purged": purged }));
             }
-            let purged = cache.purge(&target, how).await.map_err(failed)?;
-            return Ok(as_json(&json!({ "target": target, "purged": purged })));
         }
-        if let Some(tags) = asked.get("tags") {
-            let tags = tags.as_array().ok_or_else(|| bad("\"tags\" is a list of texts"))?;
-            let tags: Option<Vec<&str>> = tags.iter().map(Value::as_str).collect();
-            let tags =
-                tags.filter(|tags| !tags.is_empty()).ok_or_else(|| bad("\"tags\" is a list of texts"))?;
+        if !tags.is_empty() {
             if is_dry {
-                return self.tagged(&cache, &tags).await;
+                done.push(self.tagged(&cache, &tags).await?);
+            } else {
+                cache.purge_tags(&tags, how).await.map_err(failed)?;
+                done.push(json!({ "tags": tags, "purged": true }));
             }
-            cache.purge_tags(&tags, how).await.map_err(failed)?;
-            return Ok(as_json(&json!({ "tags": tags, "purged": true })));
         }
-        let prefix = match asked.get("prefix") {
-            Some(prefix) => prefix.as_str().ok_or_else(|| bad("\"prefix\" is a text"))?,
-            None if is_dry || how == Purge::Soft => "",
-            None => {
+        if let Some(prefix) = prefix.as_deref().or(all.then_some("")) {
+            let mut part = Map::new();
+            part.insert(
+                if all { "all" } else { "prefix" }.into(),
+                if all { json!(true) } else { json!(prefix) },
+            );
+            if is_dry {
+                let (count, names) = self.beginning(&cache, prefix).await?;
+                part.insert("count".into(), json!(count));
+                part.insert("targets".into(), json!(names));
+            } else if all && how == Purge::Hard {
                 cache.clear().await.map_err(failed)?;
-                return Ok(as_json(&json!({ "all": true, "purged": true })));
+                part.insert("purged".into(), json!(true));
+            } else {
+                let purged = cache.purge_prefix(prefix, how).await.map_err(failed)?;
+                part.insert("count".into(), json!(purged.targets));
             }
-        };
-        if is_dry {
-            let mut targets = cache.store().targets(prefix).map_err(failed)?;
-            let (mut count, mut names) = (0_u64, Vec::new());
-            while let Some(target) = targets.next().await {
-                count += 1;
-                let target = target.map_err(failed)?;
-                if names.len() < NAMED_MAX {
-                    names.push(target);
-                }
-            }
-            return Ok(as_json(
-                &json!({ "dry_run": true, "prefix": prefix, "count": count, "targets": names }),
-            ));
+            done.push(Value::Object(part));
         }
-        let purged = cache.purge_prefix(prefix, how).await.map_err(failed)?;
-        Ok(as_json(&json!({ "prefix": prefix, "count": purged.targets })))
+        Ok(as_json(&json!({ "soft": how == Purge::Soft, "dry_run": is_dry, "done": done })))
+    }
+
+    /// How many targets begin like this, and some of them.
+    async fn beginning(
+        &self,
+        cache: &HttpCache,
+        prefix: &str,
+    ) -> Result<(u64, Vec<String>), (StatusCode, String)> {
+        let mut targets = cache.store().targets(prefix).map_err(failed)?;
+        let (mut count, mut names) = (0_u64, Vec::new());
+        while let Some(target) = targets.next().await {
+            let target = target.map_err(failed)?;
+            count += 1;
+            if names.len() < NAMED_MAX {
+                names.push(target);
+            }
+        }
+        Ok((count, names))
     }
 
     /// Which targets have one of these tags: all are looked at.
-    async fn tagged(&self, cache: &HttpCache, tags: &[&str]) -> Answer {
+    async fn tagged(&self, cache: &HttpCache, tags: &[&str]) -> Result<Value, (StatusCode, String)> {
         let mut targets = cache.store().targets("").map_err(failed)?;
         let (mut count, mut names) = (0_u64, Vec::new());
         while let Some(target) = targets.next().await {
@@ -235,7 +254,7 @@ impl Desk {
                 }
             }
         }
-        Ok(as_json(&json!({ "dry_run": true, "tags": tags, "count": count, "targets": names })))
+        Ok(json!({ "tags": tags, "count": count, "targets": names }))
     }
 
     async fn explain(&self, body: Body) -> Answer {
@@ -247,16 +266,19 @@ impl Desk {
         match asked.get("headers") {
             None => {}
             Some(Value::Object(fields)) => {
-                for (name, value) in fields {
-                    let name = HeaderName::from_bytes(name.as_bytes());
-                    let value = value.as_str().map(HeaderValue::from_str);
-                    let (Ok(name), Some(Ok(value))) = (name, value) else {
-                        return Err(bad("\"headers\" are names and texts"));
-                    };
-                    request.headers_mut().append(name, value);
+                for (name, values) in fields {
+                    let values = values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice);
+                    for value in values {
+                        let name = HeaderName::from_bytes(name.as_bytes());
+                        let value = value.as_str().map(HeaderValue::from_str);
+                        let (Ok(name), Some(Ok(value))) = (name, value) else {
+                            return Err(bad("\"headers\" are names, each with a text or a list of them"));
+                        };
+                        request.headers_mut().append(name, value);
+                    }
                 }
             }
-            Some(_) => return Err(bad("\"headers\" are names and texts")),
+            Some(_) => return Err(bad("\"headers\" are names, each with a text or a list of them")),
         }
         let (parts, ()) = request.into_parts();
         let why = self.cache().explain(&parts).await.map_err(failed)?;
@@ -298,9 +320,28 @@ fn explained(why: &Explanation) -> Value {
 
 /// What a URL is called in the store.
 fn key(url: &Value) -> Result<String, (StatusCode, String)> {
-    let text = url.as_str().ok_or_else(|| bad("\"url\" is a text"))?;
-    let uri: Uri = text.parse().map_err(|_| bad("\"url\" is not a URL"))?;
-    target(&uri).map_err(|error| bad(format!("\"url\": {error}")))
+    url_key(url.as_str().ok_or_else(|| bad("\"url\" is a text"))?)
+}
+
+fn url_key(text: &str) -> Result<String, (StatusCode, String)> {
+    let uri: Uri = text.parse().map_err(|_| bad(format!("{text:?} is not a URL")))?;
+    target(&uri).map_err(|error| bad(format!("{text:?}: {error}")))
+}
+
+/// What targets begin with that begin with a URL. `http://Example.com` is that host, and no other that begins so.
+fn prefix_key(prefix: &Value) -> Result<String, (StatusCode, String)> {
+    let text = prefix.as_str().filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| bad("\"prefix\" is a text; for everything there is \"all\""))?;
+    url_key(text)
+}
+
+/// A list of texts that is not empty; none if it is not there.
+fn texts<'a>(asked: &'a Map<String, Value>, name: &str) -> Result<Vec<&'a str>, (StatusCode, String)> {
+    let Some(list) = asked.get(name) else { return Ok(Vec::new()) };
+    let texts: Option<Vec<&str>> = list.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+    texts
+        .filter(|texts| !texts.is_empty() && texts.iter().all(|text| !text.is_empty()))
+        .ok_or_else(|| bad(format!("{name:?} is a list of texts")))
 }
 
 /// A request's JSON object.

@@ -11,10 +11,12 @@
 //! gate     the way of a request: forward, cache, upstream, log
 //! config   the document that says all that
 //! admin    the operators' desk
+//! client   a client of all that, for commands
 //! run      all of it together
 //! ```
 
 mod admin;
+pub(crate) mod client;
 pub(crate) mod config;
 mod forward;
 mod gate;

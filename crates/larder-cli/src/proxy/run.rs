@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use larder::Stack;
+use larder::config::Secret;
 use larder::driver::Driver;
 use larder::memory::MemoryOptions;
 use larder::time::{Clock, SystemClock};
@@ -63,6 +64,8 @@ struct Inner {
     log: AccessLog,
     clock: Arc<dyn Clock>,
     controls: Controls,
+    /// What lets operators in, if there is a desk for them.
+    token: Option<Arc<Swap<Secret>>>,
 }
 
 impl Proxy {
@@ -103,6 +106,7 @@ impl Proxy {
             log,
             clock,
             controls: server.controls(),
+            token: config.admin.as_ref().map(|admin| Arc::new(Swap::new(Arc::new(admin.token.clone())))),
         }));
         let admin = config.admin.as_ref().map(|admin| control.desk(admin)).transpose()?;
         Ok(Self { server, admin, control })
@@ -158,6 +162,9 @@ impl Control {
         let cache = inner.gate.get().cache.rebuild();
         let gate = gate(config, cache, &inner.upstreams, &inner.log, &inner.clock);
         inner.gate.set(Arc::new(gate));
+        if let (Some(token), Some(admin)) = (&inner.token, &config.admin) {
+            token.set(Arc::new(admin.token.clone()));
+        }
         Ok(())
     }
 
@@ -167,7 +174,7 @@ impl Control {
             Server::bind(listen::Options { plain: vec![admin.listen], ..listen::Options::default() })
                 .map_err(|error| RunError(format!("admin: {error}")))?;
         let desk = Desk {
-            token: admin.token.clone(),
+            token: inner.token.clone().unwrap_or_else(|| Arc::new(Swap::new(Arc::new(admin.token.clone())))),
             gate: Arc::clone(&inner.gate),
             upstreams: Arc::clone(&inner.upstreams),
             stack: inner.stack.clone(),

@@ -16,7 +16,7 @@ fn is_as_kept(name: &str, text: &str) {
     assert!(kept == text, "{name} has changed; if it should have, run with LARDER_BLESS=1. Now:\n{text}");
 }
 
-const COMMANDS: [&str; 19] = [
+const COMMANDS: [&str; 23] = [
     "run",
     "get",
     "set",
@@ -31,6 +31,10 @@ const COMMANDS: [&str; 19] = [
     "stats",
     "prune",
     "migrate",
+    "serve",
+    "purge",
+    "explain",
+    "warm",
     "drivers",
     "ping",
     "check",

@@ -13,6 +13,7 @@ mod run_at_once;
 mod run_process;
 mod run_replay;
 mod run_stale;
+mod serve;
 mod store_commands;
 mod stores;
 mod tags;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::ArgMatches;
+use larder::config::Secret;
 
 /// What was typed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +14,11 @@ pub(crate) struct Flags {
     pub(crate) store: Option<String>,
     pub(crate) config: Option<PathBuf>,
     pub(crate) access_log: Option<String>,
+    /// Where operators reach the server.
+    pub(crate) admin: Option<String>,
+    pub(crate) admin_token_file: Option<String>,
+    /// The token of the environment: not typed, but beside what was.
+    pub(crate) admin_token: Option<Secret>,
     /// Only say what the configuration means.
     pub(crate) check: bool,
     pub(crate) json: bool,
@@ -27,6 +33,9 @@ impl Flags {
             store: matches.remove_one("store"),
             config: matches.remove_one("config"),
             access_log: matches.remove_one("access-log"),
+            admin: matches.remove_one("admin"),
+            admin_token_file: matches.remove_one("admin-token-file"),
+            admin_token: None,
             check: matches.get_flag("check"),
             json: matches.get_flag("json"),
         }

@@ -210,7 +210,7 @@ impl ServeConfig {
             cache: server::cache(&mut reader)?,
             store: server::store(&mut reader, flags)?,
             log: server::log(&mut reader, flags)?,
-            admin: server::admin(&mut reader)?,
+            admin: server::admin(&mut reader, flags)?,
             limits: server::limits(&mut reader)?,
             timeouts: server::timeouts(&mut reader)?,
             shown: Vec::new(),

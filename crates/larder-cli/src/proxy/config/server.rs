@@ -224,26 +224,39 @@ pub(super) fn log(reader: &mut Reader, flags: &Flags) -> Result<LogOptions> {
     Ok(LogOptions { access, file })
 }
 
-pub(super) fn admin(reader: &mut Reader) -> Result<Option<Admin>> {
-    let Some(entry) = reader.take("admin").filter(|entry| !entry.is_off()) else {
+/// Where a token comes from, if nothing else says one.
+const TOKEN_VARIABLE: &str = "LARDER_ADMIN_TOKEN";
+
+pub(super) fn admin(reader: &mut Reader, flags: &Flags) -> Result<Option<Admin>> {
+    let entry = reader.take("admin").filter(|entry| !entry.is_off());
+    let flag = flags.admin.as_ref().map(|listen| Entry::named(listen, "--admin"));
+    if entry.is_none() && flag.is_none() {
+        if flags.admin_token_file.is_some() {
+            return Err(error("--admin-token-file is of no use without --admin ADDRESS"));
+        }
         reader.show("admin", "off", Origin::Default);
         return Ok(None);
-    };
-    let mut group = reader.group_of(Some(entry), "admin")?;
-    let Some(listen) = group.take("listen") else {
+    }
+    let mut group = reader.group_of(entry, "admin")?;
+    let written = group.take("listen");
+    let Some(listen) = flag.or(written) else {
         return Err(group.error("needs \"listen\", an address of its own"));
     };
     let origin = listen.origin().clone();
     let listen = listen.parsed(address)?;
     group.show("listen", listen.to_string(), origin);
-    let token = match (group.take("token"), group.take("token_file")) {
-        (Some(entry), None) => {
+    let file = flags.admin_token_file.as_ref().map(|file| Entry::named(file, "--admin-token-file"));
+    let token = match (file, group.take("token"), group.take("token_file")) {
+        (None, Some(_), Some(_)) => {
+            return Err(group.error("has both \"token\" and \"token_file\": say one of them"));
+        }
+        (None, Some(entry), None) => {
             group.show("token", "***", entry.origin().clone());
             let token = entry.secret()?;
             long_enough(&entry, token.expose())?;
             token
         }
-        (None, Some(entry)) => {
+        (Some(entry), ..) | (None, None, Some(entry)) => {
             let file = entry.text()?;
             let token = read_token(&file)
                 .map_err(|error| entry.error(format_args!("cannot read the token in {file}: {error}")))?;
@@ -251,11 +264,17 @@ pub(super) fn admin(reader: &mut Reader) -> Result<Option<Admin>> {
             long_enough(&entry, &token)?;
             Secret::new(token)
         }
-        (Some(_), Some(_)) => {
-            return Err(group.error("has both \"token\" and \"token_file\": say one of them"));
-        }
-        (None, None) => {
-            return Err(group.error("needs \"token\" or \"token_file\": nobody is let in without"));
+        (None, None, None) => {
+            let Some(token) = flags.admin_token.clone() else {
+                return Err(group.error(
+                    "needs a token, nobody is let in without: \"token\" or \"token_file\", --admin-token-file FILE, or the \
+                     variable LARDER_ADMIN_TOKEN",
+                ));
+            };
+            let entry = Entry::named("", TOKEN_VARIABLE);
+            group.show("token", "***", entry.origin().clone());
+            long_enough(&entry, token.expose())?;
+            token
         }
     };
     group.finish()?;

@@ -1,0 +1,147 @@
+//! How a server starts, changes and ends: signals, documents, upstreams that die.
+
+use super::*;
+use crate::harness::{err, status};
+
+/// An origin that answers `/slow` once it is let, and everything else at once, and that lets nobody keep anything.
+fn slow(name: &'static str) -> (Origin, Arc<AtomicBool>) {
+    let gate = Arc::new(AtomicBool::new(false));
+    let opens = gate.clone();
+    let origin = Origin::start(move |asked, stream| {
+        while asked.path() == "/slow" && !opens.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        write_answer(stream, "HTTP/1.1 200 OK\nCache-Control: no-store", name.as_bytes())
+    });
+    (origin, gate)
+}
+
+/// A request that is on its way.
+fn on_its_way(server: &Server, origin: &Origin) -> Connection {
+    let mut client = Connection::open(server.address());
+    client.send(&format!("GET /slow HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    until("it is at the origin", || origin.asked().iter().any(|asked| asked.path() == "/slow"));
+    client
+}
+
+#[test]
+fn a_hang_up_changes_routes_and_policy_and_fails_no_request() {
+    let room = Room::new();
+    let ((old, gate), (new, _)) = (slow("old"), slow("new"));
+    let document = |origin: &Origin, status: &str| {
+        format!("listen: 127.0.0.1:0\norigin: {}\ncache: {{ status: {status} }}\n", origin.url())
+    };
+    let server = Server::configured(&room, &document(&old, "outcome"), 1);
+    assert_eq!(get(server.address(), "/x").text(), "old");
+    let mut client = on_its_way(&server, &old);
+    fs::write(room.path("serve.yaml"), document(&new, "off")).unwrap();
+    server.signal("-HUP");
+    until("it was read", || server.said().contains("the configuration was read again"));
+    let answer = get(server.address(), "/x");
+    assert_eq!((answer.text().as_str(), answer.field("cache-status")), ("new", None));
+    gate.store(true, Ordering::Relaxed);
+    assert_eq!(client.answer().text(), "old");
+    // The same connection, the new configuration.
+    client.send(&format!("GET /x HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+    assert_eq!(client.answer().text(), "new");
+}
+
+#[test]
+fn a_broken_document_changes_nothing_and_says_so() {
+    let room = Room::new();
+    let (origin, _) = slow("old");
+    let document = format!("listen: 127.0.0.1:0\norigin: {}\n", origin.url());
+    let server = Server::configured(&room, &document, 1);
+    fs::write(room.path("serve.yaml"), format!("{document}cache:\n  statuss: off\n")).unwrap();
+    server.signal("-HUP");
+    until("it is said", || server.said().contains("the configuration stays as it was"));
+    let said = server.said();
+    assert!(said.contains("serve.yaml:4") && said.contains("statuss"), "{said}");
+    assert_eq!(get(server.address(), "/x").text(), "old");
+}
+
+#[test]
+fn the_token_changes_with_the_document() {
+    let room = Room::new();
+    let (origin, _) = slow("old");
+    let document = |token: &str| {
+        let admin = format!("{{ listen: 127.0.0.1:0, token: {token} }}");
+        format!("listen: 127.0.0.1:0\norigin: {}\nadmin: {admin}\n", origin.url())
+    };
+    let server = Server::configured(&room, &document("the-first-of-two-tokens"), 2);
+    let status = |token| server.desk(Some(token), "/stats", None).status;
+    assert_eq!((status("the-first-of-two-tokens"), status("the-second-of-two-tokens")), (200, 401));
+    fs::write(room.path("serve.yaml"), document("the-second-of-two-tokens")).unwrap();
+    server.signal("-HUP");
+    until("it was read", || server.said().contains("the configuration was read again"));
+    assert_eq!((status("the-first-of-two-tokens"), status("the-second-of-two-tokens")), (401, 200));
+}
+
+#[test]
+fn a_termination_lets_requests_end() {
+    let room = Room::new();
+    let (origin, gate) = slow("whole");
+    let mut server = Server::before(&room, &origin);
+    let mut client = on_its_way(&server, &origin);
+    let address = server.address();
+    server.signal("-TERM");
+    until("nobody else is let in", || TcpStream::connect(address).is_err());
+    assert!(server.child.try_wait().unwrap().is_none());
+    gate.store(true, Ordering::Relaxed);
+    assert_eq!(client.answer().text(), "whole");
+    assert_eq!(server.ended(), Some(0));
+}
+
+#[test]
+fn one_of_two_upstreams_may_die() {
+    let room = Room::new();
+    let ((one, _), (other, _)) = (slow("one"), slow("other"));
+    let (first, second) = (one.url(), other.url());
+    let server = Server::start(
+        &room,
+        &["--origin", &first, "--origin", &second, "--listen", "127.0.0.1:0", "--store", "memory:"],
+    );
+    let mut heard: Vec<_> = (0..4).map(|_| get(server.address(), "/x").text()).collect();
+    heard.sort();
+    heard.dedup();
+    assert_eq!(heard, ["one", "other"]);
+    one.end();
+    for _ in 0..8 {
+        let answer = get(server.address(), "/x");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "other"));
+    }
+    other.end();
+    assert_eq!(get(server.address(), "/x").status, 502);
+}
+
+#[test]
+fn an_option_that_nobody_knows_is_named_with_its_file_and_line() {
+    let room = Room::new();
+    fs::write(room.path("s.yaml"), "origin: http://127.0.0.1:1\n\ncache:\n  keeep: 1d\n").unwrap();
+    let output = room.call(["serve", "--config", "s.yaml"]);
+    let said = err(&output);
+    assert_eq!(status(&output), 2, "{said}");
+    assert!(said.contains("s.yaml:4") && said.contains("keeep") && said.contains("keep"), "{said}");
+}
+
+#[test]
+fn an_admin_without_a_token_or_with_a_short_one_is_refused_before_anything_listens() {
+    let room = Room::new();
+    let args =
+        ["serve", "--origin", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let output = room.call(args);
+    assert_eq!(status(&output), 2);
+    assert!(err(&output).contains("LARDER_ADMIN_TOKEN"), "{}", err(&output));
+    let output = room.larder(args).env("LARDER_ADMIN_TOKEN", "t00-short").output().unwrap();
+    assert_eq!(status(&output), 2);
+    assert!(err(&output).contains("at least 16") && !err(&output).contains("t00-short"), "{}", err(&output));
+    fs::write(room.path("token"), "one-from-a-file-1\n").unwrap();
+    let output =
+        room.call(["--admin-token-file", "token", "--check"].iter().fold(args.to_vec(), |mut all, arg| {
+            all.push(arg);
+            all
+        }));
+    assert_eq!(status(&output), 0, "{}", err(&output));
+    let shown = crate::harness::out(&output);
+    assert!(shown.contains("--admin-token-file") && !shown.contains("one-from"), "{shown}");
+}
