@@ -1,6 +1,6 @@
 //! Responses in this process's memory, with undici's limits: [`MemoryStore`]. Knows nothing of stacks.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use larder::Result;
 use larder::time::{Clock, SystemClock};
 use parking_lot::RwLock;
 
-use super::{Change, CollectBody, HttpStore, Purge, ResponseId, Variants, WriteBody};
+use super::{Change, CollectBody, HttpStore, Purge, Variants, WriteBody};
 use crate::policy::Stored;
 
 /// What a [`MemoryStore`] may hold.
@@ -78,16 +78,20 @@ struct Shared {
 #[derive(Default)]
 struct Held {
     targets: HashMap<Arc<str>, Slot>,
+    /// The targets by their last use, or an earlier one: hits do not change it.
+    by_use: BTreeMap<u64, Arc<str>>,
+    /// The targets by when the first of their responses is of no use any more.
+    by_end: BTreeSet<(SystemTime, Arc<str>)>,
     size: u64,
     count: u64,
-    /// How many responses may still come before those that are of no use are looked for.
-    until_sweep: u64,
 }
 
 struct Slot {
     variants: Arc<Variants>,
-    /// The last use of it.
+    /// The last use of it. No two slots have the same.
     used: AtomicU64,
+    /// Under which use it is listed.
+    listed: u64,
 }
 
 impl fmt::Debug for MemoryStore {
@@ -111,44 +115,47 @@ fn body_bytes(variants: &Variants) -> u64 {
     variants.responses().iter().map(|response| response.body.bytes()).sum()
 }
 
+/// When the first of them is of no use any more.
+fn first_end(variants: &Variants) -> Option<SystemTime> {
+    variants.responses().iter().map(|response| response.delete_at).min()
+}
+
 impl Held {
     /// Puts what is kept for a target in its place. What was there comes back, to be dropped after the lock is gone.
     fn put(&mut self, target: &str, variants: Variants, used: u64) -> Option<Slot> {
-        self.size += body_bytes(&variants);
-        self.count += variants.responses().len() as u64;
-        let before = if variants.is_empty() {
-            self.targets.remove(target)
-        } else {
-            let slot = Slot { variants: Arc::new(variants), used: AtomicU64::new(used) };
-            match self.targets.get_mut(target) {
-                Some(there) => Some(std::mem::replace(there, slot)),
-                None => self.targets.insert(target.into(), slot),
-            }
-        };
-        if let Some(before) = &before {
+        let before = self.targets.remove_entry(target);
+        if let Some((target, before)) = &before {
             self.size -= body_bytes(&before.variants);
             self.count -= before.variants.responses().len() as u64;
+            self.by_use.remove(&before.listed);
+            if let Some(end) = first_end(&before.variants) {
+                self.by_end.remove(&(end, Arc::clone(target)));
+            }
+        }
+        let (name, before) = before.unzip();
+        if let Some(end) = first_end(&variants) {
+            let name = name.unwrap_or_else(|| target.into());
+            self.size += body_bytes(&variants);
+            self.count += variants.responses().len() as u64;
+            self.by_use.insert(used, Arc::clone(&name));
+            self.by_end.insert((end, Arc::clone(&name)));
+            let slot = Slot { variants: Arc::new(variants), used: AtomicU64::new(used), listed: used };
+            self.targets.insert(name, slot);
         }
         before
     }
 
     /// Drops what is of no use any more.
     fn sweep(&mut self, now: SystemTime) -> Vec<Slot> {
-        let mut changed = Vec::new();
-        for (target, slot) in &self.targets {
-            let lives =
-                |variants: &Variants| variants.responses().iter().all(|response| response.delete_at > now);
-            if !lives(&slot.variants) {
-                let left = slot.variants.purged(Purge::Hard, |response| response.delete_at <= now);
-                changed.push((
-                    Arc::clone(target),
-                    left.unwrap_or_default(),
-                    slot.used.load(Ordering::Relaxed),
-                ));
-            }
+        let mut gone = Vec::new();
+        while let Some((_, target)) = self.by_end.first().filter(|(end, _)| *end <= now) {
+            let target = Arc::clone(target);
+            let Some(slot) = self.targets.get(&target) else { break };
+            let left = slot.variants.purged(Purge::Hard, |response| response.delete_at <= now);
+            let used = slot.used.load(Ordering::Relaxed);
+            gone.extend(self.put(&target, left.unwrap_or_default(), used));
         }
-        self.until_sweep = (self.count / 2).max(16);
-        changed.into_iter().filter_map(|(target, left, used)| self.put(&target, left, used)).collect()
+        gone
     }
 
     fn exceeds(&self, options: &MemoryStoreOptions) -> bool {
@@ -157,29 +164,26 @@ impl Held {
 
     /// Lets responses go until no limit is exceeded: the oldest of what was used least recently.
     fn evict(&mut self, options: &MemoryStoreOptions) -> Vec<Slot> {
-        let mut by_use: Vec<(u64, Arc<str>)> = self
-            .targets
-            .iter()
-            .map(|(target, slot)| (slot.used.load(Ordering::Relaxed), Arc::clone(target)))
-            .collect();
-        by_use.sort_unstable();
         let mut gone = Vec::new();
-        for (used, target) in by_use {
-            while self.exceeds(options)
-                && let Some(slot) = self.targets.get(&target)
-            {
-                let oldest = slot
-                    .variants
-                    .responses()
-                    .iter()
-                    .min_by_key(|response| response.stored.kept().times.received_at)
-                    .map(|response| response.id);
-                let left = oldest.and_then(|oldest| slot.variants.without(oldest)).unwrap_or_default();
-                gone.extend(self.put(&target, left, used));
+        while self.exceeds(options)
+            && let Some((listed, target)) = self.by_use.pop_first()
+        {
+            let Some(slot) = self.targets.get_mut(&target) else { break };
+            let used = slot.used.load(Ordering::Relaxed);
+            if used != listed {
+                // It has been used since it was listed.
+                slot.listed = used;
+                self.by_use.insert(used, target);
+                continue;
             }
-            if !self.exceeds(options) {
-                break;
-            }
+            let oldest = slot
+                .variants
+                .responses()
+                .iter()
+                .min_by_key(|response| response.stored.kept().times.received_at)
+                .map(|response| response.id);
+            let left = oldest.and_then(|oldest| slot.variants.without(oldest)).unwrap_or_default();
+            gone.extend(self.put(&target, left, used));
         }
         gone
     }
@@ -283,18 +287,8 @@ impl MemoryStore {
             if !is_same {
                 return false;
             }
-            let known: HashSet<ResponseId> = looked_at
-                .iter()
-                .flat_map(|variants| variants.responses())
-                .map(|response| response.id)
-                .collect();
-            let added =
-                after.responses().iter().filter(|response| !known.contains(&response.id)).count() as u64;
             gone.extend(held.put(target, after, used));
-            held.until_sweep = held.until_sweep.saturating_sub(added);
-            if held.until_sweep == 0 || held.exceeds(&self.shared.options) {
-                gone.extend(held.sweep(now));
-            }
+            gone.extend(held.sweep(now));
             if held.exceeds(&self.shared.options) {
                 let MemoryStoreOptions { size_max, count_max, .. } = self.shared.options;
                 full = Some(Full { size: held.size, size_max, count: held.count, count_max });

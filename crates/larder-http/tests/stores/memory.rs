@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use larder_http::store::{Full, HttpStore, MemoryStore, MemoryStoreOptions};
 
 use crate::sample::{clock, has, now, put, put_response, written};
@@ -138,4 +139,67 @@ async fn a_length_that_is_announced_is_refused_before_the_body_comes() {
         let head = larder_http::policy::Stored::new(&larder_http::policy::Policy::shared(), kept);
         assert_eq!(store.create("http://a/", &head).await.unwrap().is_some(), taken, "{length}");
     }
+}
+
+/// Against a list: what was used least recently goes, and what is over before it, whatever came in between.
+#[tokio::test]
+async fn it_keeps_what_a_plain_list_would_keep() {
+    let clock = clock();
+    let mut options = MemoryStoreOptions::default();
+    options.count_max = 8;
+    let store = MemoryStore::new(options).with_clock(clock.clone());
+    // The least recently used first: target, and when it is over.
+    let mut model: Vec<(String, std::time::SystemTime)> = Vec::new();
+    let mut state = 7_u64;
+    for _ in 0..3_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (what, which) = ((state >> 33) % 8, (state >> 40) % 16);
+        let target = format!("http://a/{which}");
+        let at = model.iter().position(|(listed, _)| *listed == target);
+        match what {
+            0..4 => {
+                let mut response = written(&store, &target, "x".into(), now(&clock)).await.unwrap();
+                response.delete_at = now(&clock) + Duration::from_secs(5 + (state >> 50) % 20);
+                let end = response.delete_at;
+                put_response(&store, &target, response, now(&clock)).await;
+                at.map(|at| model.remove(at));
+                model.push((target, end));
+                model.retain(|(_, end)| *end > now(&clock));
+                let more = model.len().saturating_sub(8);
+                model.drain(..more);
+            }
+            4..7 => {
+                let is_there = at.is_some_and(|at| model[at].1 > now(&clock));
+                assert_eq!(has(&store, &target).await, is_there);
+                if let Some(at) = at {
+                    let used = model.remove(at);
+                    model.push(used);
+                }
+            }
+            _ => clock.advance(Duration::from_secs(1)),
+        }
+        model.retain(|(_, end)| *end > now(&clock));
+        let mut expected: Vec<&str> = model.iter().map(|(target, _)| target.as_str()).collect();
+        expected.sort_unstable();
+        let mut kept: Vec<String> = store.targets("").unwrap().map(Result::unwrap).collect().await;
+        kept.sort_unstable();
+        assert_eq!(kept, expected);
+        assert_eq!((store.count(), store.size()), (model.len() as u64, model.len() as u64));
+    }
+}
+
+/// Making room does not look at everything that is kept.
+#[tokio::test]
+async fn a_full_store_takes_more_about_as_quickly_as_an_empty_one() {
+    let count = 20_000;
+    let store = store(|options| options.count_max = count);
+    let fill = async {
+        for n in 0..2 * count {
+            put(&store, &format!("http://a/{n}"), 1, now(&clock())).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    // It takes seconds; with a look at all of them each time, many minutes.
+    tokio::time::timeout(Duration::from_secs(60), fill).await.unwrap();
+    assert_eq!(store.count(), count);
 }

@@ -165,12 +165,18 @@ async fn the_chunks_of_what_left_are_given_back_after_who_reads_them() {
     assert_eq!(chunks(&stack).await.len(), 4);
     clock.advance(Duration::from_secs(1));
     put(&store, "http://a/", 10, now(&clock)).await;
-    assert_eq!(old.responses()[0].body.read(800_000).await.unwrap().map(|piece| piece.len()), Some(100_000));
-    settle().await;
+    let read = async |at| old.responses()[0].body.read(at).await.unwrap().map(|piece| piece.len());
+    for _ in 0..5 {
+        settle().await;
+        clock.advance_with_timers(Duration::from_secs(70)).await;
+        settle().await;
+        assert_eq!(read(800_000).await, Some(100_000), "who is slow");
+    }
+    drop(old);
+    assert_eq!(chunks(&stack).await.len(), 4, "who reads it in another process");
     clock.advance_with_timers(Duration::from_secs(70)).await;
     settle().await;
     assert!(chunks(&stack).await.is_empty());
-    assert_eq!(old.responses()[0].body.read(0).await.unwrap(), None, "gone, and never other bytes");
     assert_eq!(
         body_of(&store, "http://a/").await.map(|body| body.len()),
         Some(10),
@@ -186,11 +192,82 @@ async fn the_chunks_of_what_was_given_up_are_given_back() {
     let reader = writer.reader();
     drop(writer);
     assert_eq!(chunks(&stack).await.len(), 3);
-    assert!(reader.read(0).await.unwrap().is_some(), "who reads it goes on");
     settle().await;
     clock.advance_with_timers(Duration::from_secs(70)).await;
     settle().await;
+    assert!(reader.read(0).await.unwrap().is_some(), "who reads it goes on");
+    drop(reader);
+    settle().await;
     assert!(chunks(&stack).await.is_empty());
+}
+
+#[tokio::test]
+async fn the_chunks_of_what_was_not_taken_are_given_back() {
+    let Rig { clock, stack, store, .. } = rig();
+    let refused = written(&store, "http://a/", vec![1; 900_000].into(), now(&clock)).await.unwrap();
+    store.change("http://a/", &|_| None).await.unwrap();
+    assert_eq!(chunks(&stack).await.len(), 4);
+    let reader = refused.body.clone();
+    drop(refused);
+    settle().await;
+    assert!(reader.read(0).await.unwrap().is_some(), "who reads it goes on");
+    drop(reader);
+    settle().await;
+    assert!(chunks(&stack).await.is_empty());
+
+    let mut late = written(&store, "http://a/", vec![1; 900_000].into(), now(&clock)).await.unwrap();
+    late.began = store.begin();
+    store.delete("http://a/").await.unwrap();
+    put_response(&store, "http://a/", late, now(&clock)).await;
+    settle().await;
+    assert!(chunks(&stack).await.is_empty(), "purged meanwhile");
+
+    put(&store, "http://a/", 900_000, now(&clock)).await;
+    settle().await;
+    assert_eq!(chunks(&stack).await.len(), 4, "what was taken stays");
+}
+
+/// Nobody knows whether the record was written: its body must not go.
+#[tokio::test]
+async fn the_chunks_of_what_may_have_been_taken_stay() {
+    let harness = Harness::with(Tiers::L2, |builder| builder.breaker(None));
+    let store = StackStore::new(&harness.stack, Policy::shared()).unwrap();
+    let clock = &harness.clock;
+    let response = Arc::new(written(&store, "http://a/", vec![1; 900_000].into(), now(clock)).await.unwrap());
+    harness.chaos.fail_next_after_landing(Operation::Set, 1, ErrorKind::Timeout);
+    let add =
+        |_: &larder_http::store::Variants| Some(larder_http::store::Variants::new([Arc::clone(&response)]));
+    assert!(store.change("http://a/", &add).await.is_err());
+    drop(response);
+    settle().await;
+    assert_eq!(body_of(&store, "http://a/").await.map(|body| body.len()), Some(900_000));
+}
+
+/// A 304 for a large body changes its record, and only rarely its chunks; and nobody waits for these.
+#[tokio::test(start_paused = true)]
+async fn a_response_that_is_renewed_has_its_chunks_written_once_a_day() {
+    let harness = Harness::new(Tiers::L2);
+    let (store, clock) = (StackStore::new(&harness.stack, Policy::shared()).unwrap(), &harness.clock);
+    put(&store, "http://a/", 900_000, now(clock)).await;
+    let renew = async || {
+        let before = harness.chaos.calls(Operation::Set);
+        let change = |variants: &larder_http::store::Variants| {
+            let mut newer = larder_http::store::StoredResponse::clone(&variants.responses()[0]);
+            newer.delete_at = now(clock) + Duration::from_secs(12 * 3_600);
+            variants.updated(&Arc::new(newer))
+        };
+        store.change("http://a/", &change).await.unwrap();
+        assert_eq!(harness.chaos.calls(Operation::Set) - before, 1, "only the record is waited for");
+        settle().await;
+        harness.chaos.calls(Operation::Set) - before - 1
+    };
+    let mut written = Vec::new();
+    for _ in 0..48 {
+        written.push(renew().await);
+        clock.advance(Duration::from_secs(3_600));
+    }
+    assert_eq!(written.iter().sum::<u64>(), 2 * 4, "{written:?}");
+    assert_eq!(body_of(&store, "http://a/").await.map(|body| body.len()), Some(900_000));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! A chunk's key is the body's id and the chunk's number; the stack compares the key inside the stored bytes, checks them,
 //! and here their length is checked: no other chunk can take its place.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +16,7 @@ use super::super::pieces::{At, Pieces};
 use super::super::random::random;
 use super::super::{Chunked, ReadBody, StoredBody, WriteBody};
 use super::Inner;
+use super::uses::{Use, Uses};
 use crate::policy::Stored;
 
 /// How many bytes of a body are one entry, the last one excepted.
@@ -33,6 +34,8 @@ pub(super) fn reading_time(bytes: u64) -> Duration {
 
 /// How long chunks are kept while nobody knows yet how long their response will be: as long as the engine keeps one unless
 /// told otherwise, and two hours for who then reads it. Where that is too short, they are kept anew with their record.
+///
+/// What a crash leaves lives as long. A shorter life would have every chunk of every body written twice.
 fn first_life(head: &Stored) -> Duration {
     let is_confirmable =
         head.entity_tag().is_some() || head.headers().contains_key(http::header::LAST_MODIFIED);
@@ -101,17 +104,23 @@ impl Chunks {
 /// Reads a body whose record may be there or not.
 #[derive(Debug)]
 pub(super) struct ChunkReader {
-    /// Weak, because records are in the stack's memory, and this would keep the stack.
-    pub(super) store: Weak<Inner>,
-    pub(super) target: Arc<str>,
-    pub(super) id: u128,
-    pub(super) bytes: u64,
+    /// It does not keep the store, because records are in the stack's memory, and this would keep the stack.
+    of: Use,
+    target: Arc<str>,
+    id: u128,
+    bytes: u64,
+}
+
+impl ChunkReader {
+    pub(super) fn new(uses: &Arc<Uses>, target: &Arc<str>, id: u128, bytes: u64) -> Self {
+        Self { of: Uses::begin(uses, id), target: Arc::clone(target), id, bytes }
+    }
 }
 
 #[async_trait]
 impl ReadBody for ChunkReader {
     async fn read(&self, at: u64) -> Result<Option<Bytes>> {
-        let Some(store) = self.store.upgrade() else { return Ok(None) };
+        let Some(store) = self.of.store() else { return Ok(None) };
         if at >= self.bytes {
             return Ok(None);
         }
@@ -132,6 +141,8 @@ pub(super) struct ChunkWriter {
     life: Duration,
     bytes: u64,
     is_finished: bool,
+    /// Something of it is in the store, or on its way there.
+    is_begun: bool,
     /// Something of it was not taken.
     is_broken: bool,
 }
@@ -142,6 +153,8 @@ struct Growing {
     target: Arc<str>,
     id: u128,
     pieces: Pieces,
+    /// Dropped with the last of those who read what is in the store.
+    _use: Use,
 }
 
 impl std::fmt::Debug for Growing {
@@ -163,8 +176,18 @@ impl ChunkWriter {
     pub(super) fn new(store: Arc<Inner>, target: &str, head: &Stored) -> Self {
         let life = first_life(head);
         let until = store.stack.now() + life;
-        let shared = Growing { store, target: target.into(), id: random(), pieces: Pieces::default() };
-        Self { shared: Arc::new(shared), until, life, bytes: 0, is_finished: false, is_broken: false }
+        let id = random();
+        let _use = Uses::begin(&store.uses, id);
+        let shared = Growing { store, target: target.into(), id, pieces: Pieces::default(), _use };
+        Self {
+            shared: Arc::new(shared),
+            until,
+            life,
+            bytes: 0,
+            is_finished: false,
+            is_begun: false,
+            is_broken: false,
+        }
     }
 
     /// Moves the first bytes of what is in memory into the store.
@@ -172,6 +195,7 @@ impl ChunkWriter {
         let Growing { store, id, pieces, .. } = &*self.shared;
         let (_, from) = pieces.extent();
         let chunk = pieces.first(bytes);
+        self.is_begun = true;
         store.chunks.write(*id, from / CHUNK, chunk, self.life).await?;
         pieces.advance(bytes);
         Ok(())
@@ -219,12 +243,8 @@ impl WriteBody for ChunkWriter {
         }
         self.is_finished = true;
         let Growing { store, target, id, .. } = &*self.shared;
-        let reader = ChunkReader {
-            store: Arc::downgrade(store),
-            target: Arc::clone(target),
-            id: *id,
-            bytes: self.bytes,
-        };
+        let reader = ChunkReader::new(&store.uses, target, *id, self.bytes);
+        store.uses.made(*id, self.bytes);
         let chunked = Chunked { id: *id, until: self.until };
         Ok(StoredBody::from_chunks(self.bytes, chunked, Arc::new(reader)))
     }
@@ -232,9 +252,10 @@ impl WriteBody for ChunkWriter {
 
 impl Drop for ChunkWriter {
     fn drop(&mut self) {
-        let (_, from) = self.shared.pieces.extent();
-        if !self.is_finished && from > 0 {
-            self.shared.store.give_back(vec![(self.shared.id, from)]);
+        if self.is_begun && !self.is_finished {
+            let (left, from) = self.shared.pieces.extent();
+            // As soon as nobody reads it any more.
+            self.shared.store.uses.made(self.shared.id, from + left as u64);
         }
     }
 }

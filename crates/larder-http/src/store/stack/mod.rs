@@ -6,9 +6,12 @@
 //! themselves. Which response is meant, and what may be done with it, is not known here.
 
 mod chunks;
+mod lives;
 mod room;
+mod uses;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -21,8 +24,10 @@ use larder::entry::Freshness;
 use larder::time::{Stamp, Timestamp, days};
 use larder::{BoxError, Cache, Error, ErrorKind, Present, Result, Stack, Updated};
 
-use self::chunks::{ChunkReader, ChunkWriter, Chunks, reading_time};
+use self::chunks::{ChunkReader, ChunkWriter, Chunks};
+use self::lives::Prolonged;
 use self::room::Room;
+use self::uses::Uses;
 use super::wire;
 use super::{Change, Chunked, HttpStore, Purge, StoredBody, StoredResponse, Variants, WriteBody};
 use crate::policy::{Mark, Policy, Stored};
@@ -131,7 +136,8 @@ impl StackStoreBuilder {
         let chunks = Chunks::new(space.namespace(CHUNKS_NAMESPACE)?);
         let mut failure = None;
         let inner = Arc::new_cyclic(|weak| {
-            let codec = RecordCodec { policy, store: Weak::clone(weak) };
+            let uses = Arc::new(Uses::new(Weak::clone(weak)));
+            let codec = RecordCodec { policy, uses: Arc::clone(&uses) };
             let root = stack.cache_with::<Record>(codec).with_weigher(|record| weight(&record.variants));
             let records = root.namespace(NAMESPACE).unwrap_or_else(|error| {
                 failure = Some(error);
@@ -144,6 +150,7 @@ impl StackStoreBuilder {
                 root,
                 records,
                 chunks,
+                uses,
                 body_bytes_max,
                 inline_bytes_max,
                 room,
@@ -187,6 +194,7 @@ pub(super) struct Inner {
     root: Cache<Record>,
     records: Cache<Record>,
     chunks: Chunks,
+    uses: Arc<Uses>,
     body_bytes_max: u64,
     inline_bytes_max: u64,
     room: Option<Room>,
@@ -212,7 +220,7 @@ struct Record {
 /// Records as bytes.
 struct RecordCodec {
     policy: Policy,
-    store: Weak<Inner>,
+    uses: Arc<Uses>,
 }
 
 impl Codec<Record> for RecordCodec {
@@ -226,8 +234,7 @@ impl Codec<Record> for RecordCodec {
 
     fn decode(&self, bytes: &Bytes) -> std::result::Result<Record, BoxError> {
         let open = |target: &Arc<str>, chunked: Chunked, bytes| {
-            let (store, target) = (Weak::clone(&self.store), Arc::clone(target));
-            let reader = ChunkReader { store, target, id: chunked.id, bytes };
+            let reader = ChunkReader::new(&self.uses, target, chunked.id, bytes);
             StoredBody::from_chunks(bytes, chunked, Arc::new(reader))
         };
         let (target, variants) = wire::decode(&self.policy, bytes, open)?;
@@ -325,10 +332,14 @@ fn born(response: &StoredResponse) -> Stamp {
 /// What a change comes to, beside the new record.
 #[derive(Default)]
 struct Effects {
-    /// Bodies that nobody names any more, and how long they are.
+    /// Bodies that were named, and how long they are.
+    before: Vec<(u128, u64)>,
+    /// Bodies that are named from now on.
+    named: Vec<(u128, u64)>,
+    /// Bodies that nobody names any more.
     gone: Vec<(u128, u64)>,
     /// Bodies that have to be kept longer than their chunks are.
-    prolonged: Vec<(u128, u64, Duration)>,
+    prolonged: Vec<Prolonged>,
     /// How many responses are new.
     added: u64,
 }
@@ -338,24 +349,30 @@ impl Inner {
     async fn change(&self, target: &str, change: Change<'_>) -> Result<bool> {
         let key = key_of(target);
         let mut effects = Effects::default();
+        // Bodies that no record named before. Until it is known which one does, all of them may be named: a store that
+        // does not answer may have taken the record.
+        let mut taken = BTreeMap::new();
         let changed = self
             .records
             .update(&key, |present| {
                 let (updated, and) = self.changed(target, present, change);
+                taken.extend(and.named.iter().copied().filter(|(id, _)| self.uses.take(*id)));
                 effects = and;
                 updated
             })
             .await?;
+        for (id, bytes) in taken {
+            let is_named = |ids: &[(u128, u64)]| ids.iter().any(|(named, _)| *named == id);
+            if !is_named(if changed { &effects.named } else { &effects.before }) {
+                self.uses.made(id, bytes);
+            }
+        }
         if !changed {
             return Ok(false);
         }
-        let Effects { gone, prolonged, added } = effects;
+        let Effects { gone, prolonged, added, .. } = effects;
         self.give_back(gone);
-        for (id, bytes, life) in prolonged {
-            if !self.chunks.keep(id, bytes, life).await? {
-                Box::pin(self.forget(target, id)).await?;
-            }
-        }
+        self.prolong(target, prolonged).await?;
         if let Some(room) = &self.room {
             room.make(self, target, added).await?;
         }
@@ -375,6 +392,9 @@ impl Inner {
             Some(present) => judged(&present.value.variants, present.freshness, now),
             None => Arc::default(),
         };
+        if let Some(present) = &present {
+            effects.before = bodies_in_chunks(&present.value.variants).collect();
+        }
         let Some(after) = change(&before) else { return (Updated::keep(), effects) };
         let is_kept = |response: &StoredResponse| {
             let times = |response: &StoredResponse| response.stored.kept().times;
@@ -392,20 +412,15 @@ impl Inner {
             _ => None,
         };
         let birth = fresh_births.chain(kept_birth).min();
-        let before_all = present.as_ref().map(|present| &present.value.variants);
-        effects.gone = before_all
-            .into_iter()
-            .flat_map(|variants| bodies_in_chunks(variants))
-            .filter(|(id, _)| {
-                !after.responses().iter().any(|left| left.body.chunked().is_some_and(|c| c.id == *id))
-            })
-            .collect();
+        let named: Vec<_> = bodies_in_chunks(&after).collect();
+        effects.gone = effects.before.iter().filter(|body| !named.contains(body)).copied().collect();
         effects.added =
             after.responses().iter().filter(|response| before.by_id(response.id).is_none()).count() as u64;
         let life = after.life_left(now).min(LIFE_MAX);
         if after.is_empty() || life.is_zero() {
             return (Updated::delete(), effects);
         }
+        effects.named = named;
         let target: Arc<str> = target.into();
         let after = self.with_chunks_for_life(&target, &after, now, &mut effects);
         let tags: Vec<String> = after
@@ -417,61 +432,6 @@ impl Inner {
         let record = Record { target, variants: Arc::new(after) };
         let updated = Updated::put(record).ttl(life).grace(GRACE).tags(tags);
         (birth.into_iter().fold(updated, Updated::born), effects)
-    }
-
-    /// The same, where each body's chunks are kept for as long as its response, and for who then still reads it.
-    fn with_chunks_for_life(
-        &self,
-        target: &Arc<str>,
-        variants: &Variants,
-        now: SystemTime,
-        effects: &mut Effects,
-    ) -> Variants {
-        Variants::new(variants.responses().iter().map(|response| {
-            let Some(chunked) = response.body.chunked() else { return Arc::clone(response) };
-            let bytes = response.body.bytes();
-            let life = response.delete_at.duration_since(now).unwrap_or_default().min(LIFE_MAX);
-            let life = life.saturating_add(reading_time(bytes));
-            let until = Timestamp::from(now) + life;
-            if until <= chunked.until {
-                return Arc::clone(response);
-            }
-            effects.prolonged.push((chunked.id, bytes, life));
-            let reader = ChunkReader {
-                store: Weak::clone(&self.this),
-                target: Arc::clone(target),
-                id: chunked.id,
-                bytes,
-            };
-            let mut prolonged = StoredResponse::clone(response);
-            prolonged.body = StoredBody::from_chunks(bytes, Chunked { until, ..chunked }, Arc::new(reader));
-            Arc::new(prolonged)
-        }))
-    }
-
-    /// Drops the response whose body has lost something.
-    async fn forget(&self, target: &str, id: u128) -> Result<()> {
-        let change = |variants: &Variants| {
-            let is_it =
-                |response: &StoredResponse| response.body.chunked().is_some_and(|chunked| chunked.id == id);
-            variants.purged(Purge::Hard, is_it)
-        };
-        self.change(target, &change).await.map(drop)
-    }
-
-    /// Deletes chunks, once those who are reading them may have finished. They end by themselves if this is not lived to.
-    fn give_back(&self, bodies: Vec<(u128, u64)>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        for (id, bytes) in bodies {
-            let store = Weak::clone(&self.this);
-            runtime.spawn(async move {
-                tokio::time::sleep(reading_time(bytes)).await;
-                if let Some(store) = store.upgrade() {
-                    // Best effort: they have an end.
-                    let _ = store.chunks.delete(id, bytes).await;
-                }
-            });
-        }
     }
 
     fn mine(&self, target: &str, record: &Record) -> bool {
