@@ -285,7 +285,7 @@ pub(super) fn limits(reader: &mut Reader) -> Result<ClientLimits> {
         connections: group.number("connections", defaults.connections, 1..=1_000_000)?,
         head_bytes: group.buffer("head_bytes", defaults.head_bytes, 1 << 10)?,
         target_bytes: group.buffer("target_bytes", defaults.target_bytes, 256)?,
-        fields: group.number("fields", defaults.fields, 1..=FIELDS_MAX)?,
+        fields: group.number("fields", defaults.fields, 1..=i64::try_from(FIELDS_MAX).unwrap_or(i64::MAX))?,
         trailer_bytes: group.buffer("trailer_bytes", defaults.trailer_bytes, 0)?,
         body_bytes: group.bytes("body_bytes", defaults.body_bytes)?,
     };
