@@ -104,24 +104,23 @@ pub(crate) fn links(tree: &Tree) -> Vec<String> {
     complaints
 }
 
-/// The tests that the table of others' cases names are there.
+/// The tests that the tables of others' cases and of attacks name are there.
 pub(crate) fn cases(tree: &Tree) -> Vec<String> {
-    const CASES: &str = "docs/cases.md";
-    if !tree.has(CASES) {
-        return Vec::new();
-    }
+    const PAGES: [&str; 2] = ["docs/cases.md", "docs/security-http.md"];
     let sources: Vec<&str> = tree.files("", ".rs").map(|(_, text)| text).collect();
     let is_test = |name: &str| {
         let declared = format!("fn {name}(");
         sources.iter().any(|text| text.contains(&declared))
     };
     let mut complaints = Vec::new();
-    for (line, text) in prose(tree.text(CASES)) {
-        // Every second part is between backticks. A name of four words or more is a claim, and so a test.
-        for name in text.split('`').skip(1).step_by(2) {
-            let is_claim = name.matches('_').count() >= 3 && !name.contains([':', ' ']);
-            if is_claim && !is_test(name) {
-                complaints.push(format!("{CASES}:{line}: there is no test {name}"));
+    for page in PAGES.into_iter().filter(|page| tree.has(page)) {
+        for (line, text) in prose(tree.text(page)) {
+            // Every second part is between backticks. A name of four words or more is a claim, and so a test.
+            for name in text.split('`').skip(1).step_by(2) {
+                let is_claim = name.matches('_').count() >= 3 && !name.contains([':', ' ']);
+                if is_claim && !is_test(name) {
+                    complaints.push(format!("{page}:{line}: there is no test {name}"));
+                }
             }
         }
     }

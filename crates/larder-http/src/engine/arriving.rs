@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -25,6 +26,10 @@ use crate::store::ReadBody;
 
 /// How much of a body is held for readers that are about to need it, in bytes, besides what the store has not taken yet.
 const WINDOW_BYTES: u64 = 512 * 1024;
+
+/// How long those who have read all that there is wait for one who takes nothing. After that, it is left behind: one client
+/// that reads nothing must not keep the others from what they asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A response that is arriving.
 #[derive(Debug)]
@@ -151,10 +156,31 @@ impl Arriving {
                     return true;
                 }
             }
-            if changed.changed().await.is_err() {
-                return false;
+            match tokio::time::timeout(PATIENCE, self.until_read(&mut changed)).await {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(_) => self.leave_behind(),
             }
         }
+    }
+
+    /// Waits until somebody has read something.
+    async fn until_read(&self, changed: &mut watch::Receiver<u64>) -> bool {
+        changed.changed().await.is_ok()
+    }
+
+    /// Waits no longer for those who have taken nothing of what there is, if others have taken all of it. If nobody has, there
+    /// is nobody to be held up.
+    fn leave_behind(&self) {
+        {
+            let mut content = self.content.lock();
+            let received = content.received;
+            if content.readers.values().all(|at| *at < received) {
+                return;
+            }
+            content.readers.retain(|_, at| *at == received);
+        }
+        self.announce();
     }
 
     /// The body is complete, or is not.
@@ -291,6 +317,9 @@ impl Reader {
 
     fn step(&self) -> Step {
         let content = self.arriving.content.lock();
+        if !content.readers.contains_key(&self.id) {
+            return Step::Fail(Box::new(Cut::new("others who read it had waited for long enough")));
+        }
         if self.at < content.received {
             return match content.piece_at(self.at) {
                 Some(piece) => Step::Piece(piece),

@@ -142,3 +142,22 @@ async fn all_of_a_body_is_shown_though_its_end_is_late() {
     assert!(response.body_mut().frame().await.is_none());
     assert!(scene.get("/a").await.is_hit());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_who_reads_nothing_does_not_keep_the_others_from_what_they_asked_for() {
+    let (feed, body) = fed(None);
+    let scene = once(body, &[FRESH]);
+    *scene.store.takes_at_most.lock() = Some(0);
+    let stuck = scene.send(get("/a", &[])).await.unwrap();
+    let other = scene.send(get("/a", &[])).await.unwrap();
+    let total = 4 * 1024 * 1024;
+    let sender = async move {
+        for _ in 0..total / 65_536 {
+            feed.send(Ok(Bytes::from(vec![b'x'; 65_536]))).await.unwrap();
+        }
+    };
+    let (other, ()) = tokio::join!(read(other), sender);
+    assert_eq!(other.unwrap().body.len(), total);
+    // It is not told that what it got was all.
+    assert!(read(stuck).await.is_err());
+}

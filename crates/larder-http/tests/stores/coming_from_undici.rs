@@ -16,6 +16,11 @@ const PAGE: &str = include_str!("../../../../docs/coming-from/undici.md");
 #[test]
 fn the_page_has_every_name_of_the_seed() {
     let names = [
+        "`origins`",
+        "`methods`",
+        "`cacheByDefault`",
+        "type: 'shared'",
+        "interceptors.deduplicate",
         "maxSize",
         "maxCount",
         "maxEntrySize",

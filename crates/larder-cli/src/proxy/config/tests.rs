@@ -176,6 +176,7 @@ fn mistakes_say_where_and_what_was_meant() {
         ("origin: a\nforwarding: { pseudonym: 'a b' }", "is not a name"),
         ("origin: a\ncache: { memory_bytes: many }", "is not a size"),
         ("origin: a\nlimits: { head_bytes: 10 }", "must be from 1KiB to 1GiB"),
+        ("origin: a\nlimits: { fields: 129 }", "a whole number from 1 to 128"),
         ("origin: a\nlog: { access: apache }", "expected one of none, common, combined, json"),
     ] {
         let error = read(text).unwrap_err().to_string();
