@@ -142,12 +142,11 @@ impl Stored {
 
     /// The seconds of freshness that are left, as `Cache-Status` has them: negative once stale.
     pub fn ttl_seconds(&self, now: SystemTime) -> i64 {
-        let age = self.age(now);
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        if self.lifetime.duration >= age {
-            seconds(self.lifetime.duration - age)
+        if self.is_fresh(now) {
+            seconds(self.lifetime.duration.saturating_sub(self.age(now)))
         } else {
-            -seconds(age - self.lifetime.duration)
+            -seconds(self.staleness(now))
         }
     }
 
