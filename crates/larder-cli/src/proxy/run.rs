@@ -140,6 +140,8 @@ impl Proxy {
         if let Some(admin) = admin {
             admin.abort();
         }
+        // What the last requests were is the line that is looked for.
+        inner.log.flush().await;
         inner.store.close().await?;
         inner.stack.close().await
     }

@@ -267,8 +267,8 @@ pub(super) fn admin(reader: &mut Reader, flags: &Flags) -> Result<Option<Admin>>
         (None, None, None) => {
             let Some(token) = flags.admin_token.clone() else {
                 return Err(group.error(
-                    "needs a token, nobody is let in without: \"token\" or \"token_file\", --admin-token-file FILE, or the \
-                     variable LARDER_ADMIN_TOKEN",
+                    "needs \"token\" or \"token_file\", or --admin-token-file FILE, or the variable \
+                     LARDER_ADMIN_TOKEN: nobody is let in without",
                 ));
             };
             let entry = Entry::named("", TOKEN_VARIABLE);

@@ -12,18 +12,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
 pub(crate) use line::{Form, Record};
 
 /// The most lines that wait to be written. A disk that cannot follow costs lines, never requests.
 const WAITING_MAX: usize = 16 * 1024;
+/// How long the end of a server waits for lines to be written: a disk that hangs does not keep it from ending.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often there is another try to say that it should be told, while too many lines wait.
+const TRY_EVERY: Duration = Duration::from_millis(10);
+
+/// What waits for whoever writes.
+enum Waiting {
+    Line(Vec<u8>),
+    /// Whoever sent this wants to know that what came before is written.
+    Told(oneshot::Sender<()>),
+}
 
 /// Where lines go.
 #[derive(Clone)]
 pub(crate) struct AccessLog {
-    lines: SyncSender<Vec<u8>>,
+    lines: SyncSender<Waiting>,
     to: Arc<Mutex<Box<dyn Write + Send>>>,
     file: Option<PathBuf>,
     lost: Arc<AtomicU64>,
@@ -64,9 +78,26 @@ impl AccessLog {
     /// Has a line written, soon. Never waits.
     pub(crate) fn write(&self, form: Form, record: &Record<'_>) {
         let line = record.line(form).into_bytes();
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.lines.try_send(line) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.lines.try_send(Waiting::Line(line))
+        {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Waits until what was handed over is written, for two seconds at most.
+    pub(crate) async fn flush(&self) {
+        let (tell, told) = oneshot::channel();
+        let flushed = async {
+            let mut message = Waiting::Told(tell);
+            while let Err(error) = self.lines.try_send(message) {
+                let TrySendError::Full(back) = error else { return };
+                message = back;
+                sleep(TRY_EVERY).await;
+            }
+            let _ = told.await;
+        };
+        let _ = timeout(FLUSH_TIMEOUT, flushed).await;
     }
 
     /// How many lines were not written, because too many waited or because writing failed.
@@ -90,18 +121,29 @@ fn destination(file: Option<&Path>) -> io::Result<Box<dyn Write + Send>> {
     })
 }
 
-fn write_all(waiting: &Receiver<Vec<u8>>, to: &Mutex<Box<dyn Write + Send>>, lost: &AtomicU64) {
-    while let Ok(mut lines) = waiting.recv() {
-        let mut count = 1;
+fn write_all(waiting: &Receiver<Waiting>, to: &Mutex<Box<dyn Write + Send>>, lost: &AtomicU64) {
+    while let Ok(first) = waiting.recv() {
+        let (mut lines, mut count, mut tell) = (Vec::new(), 0, None);
+        let mut next = Some(first);
         // What waits already goes in the same write; a line is never divided between two.
-        while lines.len() < 64 << 10
-            && let Ok(line) = waiting.try_recv()
-        {
-            lines.extend_from_slice(&line);
-            count += 1;
+        while let Some(waits) = next.take() {
+            match waits {
+                Waiting::Line(line) => {
+                    lines.extend_from_slice(&line);
+                    count += 1;
+                    if lines.len() < 64 << 10 {
+                        next = waiting.try_recv().ok();
+                    }
+                }
+                Waiting::Told(teller) => tell = Some(teller),
+            }
         }
-        if to.lock().write_all(&lines).is_err() {
+        if !lines.is_empty() && to.lock().write_all(&lines).is_err() {
             lost.fetch_add(count, Ordering::Relaxed);
+        }
+        if let Some(tell) = tell {
+            // Who does not listen any more has waited for long enough.
+            let _ = tell.send(());
         }
     }
 }
@@ -109,9 +151,21 @@ fn write_all(waiting: &Receiver<Vec<u8>>, to: &Mutex<Box<dyn Write + Send>>, los
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::Duration;
 
     use super::*;
+
+    /// A disk that hangs.
+    struct Never;
+    impl Write for Never {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            loop {
+                thread::park();
+            }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn lines_are_appended_and_the_file_can_be_moved_away() {
@@ -135,19 +189,29 @@ mod tests {
         assert_eq!(log.lost(), 0);
     }
 
+    #[tokio::test]
+    async fn what_was_handed_over_is_written_once_it_is_flushed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("access.log");
+        let log = AccessLog::open(Some(&file)).unwrap();
+        for lines in 1..100 {
+            log.write(Form::Common, &line::tests::record());
+            log.flush().await;
+            assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), lines);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_keeps_nobody_from_ending() {
+        let log = AccessLog::to(Box::new(Never), None);
+        for lines in [1, WAITING_MAX * 2] {
+            (0..lines).for_each(|_| log.write(Form::Common, &line::tests::record()));
+            log.flush().await;
+        }
+    }
+
     #[test]
     fn a_disk_that_cannot_follow_costs_lines_and_no_time() {
-        struct Never;
-        impl Write for Never {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                loop {
-                    thread::park();
-                }
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
         let log = AccessLog::to(Box::new(Never), None);
         for _ in 0..WAITING_MAX * 2 {
             log.write(Form::Common, &line::tests::record());

@@ -112,6 +112,24 @@ fn a_soft_purge_leaves_what_an_origin_that_is_gone_cannot_give() {
 }
 
 #[test]
+fn what_was_purged_softly_says_that_it_is_stale() {
+    let room = Room::new();
+    let head = "HTTP/1.1 200 OK\nCache-Control: max-age=60, stale-while-revalidate=60";
+    let answers = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::start(move |_, stream| {
+        // What comes in the background would make it fresh again.
+        answers.fetch_add(1, Ordering::Relaxed) == 0 && write_answer(stream, head, b"page")
+    });
+    let server = Server::before(&room, &origin);
+    get(server.address(), "/b");
+    thread::sleep(Duration::from_millis(1_100));
+    purge(&server, &json!({ "url": "http://shop.test/b", "soft": true }));
+    let stale = get(server.address(), "/b");
+    assert_eq!((stale.cache().as_str(), stale.text().as_str()), ("Larder; hit", "page"));
+    assert!(stale.field("cache-status").unwrap().contains("ttl=-"), "{stale:?}");
+}
+
+#[test]
 fn a_dry_run_says_what_would_go_and_takes_nothing() {
     let room = Room::new();
     let origin = tagged();

@@ -103,3 +103,34 @@ fn without_a_file_the_lines_are_on_standard_error() {
     get(server.address(), "/a");
     until("it was logged", || server.said().contains("\"GET /a HTTP/1.1\" 200 4"));
 }
+
+#[test]
+fn the_last_lines_are_written_before_it_ends() {
+    let room = Room::new();
+    let origin = Origin::saying(FRESH, "page");
+    let pipe = room.path("access.log");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Whoever reads the log begins when the server has been told to end: more waits than the pipe holds.
+    let (begin, begins) = std::sync::mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut pipe = fs::File::open(pipe).unwrap();
+        let mut text = String::new();
+        begins.recv().unwrap();
+        pipe.read_to_string(&mut text).unwrap();
+        text
+    });
+    let document = format!(
+        "listen: 127.0.0.1:0\norigin: {}\nlog: {{ access: common, file: access.log }}\n",
+        origin.url()
+    );
+    let mut server = Server::configured(&room, &document, 1);
+    let path = format!("/{}", "x".repeat(4_000));
+    for _ in 0..50 {
+        get(server.address(), &path);
+    }
+    server.signal("-TERM");
+    thread::sleep(Duration::from_millis(100));
+    begin.send(()).unwrap();
+    server.ended();
+    assert_eq!(reader.join().unwrap().lines().count(), 50);
+}
