@@ -24,6 +24,8 @@ use super::log::AccessLog;
 use super::shutdown::{Shutdown, shutdown};
 use super::upstream::Upstreams;
 
+/// What the keys of the store begin with.
+const PREFIX: &str = "larder";
 /// The most entries in memory. Bytes are what limits it.
 const MEMORY_ITEMS_MAX: u64 = 1 << 20;
 
@@ -76,12 +78,15 @@ impl Proxy {
     /// What cannot be opened, read or listened on.
     pub(crate) fn open(config: &ServeConfig, driver: Option<Arc<dyn Driver>>) -> Result<Self, RunError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let stack = stack(&config.cache, driver).map_err(RunError::new)?;
-        let store = StackStore::builder(&stack, policy(&config.cache))
-            .body_bytes_max(config.cache.body_bytes_max)
-            .build()
-            .map_err(RunError::new)?;
-        let store: Arc<dyn HttpStore> = Arc::new(store);
+        let stack = stack(&config.cache, driver.clone()).map_err(RunError::new)?;
+        let mut store =
+            StackStore::builder(&stack, policy(&config.cache)).body_bytes_max(config.cache.body_bytes_max);
+        if let Some(driver) = driver {
+            // Long bodies are read from the store: in memory they would take the place of everything else.
+            let bodies = Stack::builder("http-bodies").prefix(PREFIX).borrowed_store(driver).build();
+            store = store.bodies(&bodies.map_err(RunError::new)?);
+        }
+        let store: Arc<dyn HttpStore> = Arc::new(store.build().map_err(RunError::new)?);
         let upstreams =
             Arc::new(Upstreams::new(config.routing.clone(), Arc::clone(&clock)).map_err(RunError::new)?);
         let log = AccessLog::open(config.log.file.as_deref())
@@ -188,7 +193,7 @@ impl Control {
 }
 
 fn stack(cache: &CacheOptions, driver: Option<Arc<dyn Driver>>) -> larder::Result<Stack> {
-    let mut stack = Stack::builder("http").prefix("larder");
+    let mut stack = Stack::builder("http").prefix(PREFIX);
     if cache.memory_bytes_max > 0 || driver.is_none() {
         let mut memory = MemoryOptions::new(MEMORY_ITEMS_MAX);
         memory.max_bytes = Some(cache.memory_bytes_max);

@@ -31,7 +31,9 @@ pub enum StatusDetail {
 
 /// Which requests are for the cache; unless it is told, all.
 #[derive(Clone, Default)]
-pub(super) struct Only(Option<Arc<dyn Fn(&Request) -> bool + Send + Sync>>);
+pub(super) struct Only(Option<Arc<Admits>>);
+
+type Admits = dyn Fn(&Request) -> bool + Send + Sync;
 
 impl Only {
     pub(super) fn admits(&self, request: &Request) -> bool {

@@ -4,6 +4,7 @@
 //! and here their length is checked: no other chunk can take its place.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,15 +47,38 @@ fn first_life(head: &Stored) -> Duration {
 /// Chunks by key.
 #[derive(Debug, Clone)]
 pub(super) struct Chunks {
-    cache: Cache<Bytes>,
+    /// Those of bodies that are one chunk.
+    single: Cache<Bytes>,
+    /// Those of longer bodies.
+    many: Cache<Bytes>,
+}
+
+/// Which bodies a chunk is of.
+#[derive(Debug, Clone, Copy)]
+enum Of {
+    Single,
+    Many,
+}
+
+impl Of {
+    fn body(bytes: u64) -> Self {
+        if bytes <= CHUNK { Self::Single } else { Self::Many }
+    }
 }
 
 impl Chunks {
-    pub(super) fn new(cache: Cache<Bytes>) -> Self {
+    pub(super) fn new(single: Cache<Bytes>, many: Cache<Bytes>) -> Self {
         // A store that fails has to look other than one that has lost something.
         let mut options = EntryOptions::default();
         options.suppress_l2_errors = Some(false);
-        Self { cache: cache.with_options(options) }
+        Self { single: single.with_options(options), many: many.with_options(options) }
+    }
+
+    fn of(&self, of: Of) -> &Cache<Bytes> {
+        match of {
+            Of::Single => &self.single,
+            Of::Many => &self.many,
+        }
     }
 
     fn key(id: u128, number: u64) -> String {
@@ -67,10 +91,10 @@ impl Chunks {
 
     /// What a body of so many bytes has from a position on, to the end of the chunk. `None` if the chunk is missing, or not
     /// what it should be.
-    async fn read(&self, id: u128, bytes: u64, at: u64) -> Result<Option<Bytes>> {
+    async fn read(&self, of: Of, id: u128, bytes: u64, at: u64) -> Result<Option<Bytes>> {
         let number = at / CHUNK;
         let expected = CHUNK.min(bytes.saturating_sub(number * CHUNK));
-        let Some(chunk) = self.cache.get(&Self::key(id, number)).await? else { return Ok(None) };
+        let Some(chunk) = self.of(of).get(&Self::key(id, number)).await? else { return Ok(None) };
         if chunk.len() as u64 != expected {
             return Ok(None);
         }
@@ -78,14 +102,14 @@ impl Chunks {
         Ok((offset < chunk.len()).then(|| chunk.slice(offset..)))
     }
 
-    async fn write(&self, id: u128, number: u64, chunk: Bytes, life: Duration) -> Result<()> {
-        self.cache.set(&Self::key(id, number), chunk).ttl(life).await
+    async fn write(&self, of: Of, id: u128, number: u64, chunk: Bytes, life: Duration) -> Result<()> {
+        self.of(of).set(&Self::key(id, number), chunk).ttl(life).await
     }
 
     /// Keeps the chunks of a body for longer. False if one of them is not there any more.
     pub(super) async fn keep(&self, id: u128, bytes: u64, life: Duration) -> Result<bool> {
         for key in Self::keys(id, bytes) {
-            if !self.cache.touch(&key, life).await? {
+            if !self.of(Of::body(bytes)).touch(&key, life).await? {
                 return Ok(false);
             }
         }
@@ -95,7 +119,7 @@ impl Chunks {
     /// Gives the chunks of a body back.
     pub(super) async fn delete(&self, id: u128, bytes: u64) -> Result<()> {
         for keys in Self::keys(id, bytes).chunks(256) {
-            self.cache.delete_many(keys).await?;
+            self.of(Of::body(bytes)).delete_many(keys).await?;
         }
         Ok(())
     }
@@ -124,7 +148,7 @@ impl ReadBody for ChunkReader {
         if at >= self.bytes {
             return Ok(None);
         }
-        let found = store.chunks.read(self.id, self.bytes, at).await?;
+        let found = store.chunks.read(Of::body(self.bytes), self.id, self.bytes, at).await?;
         if found.is_none() {
             // Nobody is to find this response again; a failure to say so is the next reader's to notice.
             let _ = store.forget(&self.target, self.id).await;
@@ -153,8 +177,16 @@ struct Growing {
     target: Arc<str>,
     id: u128,
     pieces: Pieces,
+    /// Whether it has turned out to be more than one chunk.
+    is_long: AtomicBool,
     /// Dropped with the last of those who read what is in the store.
     _use: Use,
+}
+
+impl Growing {
+    fn of(&self) -> Of {
+        if self.is_long.load(Ordering::Relaxed) { Of::Many } else { Of::Single }
+    }
 }
 
 impl std::fmt::Debug for Growing {
@@ -178,7 +210,14 @@ impl ChunkWriter {
         let until = store.stack.now() + life;
         let id = random();
         let _use = Uses::begin(&store.uses, id);
-        let shared = Growing { store, target: target.into(), id, pieces: Pieces::default(), _use };
+        let shared = Growing {
+            store,
+            target: target.into(),
+            id,
+            pieces: Pieces::default(),
+            is_long: AtomicBool::new(false),
+            _use,
+        };
         Self {
             shared: Arc::new(shared),
             until,
@@ -196,7 +235,7 @@ impl ChunkWriter {
         let (_, from) = pieces.extent();
         let chunk = pieces.first(bytes);
         self.is_begun = true;
-        store.chunks.write(*id, from / CHUNK, chunk, self.life).await?;
+        store.chunks.write(self.shared.of(), *id, from / CHUNK, chunk, self.life).await?;
         pieces.advance(bytes);
         Ok(())
     }
@@ -212,9 +251,9 @@ impl WriteBody for ChunkWriter {
             return Err(too_large(max));
         }
         self.shared.pieces.push(piece);
-        // What may yet turn out to be small enough for the record stays.
-        while self.bytes > self.shared.store.inline_bytes_max && self.shared.pieces.extent().0 >= CHUNK_BYTES
-        {
+        // What may yet turn out to be one chunk, or small enough for the record, stays.
+        while self.shared.pieces.extent().0 > CHUNK_BYTES {
+            self.shared.is_long.store(true, Ordering::Relaxed);
             self.move_out(CHUNK_BYTES).await?;
         }
         Ok(())
@@ -269,7 +308,7 @@ impl ReadBody for Growing {
             At::Before(from) => {
                 // The chunk that is being asked for is whole, unless it is the last one of all.
                 let end = from.min((at / CHUNK + 1) * CHUNK);
-                self.store.chunks.read(self.id, end, at).await
+                self.store.chunks.read(self.of(), self.id, end, at).await
             }
         }
     }

@@ -89,9 +89,17 @@ pub struct StackStoreBuilder {
     body_bytes_max: u64,
     inline_bytes_max: u64,
     count_max: Option<u64>,
+    bodies: Option<Stack>,
 }
 
 impl StackStoreBuilder {
+    /// The stack that keeps bodies of more than one chunk. Give one over the same store and with the same prefix, but without
+    /// memory, so that long bodies do not take the place of everything else there. Unless told, it is the same stack.
+    pub fn bodies(mut self, stack: &Stack) -> Self {
+        self.bodies = Some(stack.clone());
+        self
+    }
+
     /// The longest body that is kept, in bytes, inclusive. Unless told, there is no limit.
     ///
     /// Where the stack has no store, memory is all there is: a body that took much of it could lose its beginning while it is
@@ -123,7 +131,7 @@ impl StackStoreBuilder {
     /// # Errors
     /// [`ErrorKind::Config`] for a limit on a stack that cannot list its keys; those of [`Cache::namespace`].
     pub fn build(self) -> Result<StackStore> {
-        let Self { stack, policy, body_bytes_max, inline_bytes_max, count_max } = self;
+        let Self { stack, policy, body_bytes_max, inline_bytes_max, count_max, bodies } = self;
         if count_max.is_some() && !enumerates(&stack) {
             let message = format!(
                 "the store of stack {:?} cannot list what it keeps, so it cannot count it",
@@ -132,8 +140,9 @@ impl StackStoreBuilder {
             return Err(Error::new(ErrorKind::Config, message));
         }
         let body_bytes_max = body_bytes_max.min(memory_body_bytes_max(&stack));
-        let space = stack.cache_with::<Bytes>(Raw).namespace(NAMESPACE)?;
-        let chunks = Chunks::new(space.namespace(CHUNKS_NAMESPACE)?);
+        let of =
+            |stack: &Stack| stack.cache_with::<Bytes>(Raw).namespace(NAMESPACE)?.namespace(CHUNKS_NAMESPACE);
+        let chunks = Chunks::new(of(&stack)?, of(bodies.as_ref().unwrap_or(&stack))?);
         let mut failure = None;
         let inner = Arc::new_cyclic(|weak| {
             let uses = Arc::new(Uses::new(Weak::clone(weak)));
@@ -177,6 +186,7 @@ impl StackStore {
             body_bytes_max: u64::MAX,
             inline_bytes_max: 16 * 1024,
             count_max: None,
+            bodies: None,
         }
     }
 
