@@ -115,16 +115,6 @@ pub(super) async fn exchange(
     }
 }
 
-/// Whether a message has no transfer coding, or the one that everybody knows. Its codings are of the connection: passed on
-/// without them, what is still coded would be taken for the content.
-//= https://www.rfc-editor.org/rfc/rfc9112#section-7
-//# All transfer-coding names are case-insensitive
-fn is_chunked_at_most(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let is_chunked = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    codings.next().is_none_or(is_chunked) && codings.next().is_none()
-}
-
 /// Whether something of an answer has come.
 #[derive(Clone, Default)]
 struct Answering(Arc<AtomicBool>);
@@ -275,10 +265,6 @@ async fn finish(
         return Ok(Response::from_parts(parts, Body::empty()));
     }
     let (mut parts, body) = response.into_parts();
-    if !is_chunked_at_most(&parts.headers) {
-        let what = format!("{} used a transfer coding that nobody asked for", pool.address());
-        return Err(Failure::lost(OriginErrorKind::Disconnected, what, true));
-    }
     let idle = how_long_idle(&parts.headers, timeouts.idle);
     //= https://www.rfc-editor.org/rfc/rfc9112#section-6.3
     //# If a message is received with both a Transfer-Encoding and a

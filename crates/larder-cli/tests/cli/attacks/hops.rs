@@ -176,14 +176,12 @@ fn what_an_origin_says_too_much_is_the_answer_to_nothing() {
 
 #[test]
 fn a_response_whose_end_is_in_doubt_is_not_kept() {
+    // A coding that nobody knows has an end: that of the connection.
     for doubt in [
         "HTTP/1.1 200 X\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\nContent-Length: 4\r\n\r\nevil",
         "HTTP/1.1 200 X\r\nCache-Control: max-age=60\r\nContent-Length: x\r\n\r\nevil",
         "HTTP/1.1 200 X\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n",
         "HTTP/1.1 200 X\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\nx\r\nevil\r\n0\r\n\r\n",
-        "HTTP/1.1 200 X\r\nCache-Control: max-age=60\r\nTransfer-Encoding: gzip\r\n\r\nevil",
-        "HTTP/1.1 200 X\r\nCache-Control: max-age=60\r\nTransfer-Encoding: gzip, chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
-        "HTTP/1.1 200 X\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked, identity\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
         "HTTP/1.0 200 X\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nevil\r\n0\r\n\r\n",
         "HTTP/1.1 200 X\r\nCache-Control: max-age=60\r\nContent-Length: 9\r\n\r\nevil",
     ] {

@@ -40,7 +40,10 @@ async fn a_request_gets_the_target_that_it_is_cached_by() {
     let upstreams = upstreams(served());
     for (uri, hosts, tls, target) in [
         ("/a?b", &["shop.test"][..], false, "http://shop.test/a?b"),
-        ("/a", &["Shop.test:8080"], true, "https://Shop.test:8080/a"),
+        ("/a", &["Shop.test:8080"], true, "https://shop.test:8080/a"),
+        ("/a", &["SHOP.test:80"], false, "http://shop.test/a"),
+        ("/a", &["shop.test:443"], true, "https://shop.test/a"),
+        ("/a", &["shop.test:443"], false, "http://shop.test:443/a"),
         ("//evil.test/a", &["shop.test"], false, "http://shop.test//evil.test/a"),
         ("/i/a", &["img.test"], false, "http://img.test/i/a"),
         // The absolute form says the host, and not the scheme: that is how it came in.
