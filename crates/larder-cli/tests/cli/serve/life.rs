@@ -118,7 +118,7 @@ fn one_of_two_upstreams_may_die() {
 fn an_option_that_nobody_knows_is_named_with_its_file_and_line() {
     let room = Room::new();
     fs::write(room.path("s.yaml"), "origin: http://127.0.0.1:1\n\ncache:\n  keeep: 1d\n").unwrap();
-    let output = room.call(["serve", "--config", "s.yaml"]);
+    let output = room.call(["serve", "--config", "s.yaml", "--check"]);
     let said = err(&output);
     assert_eq!(status(&output), 2, "{said}");
     assert!(said.contains("s.yaml:4") && said.contains("keeep") && said.contains("keep"), "{said}");
