@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use known::{Kind, Place, larder};
-pub(crate) use usage::usage;
+pub(crate) use usage::{is_seen, usage};
 
 /// How long a proxy may take until it accepts a connection.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -27,8 +27,18 @@ pub(crate) fn usage(pid: u32) -> Usage {
     sum
 }
 
+/// Whether `/proc` shows the processes that this one sees. In a container of its own it may show those of the machine, under
+/// other numbers.
+pub(crate) fn is_seen() -> bool {
+    let shown = fs::read_link("/proc/self").ok();
+    shown.and_then(|link| link.to_str()?.parse().ok()) == Some(std::process::id())
+}
+
 /// A process and its descendants that are there now.
 pub(crate) fn family(pid: u32) -> Vec<u32> {
+    if !is_seen() {
+        return vec![pid];
+    }
     let Ok(entries) = fs::read_dir("/proc") else { return vec![pid] };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let parents: BTreeMap<u32, u32> = pids
@@ -89,6 +99,10 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn what_this_process_has_started_counts_as_its_own() {
+        if !is_seen() {
+            println!("not tested: /proc shows the processes of somebody else");
+            return;
+        }
         let mut child = Command::new("sleep").arg("30").spawn().unwrap();
         let members = family(std::process::id());
         child.kill().unwrap();

@@ -321,12 +321,18 @@ impl Serving {
         heard.unwrap()
     }
 
-    /// The most memory that the process ever had, in bytes, as the kernel says.
+    /// The most memory that the process ever had, in bytes, as the kernel says; `None` if `/proc` shows the processes of
+    /// somebody else, as it may in a container.
     #[cfg(target_os = "linux")]
-    pub(crate) fn peak_bytes(&self) -> u64 {
+    pub(crate) fn peak_bytes(&self) -> Option<u64> {
+        let shown = std::fs::read_link("/proc/self").unwrap();
+        if shown.to_str() != Some(&std::process::id().to_string()) {
+            println!("memory is not looked at: /proc shows the processes of somebody else");
+            return None;
+        }
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        Some(line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024)
     }
 }
 
