@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -92,11 +92,18 @@ impl Origin {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let shared = Arc::new(Shared::default());
         let kept = Arc::clone(&shared);
+        // Few may wait to be accepted, and who finds no room tries again after a second: so that is all that one thread does.
+        let (accepted, waiting) = mpsc::channel::<TcpStream>();
+        let over = Arc::clone(&kept);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                if kept.is_over.load(Ordering::Relaxed) {
+                if over.is_over.load(Ordering::Relaxed) || accepted.send(stream).is_err() {
                     return;
                 }
+            }
+        });
+        thread::spawn(move || {
+            for stream in waiting {
                 let shared = Arc::clone(&kept);
                 // A proxy that hangs up is no failure of the origin.
                 thread::spawn(move || drop(serve(&stream, &shared)));

@@ -63,6 +63,11 @@ fn stale(kind: &Kind, bench: &Bench, crowd: Crowd, claims: &mut Claims) -> io::R
 fn uncacheable(kind: &Kind, bench: &Bench, crowd: Crowd, claims: &mut Claims) -> io::Result<()> {
     let target = format!("/uncacheable?fresh=no&wait={}", crowd.wait.as_millis());
     let each = u32::try_from(crowd.clients).unwrap_or(u32::MAX);
+    // So that the proxy has its connections: the origin's socket lets 128 wait to be accepted, and turns others away for a
+    // second, which would be no fault of the proxy's.
+    for crowd in [Crowd { clients: crowd.clients / 2, ..crowd }, crowd] {
+        crowd.asks(bench.proxy.address, "/warm?fresh=no")?;
+    }
     let first = crowd.asks(bench.proxy.address, &target)?;
     let requests = bench.origin.count(&target).requests;
     let holds = requests == each && first.last() < crowd.wait * 3;
