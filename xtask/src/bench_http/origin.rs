@@ -70,7 +70,8 @@ impl Answer {
             wait: Duration::from_millis(number("wait", 0)),
             cache_control: match value("fresh") {
                 Some("no") => "no-store",
-                Some("brief") => "max-age=1",
+                // More than the longest wait: what was waited for that long is that old when it comes.
+                Some("brief") => "max-age=2",
                 Some("stale") => "max-age=1, stale-while-revalidate=60",
                 _ => "max-age=3600",
             },

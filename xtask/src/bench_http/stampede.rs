@@ -48,8 +48,8 @@ fn stale(kind: &Kind, bench: &Bench, crowd: Crowd, claims: &mut Claims) -> io::R
     ] {
         let target = format!("/{name}?fresh={name}&wait={}", crowd.wait.as_millis());
         get(bench.proxy.address, &Ask::of(&target))?;
-        // Until its second is over.
-        thread::sleep(Duration::from_millis(2_100));
+        // Until its time is over.
+        thread::sleep(Duration::from_millis(3_100));
         let seen = crowd.asks(bench.proxy.address, &target)?;
         // What runs on in the background.
         thread::sleep(crowd.wait);
