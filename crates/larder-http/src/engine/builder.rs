@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::request::Parts as Request;
@@ -142,8 +140,7 @@ impl HttpCacheBuilder {
     pub fn build(self) -> HttpCache {
         let Self { store, policy, clock, name, detail, keep, only, running } = self;
         let (flights, counts) = running.unwrap_or_default();
-        let ids = (RandomState::new(), RandomState::new(), AtomicU64::new(0));
-        let shared = Shared { store, policy, clock, name, detail, keep, only, flights, counts, ids };
+        let shared = Shared { store, policy, clock, name, detail, keep, only, flights, counts };
         HttpCache { shared: Arc::new(shared) }
     }
 }

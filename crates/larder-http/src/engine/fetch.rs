@@ -1,6 +1,7 @@
 //! Asking the origin for what is not stored, once for all who wait, and keeping what comes while it is passed on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::request::Parts as Request;
@@ -17,6 +18,18 @@ use crate::header::connection;
 use crate::origin::{OriginError, OriginErrorKind, Redirected, StatusMessage};
 use crate::policy::{Exchange, HeadEffect, Keep, NotStorable, Reason, Selected, Verdict};
 use crate::store::{ResponseId, StoredResponse, Variants, WriteBody};
+
+/// What came of joining others.
+pub(super) enum Joined {
+    /// Their response answers this request too.
+    Answered(Box<Response<Body>>),
+    /// The origin failed them.
+    Failed(Failed),
+    /// Nobody asks yet: this one does, for all who come.
+    Lead(Lead),
+    /// There is nothing to wait for.
+    Alone,
+}
 
 /// What becomes of a body that is being kept.
 struct Keeping {
@@ -35,37 +48,47 @@ impl Shared {
         ask: &Arc<Ask>,
         reason: Reason,
     ) -> Result<Response<Body>, OriginError> {
-        let key = ask.flight_key();
-        let tries = if ask.is_shareable { TRIES_MAX } else { 0 };
-        for _ in 0..tries {
-            match self.flights.join(&key, self.clock.monotonic()) {
-                Role::Alone => break,
-                Role::Lead(lead) => {
-                    let (shared, ask) = (Arc::clone(self), Arc::clone(ask));
-                    let asked = async move { shared.exchange(&ask, None, Some(lead), reason).await };
-                    return self.detached(asked).await;
-                }
-                Role::Wait(flight) => match landed(flight).await {
-                    Landing::Pending | Landing::Again => {}
-                    Landing::Alone | Landing::Failed(Failed::Status(_)) => break,
-                    Landing::Arriving(arriving) => match self.joined(ask, &arriving) {
-                        Some(response) => return Ok(response),
-                        None if arriving.is_superseded(self, &ask.target) => {}
-                        None => break,
-                    },
-                    Landing::Settled => match self.look_again(ask).await {
-                        Some(response) => return Ok(response),
-                        None => break,
-                    },
-                    // What was wrong with the request of another need not be with this one.
-                    Landing::Failed(Failed::Origin(error)) if error.kind() == OriginErrorKind::Refused => {
-                        break;
-                    }
-                    Landing::Failed(Failed::Origin(error)) => return Err(error),
-                },
+        let lead = match self.join(ask).await {
+            Joined::Answered(response) => return Ok(*response),
+            // What was wrong with the request of another need not be with this one.
+            Joined::Failed(Failed::Origin(error)) if error.kind() != OriginErrorKind::Refused => {
+                return Err(error);
             }
+            Joined::Alone | Joined::Failed(_) => None,
+            Joined::Lead(lead) => Some(lead),
+        };
+        if lead.is_none() {
+            return self.exchange(ask, None, None, reason).await;
         }
-        self.exchange(ask, None, None, reason).await
+        let (shared, ask) = (Arc::clone(self), Arc::clone(ask));
+        self.detached(async move { shared.exchange(&ask, None, lead, reason).await }).await
+    }
+
+    /// Joins those who want the same, if somebody asks already.
+    pub(super) async fn join(self: &Arc<Self>, ask: &Arc<Ask>) -> Joined {
+        if !ask.is_shareable {
+            return Joined::Alone;
+        }
+        let key = ask.flight_key();
+        for _ in 0..TRIES_MAX {
+            let flight = match self.flights.join(&key, self.clock.monotonic()) {
+                Role::Alone => return Joined::Alone,
+                Role::Lead(lead) => return Joined::Lead(lead),
+                Role::Wait(flight) => flight,
+            };
+            let answer = match landed(flight).await {
+                Landing::Pending | Landing::Again => continue,
+                Landing::Alone => None,
+                Landing::Failed(failed) => return Joined::Failed(failed),
+                Landing::Settled => self.look_again(ask).await,
+                Landing::Arriving(arriving) => match self.joined(ask, &arriving) {
+                    None if arriving.is_superseded(self, &ask.target) => continue,
+                    answer => answer,
+                },
+            };
+            return answer.map_or(Joined::Alone, |response| Joined::Answered(Box::new(response)));
+        }
+        Joined::Alone
     }
 
     /// Asks the origin, and keeps what may be kept.
@@ -342,7 +365,7 @@ impl Shared {
     ) -> larder::Result<()> {
         let stored = keeping.arriving.stored.clone();
         let delete_at = self.delete_at(&stored);
-        let mut response = StoredResponse::new(self.next_id(), stored, delete_at, body);
+        let mut response = StoredResponse::new(ResponseId::random(), stored, delete_at, body);
         response.tags = keeping.tags.clone().into();
         response.began = keeping.since.began;
         response.trailers = trailers;
@@ -351,12 +374,15 @@ impl Shared {
         let target = &keeping.ask.target;
         let now = self.now();
         let has_tags = !keeping.tags.is_empty();
+        let is_kept = AtomicBool::new(false);
         self.store
             .change(target, &|variants: &Variants| {
+                is_kept.store(false, Ordering::Relaxed);
                 // What was invalidated since it was asked for may be what this is.
                 if !self.flights.is_valid(keeping.since, target, has_tags) || is_late(&response, variants) {
                     return None;
                 }
+                is_kept.store(true, Ordering::Relaxed);
                 let left = keeping.superseded.and_then(|id| variants.without(id));
                 Some(left.as_ref().unwrap_or(variants).with(&self.policy, Arc::clone(&response), now))
             })
@@ -364,8 +390,9 @@ impl Shared {
         if !self.flights.is_valid(keeping.since, target, has_tags) {
             // It was invalidated just then, and the store may have looked before and changed after.
             self.forget(target, response.id).await;
+        } else if is_kept.into_inner() {
+            self.counts.stored.add();
         }
-        self.counts.stored.add();
         Ok(())
     }
 

@@ -42,10 +42,13 @@ pub(super) enum Landing {
     Again,
 }
 
+/// What came of asking, or will, by what those who wait have in common.
+type Running = HashMap<Arc<str>, watch::Receiver<Landing>>;
+
 /// The targets that are being asked for.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    running: Mutex<HashMap<Arc<str>, watch::Receiver<Landing>>>,
+    running: Mutex<Running>,
     /// Hashes of targets, with when they are forgotten, on the monotonic clock.
     loners: Mutex<HashMap<u64, Duration>>,
     /// How many invalidations there were.
@@ -76,22 +79,21 @@ impl Flights {
             return Role::Alone;
         }
         let mut running = self.running.lock();
-        if let Some(flight) = running.get(key) {
-            return Role::Wait(flight.clone());
+        match running.get(key) {
+            Some(flight) => Role::Wait(flight.clone()),
+            None => self.begin(&mut running, key).map_or(Role::Alone, Role::Lead),
         }
-        if running.len() >= FLIGHTS_MAX {
-            return Role::Alone;
-        }
-        let key: Arc<str> = key.into();
-        let (landing, receiver) = watch::channel(Landing::Pending);
-        running.insert(Arc::clone(&key), receiver);
-        Role::Lead(Lead { flights: Arc::clone(self), key, landing, is_down: false })
     }
 
     /// Leads if nobody does.
     pub(super) fn lead(self: &Arc<Self>, key: &str) -> Option<Lead> {
         let mut running = self.running.lock();
-        if running.contains_key(key) || running.len() >= FLIGHTS_MAX {
+        if running.contains_key(key) { None } else { self.begin(&mut running, key) }
+    }
+
+    /// Leads, where nobody does. `None` if too many do elsewhere.
+    fn begin(self: &Arc<Self>, running: &mut Running, key: &str) -> Option<Lead> {
+        if running.len() >= FLIGHTS_MAX {
             return None;
         }
         let key: Arc<str> = key.into();

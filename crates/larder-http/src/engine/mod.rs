@@ -18,9 +18,7 @@ mod validate;
 
 use std::borrow::Cow;
 use std::future::Future;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::request::Parts as Request;
@@ -100,7 +98,6 @@ struct Shared {
     only: builder::Only,
     flights: Arc<Flights>,
     counts: Arc<Counts>,
-    ids: (RandomState, RandomState, AtomicU64),
 }
 
 /// A request on its way to an answer.
@@ -294,8 +291,7 @@ impl Shared {
     /// Passes on a request that is none for a cache, and invalidates what its answer says (RFC 9111 section 4.4).
     async fn pass(self: &Arc<Self>, ask: &Arc<Ask>, body: Body) -> Result<Response<Body>, OriginError> {
         self.counts.passed.add();
-        let mut request = http::Request::new(body);
-        request.clone_from_parts(&ask.request);
+        let request = http::Request::from_parts(ask.request.clone(), body);
         let requested_at = self.now();
         let mut since = self.since();
         let response = match ask.origin.send(request).await {
@@ -335,8 +331,7 @@ impl Shared {
         body: Body,
     ) -> Result<Response<Body>, OriginError> {
         self.counts.passed.add();
-        let mut outgoing = http::Request::new(body);
-        outgoing.clone_from_parts(&request);
+        let outgoing = http::Request::from_parts(request.clone(), body);
         let (mut head, body) = origin.send(outgoing).await?.into_parts();
         connection::strip(&mut head.headers);
         let invalidation = Invalidation::of(&request, &head);
@@ -468,15 +463,9 @@ impl Shared {
         let usable = self.policy.usable_after_freshness(stored);
         let is_confirmable =
             stored.entity_tag().is_some() || stored.headers().contains_key(header::LAST_MODIFIED);
-        let stale = if is_confirmable { usable.min(self.keep).max(self.keep) } else { usable.min(self.keep) };
+        let stale = if is_confirmable { self.keep } else { usable.min(self.keep) };
         let life = fresh.saturating_add(stale).min(LIFE_MAX);
         received_at.checked_add(life).unwrap_or(received_at)
-    }
-
-    fn next_id(&self) -> ResponseId {
-        let count = self.ids.2.fetch_add(1, Ordering::Relaxed);
-        let half = |state: &RandomState| u128::from(state.hash_one(count));
-        ResponseId(half(&self.ids.0) << 64 | half(&self.ids.1))
     }
 }
 
@@ -499,12 +488,11 @@ impl Ask {
 
     /// Sends it, with these fields if they are others than its own.
     async fn send(&self, fields: Option<&HeaderMap>) -> Result<Response<Body>, OriginError> {
-        let mut request = http::Request::new(Body::empty());
-        request.clone_from_parts(&self.request);
+        let mut request = self.request.clone();
         if let Some(fields) = fields {
-            request.headers_mut().clone_from(fields);
+            request.headers.clone_from(fields);
         }
-        self.origin.send(request).await
+        self.origin.send(http::Request::from_parts(request, Body::empty())).await
     }
 
     /// What it has to have in common with others to be answered together with them: requests for a part, with a
@@ -532,19 +520,4 @@ fn neutral(request: &Request) -> Request {
     request.headers.remove(header::CACHE_CONTROL);
     request.headers.remove(header::PRAGMA);
     request
-}
-
-/// A request with the head of another.
-trait CloneFromParts {
-    fn clone_from_parts(&mut self, parts: &Request);
-}
-
-impl CloneFromParts for http::Request<Body> {
-    fn clone_from_parts(&mut self, parts: &Request) {
-        *self.method_mut() = parts.method.clone();
-        *self.uri_mut() = parts.uri.clone();
-        *self.version_mut() = parts.version;
-        *self.headers_mut() = parts.headers.clone();
-        *self.extensions_mut() = parts.extensions.clone();
-    }
 }

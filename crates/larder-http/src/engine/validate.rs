@@ -5,9 +5,10 @@ use std::sync::Arc;
 use http::request::Parts as Request;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
+use super::fetch::Joined;
 use super::flights::Since;
-use super::flights::{Landing, Lead, Role, landed};
-use super::{Ask, Handled, Shared, TRIES_MAX, neutral};
+use super::flights::{Landing, Lead};
+use super::{Ask, Handled, Shared, neutral};
 use crate::header::connection;
 use crate::origin::OriginError;
 use crate::policy::{Exchange, Failure, Freshened, Keep, Outcome, Reason, Stored, Verdict};
@@ -48,38 +49,20 @@ impl Shared {
         ask: &Arc<Ask>,
         doubt: Doubt,
     ) -> Result<Response<Body>, OriginError> {
-        let key = ask.flight_key();
-        let tries = if ask.is_shareable { TRIES_MAX } else { 0 };
-        for _ in 0..tries {
-            match self.flights.join(&key, self.clock.monotonic()) {
-                Role::Alone => break,
-                Role::Lead(lead) => {
-                    let (shared, ask, doubt) = (Arc::clone(self), Arc::clone(ask), doubt.clone());
-                    let asked = async move { shared.revalidate(&ask, &doubt, Some(lead)).await };
-                    return self.detached(asked).await;
-                }
-                Role::Wait(flight) => match landed(flight).await {
-                    Landing::Pending | Landing::Again => {}
-                    Landing::Alone => break,
-                    Landing::Arriving(arriving) => match self.joined(ask, &arriving) {
-                        Some(response) => return Ok(response),
-                        None if arriving.is_superseded(self, &ask.target) => {}
-                        None => break,
-                    },
-                    Landing::Settled => match self.look_again(ask).await {
-                        Some(response) => return Ok(response),
-                        None => break,
-                    },
-                    Landing::Failed(failed) => {
-                        if let Some(response) = self.despite(ask, &doubt.current, &failed).await {
-                            return Ok(response);
-                        }
-                        break;
-                    }
-                },
-            }
+        let lead = match self.join(ask).await {
+            Joined::Answered(response) => return Ok(*response),
+            Joined::Failed(failed) => match self.despite(ask, &doubt.current, &failed).await {
+                Some(response) => return Ok(response),
+                None => None,
+            },
+            Joined::Alone => None,
+            Joined::Lead(lead) => Some(lead),
+        };
+        if lead.is_none() {
+            return self.revalidate(ask, &doubt, None).await;
         }
-        self.revalidate(ask, &doubt, None).await
+        let (shared, ask) = (Arc::clone(self), Arc::clone(ask));
+        self.detached(async move { shared.revalidate(&ask, &doubt, lead).await }).await
     }
 
     /// Confirms what is stored meanwhile, unless somebody does already.
