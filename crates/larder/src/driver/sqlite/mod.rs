@@ -228,7 +228,7 @@ impl SqliteDriver {
         let desk = Arc::clone(&self.desk);
         let found = self.reader().call("open", 0, move |connection| {
             // The outer result is SQLite's own; ours says what to do about it.
-            Ok(table::find(connection, &desk.table))
+            Ok(table::find(connection, &desk.table).map_err(|cause| desk.table.unfit(cause)))
         });
         if found.await?? {
             return Ok(());

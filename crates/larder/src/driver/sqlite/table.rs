@@ -90,6 +90,18 @@ impl Table {
         &self.name
     }
 
+    /// What kept [`find`] from its answer: [`ErrorKind::Config`] if the table lacks the columns that it has to
+    /// have, what [`failed`] makes of anything else.
+    pub(super) fn unfit(&self, cause: rusqlite::Error) -> Error {
+        match code_of(&cause) {
+            Some(ErrorCode::Unknown) => {
+                let what = format!("the table {:?} is not one of larder's: name another one", self.name);
+                Error::from_source(ErrorKind::Config, what, cause)
+            }
+            _ => failed("open", cause),
+        }
+    }
+
     /// What creates the table.
     ///
     /// Keys are blobs: a text that contains NUL is cut there by half of SQLite's functions, and blobs compare
@@ -264,26 +276,15 @@ pub(super) fn prepare_writer(connection: &Connection, opening: &Opening) -> rusq
     Ok(())
 }
 
-/// Whether the table is there.
-///
-/// # Errors
-/// [`ErrorKind::Config`] if it lacks the columns that it has to have; what [`failed`] makes of anything else.
-pub(super) fn find(connection: &Connection, table: &Table) -> Result<bool> {
-    let name = table.name();
+/// Whether the table is there. What goes wrong is for [`Table::unfit`] to say.
+pub(super) fn find(connection: &Connection, table: &Table) -> rusqlite::Result<bool> {
     // SQLite takes names that differ by case for one.
     let there = "SELECT 1 FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
-    let there = connection.query_row(there, [name], |_| Ok(())).optional();
-    if there.map_err(|cause| failed("open", cause))?.is_none() {
+    if connection.query_row(there, [table.name()], |_| Ok(())).optional()?.is_none() {
         return Ok(false);
     }
     for statement in [&table.get, &table.put] {
-        connection.prepare_cached(statement).map_err(|cause| match code_of(&cause) {
-            Some(ErrorCode::Unknown) => {
-                let what = format!("the table {name:?} is not one of larder's: name another one");
-                Error::from_source(ErrorKind::Config, what, cause)
-            }
-            _ => failed("open", cause),
-        })?;
+        connection.prepare_cached(statement)?;
     }
     Ok(true)
 }

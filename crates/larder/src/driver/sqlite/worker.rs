@@ -46,15 +46,17 @@ impl Desk {
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let connection = self.open_reader()?;
-        let prepare = || -> rusqlite::Result<()> {
-            table::prepare_writer(&connection, &self.opening)?;
-            // From here on the writer waits for others in its own way.
-            connection.busy_timeout(Duration::ZERO)
-        };
         let limit = self.opening.busy_timeout;
+        let prepare = || -> rusqlite::Result<()> {
+            // The writer waits for others in its own way.
+            connection.busy_timeout(Duration::ZERO)?;
+            table::prepare_writer(&connection, &self.opening)
+        };
         patiently(limit, prepare).map_err(|cause| table::failed("open", cause))?;
         let bounded = self.opening.max_bytes.is_some();
-        if self.create_table && (bounded || !table::find(&connection, &self.table)?) {
+        // Whoever opens a new file at the same time may be recovering its log: even a look has to wait.
+        let there = || patiently(limit, || table::find(&connection, &self.table));
+        if self.create_table && (bounded || !there().map_err(|cause| self.table.unfit(cause))?) {
             patiently(limit, || table::create(&connection, &self.table, bounded))
                 .map_err(|cause| table::failed("create the table", cause))?;
         }
