@@ -297,6 +297,7 @@ fn explained(why: &Explanation) -> Value {
             let delete_at = variant.delete_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             json!({
                 "selected": variant.is_selected,
+                "name": variant.name,
                 "status": variant.status,
                 "age_seconds": seconds(variant.age),
                 "lifetime_seconds": seconds(variant.lifetime),

@@ -24,8 +24,7 @@ impl HttpCache {
     pub async fn purge(&self, target: &str, how: Purge) -> Result<bool> {
         let meant = target.parse().ok().and_then(|uri| key::target(&uri).ok());
         let target = meant.as_deref().unwrap_or(target);
-        self.shared.flights.invalidate(target);
-        self.shared.purge_stored(target, how).await
+        self.shared.purge_equivalent(target, how).await
     }
 
     /// Purges whatever has one of these tags: those of `Surrogate-Key` and `Cache-Tag`, and, over a stack, those that the
@@ -45,6 +44,7 @@ impl HttpCache {
     pub async fn purge_prefix(&self, prefix: &str, how: Purge) -> Result<Purged> {
         // Whatever is on its way may begin like this.
         self.shared.flights.invalidate_all();
+        self.shared.variances.forget_written();
         let mut purged = Purged::default();
         let mut targets = self.shared.store.targets(prefix)?;
         while let Some(target) = targets.next().await {
@@ -61,6 +61,7 @@ impl HttpCache {
     /// The store's.
     pub async fn clear(&self) -> Result<()> {
         self.shared.flights.invalidate_all();
+        self.shared.variances.forget_written();
         self.shared.store.clear().await
     }
 }
@@ -68,9 +69,21 @@ impl HttpCache {
 impl Shared {
     /// Purges one target; a failure of the store is counted.
     pub(super) async fn purge(&self, target: &str, how: Purge) {
-        self.flights.invalidate(target);
-        let purged = self.purge_stored(target, how).await;
+        let purged = self.purge_equivalent(target, how).await;
         self.note(purged);
+    }
+
+    /// Purges one target, and what is kept for all that are equivalent to it.
+    async fn purge_equivalent(&self, target: &str, how: Purge) -> Result<bool> {
+        self.flights.invalidate(target);
+        let names = self.names(target).await;
+        for name in &names {
+            self.flights.invalidate(name);
+        }
+        let purges =
+            names.iter().map(String::as_str).chain([target]).map(|name| self.purge_stored(name, how));
+        let purged = futures_util::future::join_all(purges).await;
+        purged.into_iter().try_fold(false, |was_there, purged| Ok(was_there | purged?))
     }
 
     async fn purge_stored(&self, target: &str, how: Purge) -> Result<bool> {

@@ -37,6 +37,8 @@ pub(super) struct Arriving {
     pub(super) stored: Stored,
     /// Its fields as they came, but for those of the connection.
     pub(super) headers: HeaderMap,
+    /// What it will be kept under.
+    pub(super) name: String,
     since: Since,
     has_tags: bool,
     content: Mutex<Content>,
@@ -92,6 +94,7 @@ impl Arriving {
     pub(super) fn new(
         stored: Stored,
         head: &Head,
+        name: String,
         since: Since,
         has_tags: bool,
         store: Arc<dyn ReadBody>,
@@ -111,6 +114,7 @@ impl Arriving {
         Self {
             stored,
             headers,
+            name,
             since,
             has_tags,
             content: Mutex::new(content),
@@ -120,7 +124,7 @@ impl Arriving {
 
     /// Whether it was invalidated since it was asked for, so that nobody may join it any more.
     pub(super) fn is_superseded(&self, shared: &Shared, target: &str) -> bool {
-        !shared.flights.is_valid(self.since, target, self.has_tags)
+        !shared.is_valid(self.since, target, &self.name, self.has_tags)
     }
 
     /// Adds a piece. `readable` is how much the store gives back by now; `None` if it gave up.

@@ -10,6 +10,7 @@ use larder::time::{Clock, SystemClock};
 
 use super::flights::Flights;
 use super::stats::Counts;
+use super::variance::Variances;
 use super::{HttpCache, Shared};
 use crate::policy::Policy;
 use crate::store::HttpStore;
@@ -56,8 +57,9 @@ pub struct HttpCacheBuilder {
     detail: StatusDetail,
     keep: Duration,
     only: Only,
-    /// What is under way, what was invalidated and what happened, of a cache that this one takes the place of.
-    running: Option<(Arc<Flights>, Arc<Counts>)>,
+    /// What is under way, what was invalidated, what was learnt and what happened, of a cache that this one takes the place
+    /// of.
+    running: Option<(Arc<Flights>, Arc<Variances>, Arc<Counts>)>,
 }
 
 impl HttpCacheBuilder {
@@ -71,7 +73,11 @@ impl HttpCacheBuilder {
             detail: shared.detail,
             keep: shared.keep,
             only: shared.only.clone(),
-            running: Some((Arc::clone(&shared.flights), Arc::clone(&shared.counts))),
+            running: Some((
+                Arc::clone(&shared.flights),
+                Arc::clone(&shared.variances),
+                Arc::clone(&shared.counts),
+            )),
         }
     }
 
@@ -139,8 +145,8 @@ impl HttpCacheBuilder {
     /// The cache.
     pub fn build(self) -> HttpCache {
         let Self { store, policy, clock, name, detail, keep, only, running } = self;
-        let (flights, counts) = running.unwrap_or_default();
-        let shared = Shared { store, policy, clock, name, detail, keep, only, flights, counts };
+        let (flights, variances, counts) = running.unwrap_or_default();
+        let shared = Shared { store, policy, clock, name, detail, keep, only, flights, variances, counts };
         HttpCache { shared: Arc::new(shared) }
     }
 }

@@ -6,6 +6,7 @@ use http::request::Parts as Request;
 use larder::Result;
 
 use super::HttpCache;
+use super::variance::name;
 use crate::header::connection;
 use crate::key::target;
 use crate::policy::{LifetimeSource, Mark, Reason, Verdict};
@@ -31,6 +32,8 @@ pub struct Explanation {
 pub struct VariantExplanation {
     /// Whether it is the one that is meant for the request.
     pub is_selected: bool,
+    /// What it is kept under: the target, or what that shares with other targets that mean the same (`No-Vary-Search`).
+    pub name: String,
     /// Its status.
     pub status: u16,
     /// How old it is.
@@ -64,13 +67,13 @@ impl HttpCache {
         connection::strip(&mut request.headers);
         let target = target(&request.uri)
             .map_err(|error| larder::Error::new(larder::ErrorKind::InvalidKey, error.to_string()))?;
-        let variants = shared.store.get(&target).await?.unwrap_or_default();
+        let variants = shared.look(&target).await?;
         let now = shared.now();
         let (found, selected) = variants.select(&shared.policy, &request, now);
         let verdict = shared.policy.verdict(&request, selected, now);
         let explained = variants.responses().iter().map(|response| {
             let is_selected = found.is_some_and(|found| found.id == response.id);
-            VariantExplanation::of(response, is_selected, now)
+            VariantExplanation::of(&target, response, is_selected, now)
         });
         Ok(Explanation {
             verdict: match verdict {
@@ -83,17 +86,18 @@ impl HttpCache {
             },
             reason: verdict.reason(),
             variants: explained.collect(),
-            target,
+            target: target.clone(),
         })
     }
 }
 
 impl VariantExplanation {
-    fn of(response: &StoredResponse, is_selected: bool, now: SystemTime) -> Self {
+    fn of(target: &str, response: &StoredResponse, is_selected: bool, now: SystemTime) -> Self {
         let stored = &response.stored;
         let lifetime = stored.lifetime();
         Self {
             is_selected,
+            name: name(target, stored).into_owned(),
             status: stored.status().as_u16(),
             age: stored.age(now),
             lifetime: lifetime.duration,

@@ -12,11 +12,12 @@ use super::arriving::{Arriving, Cut, declared_bytes};
 use super::flights::{Landing, Lead, Role, Since, landed};
 use super::tags::tags_of;
 use super::validate::Failed;
+use super::variance::name;
 use super::{Ask, HOLD_MAX, Handled, Shared, TRIES_MAX, neutral};
 use crate::Body;
 use crate::header::connection;
 use crate::origin::{OriginError, OriginErrorKind, Redirected, StatusMessage};
-use crate::policy::{Exchange, HeadEffect, Keep, NotStorable, Reason, Selected, Verdict};
+use crate::policy::{Exchange, HeadEffect, Keep, NotStorable, Reason, Selected, Stored, Verdict};
 use crate::store::{ResponseId, StoredResponse, Variants, WriteBody};
 
 /// What came of joining others.
@@ -38,7 +39,7 @@ struct Keeping {
     tags: Vec<String>,
     message: Option<String>,
     since: Since,
-    superseded: Option<ResponseId>,
+    superseded: Option<Arc<StoredResponse>>,
 }
 
 impl Shared {
@@ -131,7 +132,7 @@ impl Shared {
         since: Since,
         lead: Option<Lead>,
         reason: Reason,
-        superseded: Option<ResponseId>,
+        superseded: Option<Arc<StoredResponse>>,
     ) -> Response<Body> {
         let (head, body) = response.into_parts();
         self.counts.forwarded.add();
@@ -152,7 +153,8 @@ impl Shared {
                 return self.finish(Response::from_parts(head, body), handled);
             }
         };
-        let Some((writer, tags)) = self.writer(ask, &stored).await else {
+        let name = name(&ask.target, &stored).into_owned();
+        let Some((writer, tags)) = self.writer(ask, &name, &stored, since).await else {
             self.drop_superseded(ask, superseded).await;
             self.land_alone(ask, lead, head.status);
             return self.finish(Response::from_parts(head, body), handled);
@@ -160,7 +162,7 @@ impl Shared {
         handled.stored = true;
         let message = head.extensions.get::<StatusMessage>().map(|message| message.0.as_ref().to_owned());
         let has_tags = !tags.is_empty();
-        let arriving = Arc::new(Arriving::new(stored, &head, since, has_tags, writer.reader()));
+        let arriving = Arc::new(Arriving::new(stored, &head, name, since, has_tags, writer.reader()));
         // Before anybody else, so that nothing of it is let go of.
         let own = arriving.read().unwrap_or_default();
         if self.is_joinable(ask, &arriving) {
@@ -178,10 +180,10 @@ impl Shared {
         self.finish(Response::from_parts(head, own), handled)
     }
 
-    async fn drop_superseded(self: &Arc<Self>, ask: &Arc<Ask>, superseded: Option<ResponseId>) {
-        let Some(id) = superseded else { return };
-        let (shared, ask) = (Arc::clone(self), Arc::clone(ask));
-        self.settle(async move { shared.forget(&ask.target, id).await }).await;
+    async fn drop_superseded(self: &Arc<Self>, ask: &Ask, superseded: Option<Arc<StoredResponse>>) {
+        if let Some(superseded) = superseded {
+            self.forget_soon(ask, &superseded).await;
+        }
     }
 
     /// Tells those who wait that the response is not for them. It is remembered, so that nobody waits in vain again; but
@@ -198,7 +200,9 @@ impl Shared {
     async fn writer(
         &self,
         ask: &Ask,
-        stored: &crate::policy::Stored,
+        name: &str,
+        stored: &Stored,
+        since: Since,
     ) -> Option<(Box<dyn WriteBody>, Vec<String>)> {
         if self.store.is_full() || self.delete_at(stored) <= self.now() {
             return None;
@@ -207,7 +211,14 @@ impl Shared {
             self.counts.too_many_tags.add();
             return None;
         };
-        match self.store.create(&ask.target, stored).await {
+        if let Some(search) = stored.no_vary_search().filter(|_| name != ask.target)
+            && self.variances.learn(&ask.target, search)
+            && !self.flights.is_untouched(since)
+        {
+            // What was invalidated meanwhile may have been equivalent, and nobody knew.
+            return None;
+        }
+        match self.store.create(name, stored).await {
             Ok(writer) => Some((writer?, tags)),
             Err(error) => {
                 self.note::<()>(Err(error));
@@ -227,7 +238,7 @@ impl Shared {
         let now = self.now();
         let selected = self.policy.select(&ask.request, [&arriving.stored]);
         let Verdict::Serve { .. } = self.policy.verdict(&ask.request, selected, now) else { return None };
-        if arriving.is_superseded(self, &ask.target) {
+        if name(&ask.target, &arriving.stored) != arriving.name || arriving.is_superseded(self, &ask.target) {
             return None;
         }
         let answer = arriving.stored.answer(&ask.request)?;
@@ -371,27 +382,35 @@ impl Shared {
         response.trailers = trailers;
         response.message.clone_from(&keeping.message);
         let response = Arc::new(response);
-        let target = &keeping.ask.target;
+        let (target, name) = (&keeping.ask.target, &keeping.arriving.name);
         let now = self.now();
-        let has_tags = !keeping.tags.is_empty();
+        let is_valid = || self.is_valid(keeping.since, target, name, !keeping.tags.is_empty());
         let is_kept = AtomicBool::new(false);
+        // What cannot be looked for yet need not be there yet.
+        self.note_variance(target, &response.stored).await;
         self.store
-            .change(target, &|variants: &Variants| {
+            .change(name, &|variants: &Variants| {
                 is_kept.store(false, Ordering::Relaxed);
                 // What was invalidated since it was asked for may be what this is.
-                if !self.flights.is_valid(keeping.since, target, has_tags) || is_late(&response, variants) {
+                if !is_valid() || is_late(&response, variants) {
                     return None;
                 }
                 is_kept.store(true, Ordering::Relaxed);
-                let left = keeping.superseded.and_then(|id| variants.without(id));
+                let left = keeping.superseded.as_ref().and_then(|superseded| variants.without(superseded.id));
                 Some(left.as_ref().unwrap_or(variants).with(&self.policy, Arc::clone(&response), now))
             })
             .await?;
-        if !self.flights.is_valid(keeping.since, target, has_tags) {
+        if !is_valid() {
             // It was invalidated just then, and the store may have looked before and changed after.
-            self.forget(target, response.id).await;
+            self.forget(name, response.id).await;
         } else if is_kept.into_inner() {
             self.counts.stored.add();
+            if let Some(superseded) = &keeping.superseded {
+                let elsewhere = self::name(target, &superseded.stored);
+                if elsewhere != name.as_str() {
+                    self.forget(&elsewhere, superseded.id).await;
+                }
+            }
         }
         Ok(())
     }
@@ -410,7 +429,7 @@ impl Shared {
 
     async fn update_by_head(&self, ask: &Ask, head: &http::response::Parts, times: Exchange, since: Since) {
         let update = |response: &Arc<StoredResponse>| -> Option<Option<Arc<StoredResponse>>> {
-            let with = |stored: crate::policy::Stored| {
+            let with = |stored: Stored| {
                 let delete_at = self.delete_at(&stored);
                 Some(Arc::new(StoredResponse { stored, delete_at, ..StoredResponse::clone(response) }))
             };
@@ -424,20 +443,25 @@ impl Shared {
                 },
             }
         };
-        let change = |variants: &Variants| {
+        let change = |name: &str, variants: &Variants| {
             let effects: Vec<_> =
                 variants.responses().iter().map(|response| (response, update(response))).collect();
             let is_touched = effects.iter().any(|(_, effect)| effect.is_some());
             let has_tags = variants.responses().iter().any(|response| !response.tags.is_empty());
-            if !is_touched || !self.flights.is_valid(since, &ask.target, has_tags) {
+            if !is_touched || !self.is_valid(since, &ask.target, name, has_tags) {
                 return None;
             }
-            let left = effects
-                .into_iter()
-                .filter_map(|(response, effect)| effect.unwrap_or(Some(Arc::clone(response))));
+            let left = effects.into_iter().filter_map(|(response, effect)| match effect {
+                None => Some(Arc::clone(response)),
+                // By what it says now, it may be to be found elsewhere.
+                Some(newer) => newer.filter(|newer| self::name(&ask.target, &newer.stored) == name),
+            });
             Some(Variants::new(left))
         };
-        self.note(self.store.change(&ask.target, &change).await);
+        let names = self.names(&ask.target).await;
+        for name in names.iter().chain([&ask.target]) {
+            self.note(self.store.change(name, &|variants: &Variants| change(name, variants)).await);
+        }
     }
 }
 

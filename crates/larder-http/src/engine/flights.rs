@@ -155,6 +155,11 @@ impl Flights {
         last.max(invalidated.all) <= since.nth && (!has_tags || invalidated.by_tag <= since.nth)
     }
 
+    /// Whether nothing at all was invalidated since.
+    pub(super) fn is_untouched(&self, since: Since) -> bool {
+        self.invalidations.load(Ordering::SeqCst) == since.nth
+    }
+
     /// What is on its way for a target is not to be kept, and nobody joins it any more.
     pub(super) fn invalidate(&self, target: &str) {
         {

@@ -15,6 +15,7 @@ mod respond;
 mod stats;
 mod tags;
 mod validate;
+mod variance;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -42,6 +43,7 @@ use flights::Flights;
 use respond::Missing;
 use stats::Counts;
 use validate::Doubt;
+use variance::Variances;
 
 /// How long a client is kept waiting for the store to take what it has read to its end: who asks again then, finds it.
 const HOLD_MAX: Duration = Duration::from_millis(50);
@@ -97,12 +99,16 @@ struct Shared {
     keep: Duration,
     only: builder::Only,
     flights: Arc<Flights>,
+    variances: Arc<Variances>,
     counts: Arc<Counts>,
 }
 
 /// A request on its way to an answer.
+#[derive(Clone)]
 struct Ask {
     target: String,
+    /// What it shares with the requests for equivalent targets, where that is known.
+    shared_name: Option<String>,
     request: Request,
     /// Whether it reads, and has content all the same.
     has_content: bool,
@@ -206,9 +212,7 @@ impl HttpCache {
             let passing = Arc::clone(shared);
             return shared.detached(async move { passing.pass(&ask, body).await }).await;
         }
-        if let Some(variants) = shared.store.peek(&target)
-            && let Some(response) = shared.fresh(&request, &variants).await
-        {
+        if let Some(response) = shared.at_once(&request, &target).await {
             return Ok(response);
         }
         let ask = Arc::new(Ask::new(target, request, false, origin));
@@ -243,11 +247,12 @@ impl Shared {
     }
 
     async fn answer(self: &Arc<Self>, ask: &Arc<Ask>) -> Result<Response<Body>, OriginError> {
-        let variants = self.look(&ask.target).await;
+        let variants = self.note(self.look(&ask.target).await).unwrap_or_default();
         let now = self.now();
         let (found, selected) = variants.select(&self.policy, &ask.request, now);
         let verdict = self.policy.verdict(&ask.request, selected, now);
         let reason = verdict.reason();
+        let ask = &found.map_or_else(|| Arc::clone(ask), |found| Ask::for_what(ask, found));
         match (verdict, found) {
             (Verdict::Serve { .. }, Some(found)) => {
                 match self.respond(&ask.request, found, Handled::hit(reason), false).await {
@@ -339,15 +344,9 @@ impl Shared {
         Ok(self.finish(Response::from_parts(head, body), Handled::default()))
     }
 
-    /// What is stored for a target; nothing if the store fails.
-    async fn look(&self, target: &str) -> Arc<Variants> {
-        let found = self.note(self.store.get(target).await);
-        found.flatten().unwrap_or_default()
-    }
-
     /// What others had brought up to date, if it answers this request too.
     async fn look_again(self: &Arc<Self>, ask: &Arc<Ask>) -> Option<Response<Body>> {
-        let variants = self.look(&ask.target).await;
+        let variants = self.note(self.look(&ask.target).await).unwrap_or_default();
         let now = self.now();
         let (found, selected) = variants.select(&self.policy, &ask.request, now);
         match self.policy.verdict(&ask.request, selected, now) {
@@ -384,16 +383,23 @@ impl Shared {
         match missing {
             Missing::Gone => {
                 self.counts.healed.add();
-                let (shared, ask, id) = (Arc::clone(self), Arc::clone(ask), found.id);
-                self.settle(async move { shared.forget(&ask.target, id).await }).await;
+                self.forget_soon(ask, found).await;
             }
             Missing::Failed(error) => self.counts.store_failed(&error),
         }
         self.fetch(ask, Reason::NothingStored).await
     }
 
-    async fn forget(&self, target: &str, id: ResponseId) {
-        self.note(self.store.change(target, &|variants: &Variants| variants.without(id)).await);
+    /// Takes out a response that is of no use any more.
+    async fn forget_soon(self: &Arc<Self>, ask: &Ask, gone: &StoredResponse) {
+        let name = variance::name(&ask.target, &gone.stored).into_owned();
+        let (shared, id) = (Arc::clone(self), gone.id);
+        self.settle(async move { shared.forget(&name, id).await }).await;
+    }
+
+    /// Takes a response out of what is kept under this name.
+    async fn forget(&self, name: &str, id: ResponseId) {
+        self.note(self.store.change(name, &|variants: &Variants| variants.without(id)).await);
     }
 
     /// Has the store do something, and waits for it, but not long: it goes on alone if it takes its time.
@@ -475,7 +481,15 @@ const LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 impl Ask {
     fn new(target: String, request: Request, has_content: bool, origin: &Arc<dyn Origin>) -> Self {
         let is_shareable = !has_content && fetch::is_shareable(&request);
-        Self { target, request, has_content, is_shareable, origin: Arc::clone(origin) }
+        Self { target, shared_name: None, request, has_content, is_shareable, origin: Arc::clone(origin) }
+    }
+
+    /// The same, together with those who ask for what this response is for.
+    fn for_what(self: &Arc<Self>, found: &StoredResponse) -> Arc<Self> {
+        match variance::name(&self.target, &found.stored) {
+            Cow::Borrowed(_) => Arc::clone(self),
+            Cow::Owned(name) => Arc::new(Self { shared_name: Some(name), ..Self::clone(self) }),
+        }
     }
 
     /// The same without its client: nobody waits for it.
@@ -483,7 +497,8 @@ impl Ask {
         let mut request = neutral(&self.request);
         request.extensions = http::Extensions::new();
         request.method = Method::GET;
-        Self::new(self.target.clone(), request, false, &self.origin)
+        let shared_name = self.shared_name.clone();
+        Self { shared_name, ..Self::new(self.target.clone(), request, false, &self.origin) }
     }
 
     /// Sends it, with these fields if they are others than its own.
@@ -495,11 +510,16 @@ impl Ask {
         self.origin.send(http::Request::from_parts(request, Body::empty())).await
     }
 
+    /// What a response to it was found under, else its target.
+    fn name(&self) -> &str {
+        self.shared_name.as_deref().unwrap_or(&self.target)
+    }
+
     /// What it has to have in common with others to be answered together with them: requests for a part, with a
     /// condition, or with credentials keep to themselves.
     fn flight_key(&self) -> Cow<'_, str> {
         let headers = &self.request.headers;
-        let mut key = Cow::Borrowed(self.target.as_str());
+        let mut key = Cow::Borrowed(self.name());
         for name in [header::RANGE, header::IF_RANGE] {
             if let Some(value) = headers.get(&name) {
                 key.to_mut().push_str(&format!("\0{name}:{}", String::from_utf8_lossy(value.as_bytes())));

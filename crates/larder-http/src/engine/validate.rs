@@ -6,8 +6,8 @@ use http::request::Parts as Request;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
 use super::fetch::Joined;
-use super::flights::Since;
-use super::flights::{Landing, Lead};
+use super::flights::{Landing, Lead, Since};
+use super::variance::name;
 use super::{Ask, Handled, Shared, neutral};
 use crate::header::connection;
 use crate::origin::OriginError;
@@ -67,7 +67,7 @@ impl Shared {
 
     /// Confirms what is stored meanwhile, unless somebody does already.
     pub(super) fn validate_meanwhile(self: &Arc<Self>, ask: &Ask, doubt: Doubt) {
-        let Some(lead) = self.flights.lead(&ask.target) else { return };
+        let Some(lead) = self.flights.lead(ask.name()) else { return };
         let shared = Arc::clone(self);
         let ask = Arc::new(ask.in_background());
         let mut doubt = doubt;
@@ -109,8 +109,9 @@ impl Shared {
                     self.flights.forget_loner(&ask.flight_key());
                 }
                 let (shared, asked, kept) = (Arc::clone(self), Arc::clone(ask), Arc::clone(&newer));
+                let was = Arc::clone(current);
                 self.settle(async move {
-                    shared.update(&asked.target, &kept, keep, since).await;
+                    shared.update(&asked, &was, &kept, keep, since).await;
                     if let Some(lead) = lead {
                         lead.land(if is_for_others { Landing::Settled } else { Landing::Alone });
                     }
@@ -150,7 +151,7 @@ impl Shared {
                 if ask.request.method == Method::HEAD {
                     self.after_head(ask, &head, times, since).await;
                 }
-                let superseded = is_superseded.then_some(current.id);
+                let superseded = is_superseded.then(|| Arc::clone(current));
                 let response = Response::from_parts(head, body);
                 Ok(self.conclude(ask, response, times, since, lead, doubt.reason, superseded).await)
             }
@@ -222,14 +223,25 @@ impl Shared {
     }
 
     /// Brings what is stored up to date, unless it was invalidated since it was asked about.
-    async fn update(&self, target: &str, newer: &Arc<StoredResponse>, keep: Keep, since: Since) {
-        let has_tags = !newer.tags.is_empty();
+    async fn update(
+        &self,
+        ask: &Ask,
+        was: &StoredResponse,
+        newer: &Arc<StoredResponse>,
+        keep: Keep,
+        since: Since,
+    ) {
+        let name = name(&ask.target, &was.stored);
+        let is_valid = || self.is_valid(since, &ask.target, &name, !newer.tags.is_empty());
+        // By what it says now, it is to be found elsewhere.
+        let is_misplaced = name != self::name(&ask.target, &newer.stored);
         let change = |variants: &Variants| match keep {
-            Keep::Updated if self.flights.is_valid(since, target, has_tags) => variants.updated(newer),
+            Keep::Updated if is_misplaced => variants.without(newer.id),
+            Keep::Updated if is_valid() => variants.updated(newer),
             Keep::Updated | Keep::AsItWas(_) => None,
             Keep::Nothing(_) => variants.without(newer.id),
         };
-        self.note(self.store.change(target, &change).await);
+        self.note(self.store.change(&name, &change).await);
     }
 
     /// A stored response with other fields.

@@ -21,7 +21,7 @@ mod lexer;
 pub use cache_control::{CacheControl, Delta, Extent};
 pub use cache_status::{CacheStatus, Forward};
 pub use etag::{EntityTag, TagList};
-pub use no_vary_search::NoVarySearch;
+pub use no_vary_search::{NO_VARY_SEARCH, NoVarySearch};
 pub use range::{ByteRange, ContentRange, Ranges, Span};
 pub use request_directives::{MaxStale, RequestDirectives};
 pub use vary::Vary;

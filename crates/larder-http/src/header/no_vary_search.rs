@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sfv::{BareItem, Dictionary, InnerList, ListEntry, Parser};
 
 use super::trim;
@@ -10,10 +10,7 @@ use super::trim;
 /// The field's name.
 pub const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
-/// A parameter's name and value.
-type Pair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
-
-/// Which names of parameters are looked at.
+/// Which names of parameters are looked at. Names are in order, once each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Looked {
     All,
@@ -31,6 +28,9 @@ pub struct NoVarySearch {
 impl NoVarySearch {
     /// Reads the field; `None` if it is absent, malformed, or changes nothing: then queries are compared as bytes.
     pub fn parse(headers: &HeaderMap) -> Option<Self> {
+        if !headers.contains_key(&NO_VARY_SEARCH) {
+            return None;
+        }
         let mut whole = Vec::new();
         for line in super::lines(headers, &NO_VARY_SEARCH) {
             if !whole.is_empty() {
@@ -52,7 +52,10 @@ impl NoVarySearch {
             (Some(entry), except) => match (boolean(entry), except) {
                 (Some(true), except) => Looked::Only(except.unwrap_or_default()),
                 (Some(false), None) => Looked::All,
-                (None, None) => Looked::AllBut(names(entry)?),
+                (None, None) => match names(entry)? {
+                    names if names.is_empty() => Looked::All,
+                    names => Looked::AllBut(names),
+                },
                 // Exceptions from what is not excluded.
                 (Some(false) | None, Some(_)) => return None,
             },
@@ -63,7 +66,7 @@ impl NoVarySearch {
 
     /// A query in the form that all equivalent ones share: two queries are equivalent if this is equal for both.
     pub fn normalize(&self, query: &str) -> String {
-        let mut pairs: Vec<Pair<'_>> = query
+        let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = query
             .split('&')
             .filter(|pair| !pair.is_empty())
             .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
@@ -86,8 +89,32 @@ impl NoVarySearch {
         text
     }
 
-    fn looks_at(&self, name: &[u8]) -> bool {
-        let is_in = |names: &[String]| names.iter().any(|other| other.as_bytes() == name);
+    /// The field's value, in one way of writing: two that mean the same are written the same.
+    pub fn to_value(&self) -> HeaderValue {
+        let mut text = String::new();
+        if self.is_order_free {
+            text.push_str("key-order");
+        }
+        let names = match &self.looked {
+            Looked::All => None,
+            Looked::AllBut(names) => Some(("params=", names)),
+            Looked::Only(names) => Some(("params, except=", names)),
+        };
+        if let Some((what, names)) = names {
+            text.push_str(if text.is_empty() { "" } else { ", " });
+            text.push_str(what);
+            for (nth, name) in names.iter().enumerate() {
+                text.push_str(if nth == 0 { "(\"" } else { "\" \"" });
+                encode_into(&mut text, name);
+            }
+            text.push_str(if names.is_empty() { "()" } else { "\")" });
+        }
+        // It is letters, digits and some marks.
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+
+    fn looks_at(&self, name: &str) -> bool {
+        let is_in = |names: &[String]| names.iter().any(|other| other == name);
         match &self.looked {
             Looked::All => true,
             Looked::AllBut(names) => !is_in(names),
@@ -106,16 +133,19 @@ fn boolean(entry: &ListEntry) -> Option<bool> {
 fn names(entry: &ListEntry) -> Option<Vec<String>> {
     let ListEntry::InnerList(InnerList { items, .. }) = entry else { return None };
     let name = |item: &sfv::Item| match &item.bare_item {
-        BareItem::String(name) => Some(String::from_utf8_lossy(&decoded(name.as_str())).into_owned()),
+        BareItem::String(name) => Some(decoded(name.as_str()).into_owned()),
         _ => None,
     };
-    items.iter().map(name).collect()
+    let mut names: Vec<String> = items.iter().map(name).collect::<Option<_>>()?;
+    names.sort_unstable();
+    names.dedup();
+    Some(names)
 }
 
-/// Without percent-encoding, with spaces for `+`, as forms are written.
-fn decoded(text: &str) -> Cow<'_, [u8]> {
+/// Without percent-encoding, with spaces for `+`, as forms are written. Bytes that are no text are all the same there.
+fn decoded(text: &str) -> Cow<'_, str> {
     if !text.bytes().any(|byte| byte == b'%' || byte == b'+') {
-        return Cow::Borrowed(text.as_bytes());
+        return Cow::Borrowed(text);
     }
     let mut plain = Vec::with_capacity(text.len());
     let mut bytes = text.as_bytes();
@@ -133,18 +163,18 @@ fn decoded(text: &str) -> Cow<'_, [u8]> {
             (other, _) => plain.push(*other),
         }
     }
-    Cow::Owned(plain)
+    Cow::Owned(String::from_utf8_lossy(&plain).into_owned())
 }
 
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-fn encode_into(text: &mut String, bytes: &[u8]) {
+fn encode_into(text: &mut String, plain: &str) {
     use std::fmt::Write as _;
-    for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-            text.push(char::from(*byte));
+    for byte in plain.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
         } else {
             let _ = write!(text, "%{byte:02X}");
         }
@@ -179,6 +209,37 @@ mod tests {
     }
 
     #[test]
+    fn queries_are_compared_as_forms_are_read() {
+        // The draft's examples, section 5.1; they hold for any rule.
+        for (one, other) in [
+            ("a=x", "%61=%78"),
+            ("a=\u{e9}", "a=%C3%A9"),
+            ("a=%f6", "a=%ef%bf%bd"),
+            ("a=x&&&&", "a=x"),
+            ("a=", "a"),
+            ("a=%20", "a=+"),
+        ] {
+            assert!(same("key-order", one, other), "{one} {other}");
+        }
+        assert!(same(r#"params=("%C3%A9+%E6%B0%97")"#, "\u{e9}+\u{6c17}=2", "%C3%A9%20\u{6c17}=3"));
+    }
+
+    #[test]
+    fn what_means_the_same_is_written_the_same() {
+        for (line, value) in [
+            ("params=?1", "params, except=()"),
+            ("params, key-order, except=(\"x\")", "key-order, params, except=(\"x\")"),
+            ("params=(\"b\" \"a\" \"b\"), other=1", "params=(\"a\" \"b\")"),
+            ("params=(\"a b\" \"\\\"\")", "params=(\"%22\" \"a%20b\")"),
+            ("key-order, params=()", "key-order"),
+        ] {
+            let rule = parse(line).unwrap();
+            assert_eq!(rule.to_value(), value, "{line}");
+            assert_eq!(parse(value).unwrap(), rule, "{line}");
+        }
+    }
+
+    #[test]
     fn order_matters_unless_it_is_said_not_to_and_that_of_values_always_does() {
         assert!(same("key-order", "a=1&b=2", "b=2&a=1"));
         assert!(!same("key-order", "a=1&a=2", "a=2&a=1"));
@@ -197,6 +258,9 @@ mod tests {
             "except=(\"a\")",
             "params=(\"a\"), except=(\"b\")",
             "params=(a)",
+            "params=()",
+            "unknown-key",
+            "params=(), except=()",
             "key-order=1, params",
             "&&",
         ] {

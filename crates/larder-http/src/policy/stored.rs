@@ -1,5 +1,6 @@
 //! A stored response: what has to be kept of it, and what follows from that.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -7,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::select::Selecting;
 use super::terms::Terms;
 use super::{Lifetime, Policy, age, freshness};
-use crate::header::{ContentRange, EntityTag, Span, connection, groups};
+use crate::header::{ContentRange, EntityTag, NoVarySearch, Span, connection, groups};
 
 /// When a request was sent and its response came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,7 @@ pub struct Stored {
     lifetime: Lifetime,
     initial_age: Duration,
     generated_at: SystemTime,
+    no_vary_search: Option<Arc<NoVarySearch>>,
 }
 
 impl Stored {
@@ -76,7 +78,8 @@ impl Stored {
         let lifetime = freshness::lifetime(policy, &terms, kept.status, &kept.headers, received_at);
         let initial_age = age::initial(&kept.headers, kept.times);
         let generated_at = freshness::generated_at(&kept.headers, received_at);
-        Self { kept, terms, lifetime, initial_age, generated_at }
+        let no_vary_search = NoVarySearch::parse(&kept.headers).map(Arc::new);
+        Self { kept, terms, lifetime, initial_age, generated_at, no_vary_search }
     }
 
     /// What has to be kept of it.
@@ -176,6 +179,11 @@ impl Stored {
     /// Its entity tag.
     pub fn entity_tag(&self) -> Option<EntityTag<'_>> {
         EntityTag::of(&self.kept.headers)
+    }
+
+    /// What of its query does not matter; `None` if every byte of it does (draft-ietf-httpbis-no-vary-search).
+    pub fn no_vary_search(&self) -> Option<&Arc<NoVarySearch>> {
+        self.no_vary_search.as_ref()
     }
 
     /// The groups that it belongs to, among the responses of its origin (RFC 9875 section 2). What invalidates it may

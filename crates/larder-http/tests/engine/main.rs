@@ -17,3 +17,4 @@ mod scene;
 mod stale;
 mod stored;
 mod undici;
+mod variance;
