@@ -1,15 +1,17 @@
 //! Queries that mean the same, because a response says so: `No-Vary-Search`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::future::join_all;
-use larder::Stack;
 use larder::memory::MemoryOptions;
 use larder::time::Timestamp;
+use larder::{Result, Stack};
 use larder_http::HttpCache;
-use larder_http::policy::Policy;
-use larder_http::store::{HttpStore, MemoryStore, Purge, StackStore};
+use larder_http::policy::{Policy, Stored};
+use larder_http::store::{Change, HttpStore, MemoryStore, Purge, StackStore, Variants, WriteBody};
 
 use crate::scene::{Got, START, Scene, after, get, now, read, request, response, timers, uri};
 
@@ -223,6 +225,7 @@ async fn those_who_join_what_says_something_else_ask_for_themselves() {
     assert_eq!((one.body.as_str(), two.body.as_str()), ("1", "2"));
     assert_eq!(scene.get("/p?1").await.body, "1");
     assert_eq!(scene.get("/p?2").await.body, "2");
+    assert_eq!(scene.store.responses(), 3, "the two, and what was written down; the first is gone");
 }
 
 #[tokio::test]
@@ -240,6 +243,30 @@ async fn a_confirmation_that_says_something_else_moves_it_out_of_the_way() {
     assert_eq!(scene.get("/p?utm_source=b").await.body, "1");
     assert_eq!(scene.get("/p?utm_source=c").await.body, "3");
     assert_eq!(scene.get("/p?utm_source=b").await.body, "4");
+}
+
+#[tokio::test]
+async fn what_begins_to_say_so_later_stays_in_reach() {
+    for method in ["GET", "HEAD"] {
+        let scene = Scene::new(|nth, request| {
+            let mut fields = vec![("cache-control", "max-age=10"), ("etag", "\"a\"")];
+            if nth > 1 {
+                fields.push(("no-vary-search", UTM));
+            }
+            let is_known = request.method() == "GET" && request.headers().contains_key("if-none-match");
+            now(response(if is_known { 304 } else { 200 }, &fields, "hello"))
+        });
+        scene.get("/p?utm_source=a").await;
+        scene.pass(Duration::from_secs(11));
+        scene.ask(request(method, "/p?utm_source=a", &[("cache-control", "no-cache")])).await;
+        // However often it is confirmed, it is fresh afterwards.
+        for _ in 0..3 {
+            scene.get("/p?utm_source=a").await;
+            assert!(scene.get("/p?utm_source=a").await.is_hit(), "{method}");
+            assert!(scene.get("/p?utm_source=b").await.is_hit(), "{method}");
+            scene.pass(Duration::from_secs(11));
+        }
+    }
 }
 
 #[tokio::test]
@@ -272,10 +299,57 @@ async fn a_name_that_would_be_too_long_is_the_target_itself() {
     let scene = numbered(UTM, &[]);
     let long = format!("/p?a={}", "%22".repeat(5000));
     let longer = format!("/p?a={}", "\u{e9}".repeat(3000));
-    for path in [&long, &longer] {
+    for (path, is_shared) in [(&long, true), (&longer, false)] {
         let first = scene.get(path).await.body;
         assert_eq!(scene.get(path).await.body, first);
+        let told = scene.cache.explain(&get(path, &[]).into_parts().0).await.unwrap();
+        assert_eq!(told.variants[0].name != told.target, is_shared);
     }
+}
+
+/// A store that says how often it was asked.
+#[derive(Debug, Default)]
+struct Counting(MemoryStore, AtomicUsize);
+
+#[async_trait]
+impl HttpStore for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+    fn peek(&self, target: &str) -> Option<Arc<Variants>> {
+        self.0.peek(target)
+    }
+    async fn get(&self, target: &str) -> Result<Option<Arc<Variants>>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.get(target).await
+    }
+    async fn change(&self, target: &str, change: Change<'_>) -> Result<()> {
+        self.0.change(target, change).await
+    }
+    async fn create(&self, target: &str, head: &Stored) -> Result<Option<Box<dyn WriteBody>>> {
+        self.0.create(target, head).await
+    }
+    async fn invalidate(&self, tags: &[&str], how: Purge) -> Result<()> {
+        self.0.invalidate(tags, how).await
+    }
+    async fn clear(&self) -> Result<()> {
+        self.0.clear().await
+    }
+}
+
+#[tokio::test]
+async fn a_hit_for_another_query_waits_for_no_store() {
+    let scene = numbered(UTM, &[]);
+    let store = Arc::new(Counting::default());
+    let clock = Arc::new(scene.clock.clone());
+    let cache = HttpCache::builder(Arc::clone(&store) as Arc<dyn HttpStore>).clock(clock).build();
+    by(&cache, &scene, "/p?utm_source=a").await;
+    let asked = store.1.load(Ordering::SeqCst);
+    assert!(by(&cache, &scene, "/p?utm_source=b").await.is_hit());
+    assert_eq!(store.1.load(Ordering::SeqCst), asked);
+    // What nobody knows costs one question, and what the store remembers of an origin is read once in a while.
+    by(&cache, &scene, "/q").await;
+    assert_eq!(store.1.load(Ordering::SeqCst), asked + 2);
 }
 
 #[tokio::test]

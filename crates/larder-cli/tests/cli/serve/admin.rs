@@ -221,6 +221,7 @@ fn what_would_be_done_is_explained_without_being_done() {
     assert_eq!(why["verdict"], "answer from what is stored");
     let variant = &why["variants"][0];
     assert_eq!((&variant["selected"], &variant["tags"][0]), (&json!(true), &json!("news")));
+    assert_eq!(variant["name"], "http://shop.test/n");
     assert_eq!((&variant["lifetime_seconds"], &variant["body_bytes"]), (&json!(60.0), &json!(4)));
     assert_eq!(variant["vary"], json!({ "accept-language": "de" }));
     assert_eq!(explain(&json!({ "accept-language": "fr" }))["verdict"], "ask the origin");
