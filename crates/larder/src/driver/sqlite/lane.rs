@@ -17,6 +17,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::time::{Clock as _, SystemClock};
 
 use super::table;
 
@@ -314,12 +315,12 @@ pub(super) fn patiently<T>(
     mut attempt: impl FnMut() -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
     let mut nap = Duration::from_micros(50);
-    let mut waited = Duration::ZERO;
+    // Not the driver's clock: that may stand still. An attempt may wait by itself, and counts with that.
+    let waiting = SystemClock::default();
     loop {
         match attempt() {
-            Err(cause) if table::is_busy(&cause) && waited < limit => {
+            Err(cause) if table::is_busy(&cause) && waiting.monotonic() < limit => {
                 std::thread::sleep(nap);
-                waited += nap;
                 nap = (nap * 2).min(Duration::from_millis(1));
             }
             outcome => return outcome,

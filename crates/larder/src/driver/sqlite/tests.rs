@@ -353,6 +353,20 @@ async fn a_lock_that_outlasts_the_timeout_is_a_timeout_and_is_survived() {
 }
 
 #[tokio::test]
+async fn a_new_file_that_stays_locked_is_waited_for_as_long_as_told() {
+    let (_directory, path) = place();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let options = SqliteOptions { busy_timeout: Duration::from_millis(200), ..options(&path) };
+    let began = SystemClock::default();
+    let error = error_of(options.clone()).await;
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(began.monotonic() < Duration::from_secs(5), "{:?}", began.monotonic());
+    other.execute_batch("ROLLBACK").unwrap();
+    SqliteDriver::open(options).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_full_database_fails_the_write_and_keeps_the_rest() {
     let driver = SqliteDriver::open(SqliteOptions::new(":memory:")).await.unwrap();
     put(&driver, "k", "v").await;

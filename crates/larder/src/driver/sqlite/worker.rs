@@ -47,16 +47,15 @@ impl Desk {
         }
         let connection = self.open_reader()?;
         let limit = self.opening.busy_timeout;
-        let prepare = || -> rusqlite::Result<()> {
-            // The writer waits for others in its own way.
-            connection.busy_timeout(Duration::ZERO)?;
-            table::prepare_writer(&connection, &self.opening)
-        };
-        patiently(limit, prepare).map_err(|cause| table::failed("open", cause))?;
+        let opened = |outcome: rusqlite::Result<()>| outcome.map_err(|cause| table::failed("open", cause));
+        opened(patiently(limit, || table::prepare_writer(&connection, &self.opening)))?;
         let bounded = self.opening.max_bytes.is_some();
-        // Whoever opens a new file at the same time may be recovering its log: even a look has to wait.
-        let there = || patiently(limit, || table::find(&connection, &self.table));
-        if self.create_table && (bounded || !there().map_err(|cause| self.table.unfit(cause))?) {
+        let find = || table::find(&connection, &self.table).map_err(|cause| self.table.unfit(cause));
+        let create = self.create_table && (bounded || !find()?);
+        // From here on the writer waits for others in its own way. Until here it was SQLite's: whoever opens a new file
+        // at the same time may be recovering its log, and many who try without a pause keep each other from it.
+        opened(connection.busy_timeout(Duration::ZERO))?;
+        if create {
             patiently(limit, || table::create(&connection, &self.table, bounded))
                 .map_err(|cause| table::failed("create the table", cause))?;
         }
