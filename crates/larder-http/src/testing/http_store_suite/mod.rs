@@ -75,7 +75,8 @@ macro_rules! http_store_suite {
                     a_body_is_read_while_it_is_written
                     a_reader_outlives_the_end_of_the_writing
                     pieces_of_every_size_make_one_body
-                    bodies_that_come_together_do_not_mix;
+                    bodies_that_come_together_do_not_mix
+                    a_small_body_needs_no_writer;
                 purges:
                     a_hard_purge_takes_what_has_the_tag
                     a_soft_purge_makes_stale_what_has_the_tag

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Sample, assert_same, get, must, noise, only, put, read, there};
 use crate::policy::{Policy, Stored};
-use crate::store::{HttpStore, ReadBody, ResponseId, StoredResponse, WriteBody};
+use crate::store::{HttpStore, ReadBody, ResponseId, StoredBody, StoredResponse, WriteBody};
 
 async fn create(store: &dyn HttpStore, target: &str) -> (Box<dyn WriteBody>, Stored) {
     let head = Stored::new(&Policy::shared(), Sample::new("").kept);
@@ -138,5 +138,18 @@ pub async fn bodies_that_come_together_do_not_mix(store: Arc<dyn HttpStore>) {
         let variants = there(get(&*store, &target).await, "responses");
         let found = there(variants.by_id(id).cloned(), "a response by its id");
         assert_same(&read(&found).await, &body, "a body that came with others");
+    }
+}
+
+/// What the cache notes for itself has a body that is there at once, and a name that is no URL.
+pub async fn a_small_body_needs_no_writer(store: Arc<dyn HttpStore>) {
+    for (target, bytes) in
+        [("a note http://a.example", &b""[..]), ("http://a.example/?a=b#note", &b"small"[..])]
+    {
+        let mut note = Sample::new("").written(&*store, target).await;
+        note.body = StoredBody::from_bytes(Bytes::from_static(bytes));
+        note.stored = note.stored.with_body_bytes(bytes.len() as u64);
+        put(&*store, target, &Arc::new(note)).await;
+        assert_same(&read(&*only(&*store, target).await).await, bytes, "what is noted");
     }
 }
