@@ -50,6 +50,23 @@ fn what_was_cached_survives_a_restart_in_a_sqlite_file() {
 }
 
 #[test]
+fn queries_that_mean_the_same_are_one_response_after_a_restart_too() {
+    let room = Room::new();
+    let origin = Origin::saying(&format!("{FRESH}\nNo-Vary-Search: params=(\"utm_source\")"), "page");
+    let server = Server::with_store(&room, &origin, "sqlite:s.db");
+    assert_eq!(get(server.address(), "/a?utm_source=x").cache(), "Larder; fwd=uri-miss; stored");
+    assert_eq!(get(server.address(), "/a?utm_source=y").cache(), "Larder; hit");
+    drop(server);
+    let server = Server::with_store(&room, &origin, "sqlite:s.db");
+    assert_eq!(get(server.address(), "/a?utm_source=z").cache(), "Larder; hit");
+    let question = format!("{{\"urls\":[\"http://{HOST}/a\"]}}");
+    let purged = server.desk(Some(TOKEN), "/purge", Some(&question));
+    assert_eq!(purged.status, 200, "{}", purged.text());
+    assert_eq!(get(server.address(), "/a?utm_source=z").cache(), "Larder; fwd=uri-miss; stored");
+    assert_eq!(origin.asked().len(), 2);
+}
+
+#[test]
 fn a_kill_while_a_body_is_stored_leaves_nothing_that_is_served() {
     let room = Room::new();
     let (whole, is_slow) = (mebibyte(), Arc::new(AtomicBool::new(true)));
