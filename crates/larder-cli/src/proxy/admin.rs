@@ -184,8 +184,7 @@ impl Desk {
         let mut done = Vec::new();
         for target in targets {
             if is_dry {
-                let there = cache.store().get(&target).await.map_err(failed)?;
-                let responses = there.map_or(0, |variants| variants.responses().len());
+                let responses = cache.count(&target).await.map_err(failed)?;
                 done.push(json!({ "url": target, "responses": responses }));
             } else {
                 let purged = cache.purge(&target, how).await.map_err(failed)?;
@@ -228,7 +227,7 @@ impl Desk {
         cache: &HttpCache,
         prefix: &str,
     ) -> Result<(u64, Vec<String>), (StatusCode, String)> {
-        let mut targets = cache.store().targets(prefix).map_err(failed)?;
+        let mut targets = cache.targets(prefix).map_err(failed)?;
         let (mut count, mut names) = (0_u64, Vec::new());
         while let Some(target) = targets.next().await {
             let target = target.map_err(failed)?;
@@ -242,7 +241,7 @@ impl Desk {
 
     /// Which targets have one of these tags: all are looked at.
     async fn tagged(&self, cache: &HttpCache, tags: &[&str]) -> Result<Value, (StatusCode, String)> {
-        let mut targets = cache.store().targets("").map_err(failed)?;
+        let mut targets = cache.targets("").map_err(failed)?;
         let (mut count, mut names) = (0_u64, Vec::new());
         while let Some(target) = targets.next().await {
             let target = target.map_err(failed)?;

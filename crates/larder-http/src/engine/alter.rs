@@ -1,9 +1,12 @@
 //! Taking out what is stored, by hand: one target, a tag, everything below a prefix.
 
+use std::borrow::Cow;
+
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use larder::Result;
 
-use super::{HttpCache, Shared};
+use super::{HttpCache, Shared, variance};
 use crate::key;
 use crate::store::{Purge, Variants};
 
@@ -22,9 +25,26 @@ impl HttpCache {
     /// # Errors
     /// The store's.
     pub async fn purge(&self, target: &str, how: Purge) -> Result<bool> {
-        let meant = target.parse().ok().and_then(|uri| key::target(&uri).ok());
-        let target = meant.as_deref().unwrap_or(target);
-        self.shared.purge_equivalent(target, how).await
+        self.shared.purge_equivalent(&meant(target), how).await
+    }
+
+    /// How many responses a purge of this target would take, written as any URL that means it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn count(&self, target: &str) -> Result<usize> {
+        let found = self.shared.look(&meant(target)).await?;
+        Ok(found.responses().len())
+    }
+
+    /// The names that begin like this under which responses are kept, in no particular order.
+    ///
+    /// # Errors
+    /// The store's; [`larder::ErrorKind::Unsupported`] if it cannot list what it keeps.
+    pub fn targets<'a>(&'a self, prefix: &str) -> Result<BoxStream<'a, Result<String>>> {
+        let targets = self.shared.store.targets(prefix)?;
+        let is_one = |target: &Result<String>| !target.as_ref().is_ok_and(|target| variance::is_note(target));
+        Ok(targets.filter(move |target| std::future::ready(is_one(target))).boxed())
     }
 
     /// Purges whatever has one of these tags: those of `Surrogate-Key` and `Cache-Tag`, and, over a stack, those that the
@@ -46,7 +66,7 @@ impl HttpCache {
         self.shared.flights.invalidate_all();
         self.shared.variances.forget_written();
         let mut purged = Purged::default();
-        let mut targets = self.shared.store.targets(prefix)?;
+        let mut targets = self.targets(prefix)?;
         while let Some(target) = targets.next().await {
             let target = target?;
             self.shared.flights.invalidate(&target);
@@ -64,6 +84,12 @@ impl HttpCache {
         self.shared.variances.forget_written();
         self.shared.store.clear().await
     }
+}
+
+/// The target that a URL means.
+fn meant(url: &str) -> Cow<'_, str> {
+    let target = url.parse().ok().and_then(|uri| key::target(&uri).ok());
+    target.map_or(Cow::Borrowed(url), Cow::Owned)
 }
 
 impl Shared {

@@ -257,6 +257,11 @@ fn equivalent(found: &Variants, target: &str, name: &str) -> Variants {
     Variants::new(found.responses().iter().filter(is_for).cloned())
 }
 
+/// Whether this is the name of what the cache notes for itself.
+pub(super) fn is_note(name: &str) -> bool {
+    name.starts_with(NOTES)
+}
+
 fn notes(target: &str) -> String {
     format!("{NOTES}{}", origin(target))
 }

@@ -137,6 +137,7 @@ async fn a_purge_of_any_of_them_takes_it() {
     for how in [Purge::Hard, Purge::Soft] {
         let scene = numbered(UTM, &[("etag", "\"a\"")]);
         scene.get("/p?utm_source=a").await;
+        assert_eq!(scene.cache.count(&uri("/p?utm_source=b")).await.unwrap(), 1);
         assert!(scene.cache.purge(&uri("/p?utm_source=b"), how).await.unwrap());
         assert_eq!(scene.get("/p?utm_source=a").await.body, "2", "{how:?}");
         assert!(!scene.cache.purge(&uri("/p?id=1"), how).await.unwrap());
@@ -160,9 +161,12 @@ async fn what_changes_one_of_them_invalidates_it() {
 async fn a_prefix_takes_it_and_clearing_forgets_nothing_of_use() {
     let scene = numbered(UTM, &[]);
     scene.get("/p?utm_source=a").await;
-    scene.cache.clear().await.unwrap();
+    assert_eq!(scene.cache.purge_prefix("", Purge::Soft).await.unwrap().targets, 1);
+    assert_eq!(scene.cache.purge_prefix(&uri("/p"), Purge::Hard).await.unwrap().targets, 1);
     assert_eq!(scene.get("/p?utm_source=b").await.body, "2");
-    assert_eq!(by(&another(&scene), &scene, "/p?utm_source=c").await.body, "2", "it was written down again");
+    scene.cache.clear().await.unwrap();
+    assert_eq!(scene.get("/p?utm_source=b").await.body, "3");
+    assert_eq!(by(&another(&scene), &scene, "/p?utm_source=c").await.body, "3", "it was written down again");
 }
 
 #[tokio::test(start_paused = true)]
