@@ -38,7 +38,29 @@ struct Keeping {
     tags: Vec<String>,
     message: Option<String>,
     since: Since,
-    superseded: Option<ResponseId>,
+    instead: Instead,
+}
+
+/// What a response takes the place of.
+#[derive(Debug, Default)]
+pub(super) struct Instead {
+    /// These go, whether it is kept or not.
+    pub(super) superseded: Vec<ResponseId>,
+    /// They are in it, and go only once it is kept; it is not kept once one of them is gone.
+    pub(super) is_made_of_them: bool,
+    /// What the origin answered, if that is another status.
+    pub(super) forward_status: Option<StatusCode>,
+}
+
+impl Instead {
+    /// It is what there is now.
+    pub(super) fn of(superseded: Vec<ResponseId>) -> Self {
+        Self { superseded, ..Self::default() }
+    }
+
+    fn may_be_kept(&self, variants: &Variants) -> bool {
+        !self.is_made_of_them || self.superseded.iter().all(|id| variants.by_id(*id).is_some())
+    }
 }
 
 impl Shared {
@@ -58,10 +80,10 @@ impl Shared {
             Joined::Lead(lead) => Some(lead),
         };
         if lead.is_none() {
-            return self.exchange(ask, None, None, reason).await;
+            return self.ask_origin(ask, None, reason).await;
         }
         let (shared, ask) = (Arc::clone(self), Arc::clone(ask));
-        self.detached(async move { shared.exchange(&ask, None, lead, reason).await }).await
+        self.detached(async move { shared.ask_origin(&ask, lead, reason).await }).await
     }
 
     /// Joins those who want the same, if somebody asks already.
@@ -131,11 +153,12 @@ impl Shared {
         since: Since,
         lead: Option<Lead>,
         reason: Reason,
-        superseded: Option<ResponseId>,
+        instead: Option<Instead>,
     ) -> Response<Body> {
         let (head, body) = response.into_parts();
         self.counts.forwarded.add();
-        let mut handled = Handled::forwarded(reason);
+        let instead = instead.unwrap_or_default();
+        let mut handled = Handled { forward_status: instead.forward_status, ..Handled::forwarded(reason) };
         let stored = if ask.has_content {
             Err(NotStorable::RequestContent)
         } else if head.extensions.get::<Redirected>().is_some() {
@@ -147,13 +170,18 @@ impl Shared {
             Ok(stored) => stored,
             Err(why) => {
                 handled.not_stored = Some(why);
-                self.drop_superseded(ask, superseded).await;
+                // What may not be kept now may not with what is stored of it, either.
+                if !instead.is_made_of_them || !why.is_of_request() {
+                    self.drop_superseded(ask, instead.superseded).await;
+                }
                 self.land_alone(ask, lead, head.status);
                 return self.finish(Response::from_parts(head, body), handled);
             }
         };
         let Some((writer, tags)) = self.writer(ask, &stored).await else {
-            self.drop_superseded(ask, superseded).await;
+            if !instead.is_made_of_them {
+                self.drop_superseded(ask, instead.superseded).await;
+            }
             self.land_alone(ask, lead, head.status);
             return self.finish(Response::from_parts(head, body), handled);
         };
@@ -169,7 +197,7 @@ impl Shared {
             self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
         }
         let lead = lead.map(|lead| lead.arrive(Arc::clone(&arriving)));
-        let keeping = Keeping { ask: Arc::clone(ask), arriving, tags, message, since, superseded };
+        let keeping = Keeping { ask: Arc::clone(ask), arriving, tags, message, since, instead };
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             shared.keep(keeping, body, writer).await;
@@ -178,10 +206,16 @@ impl Shared {
         self.finish(Response::from_parts(head, own), handled)
     }
 
-    async fn drop_superseded(self: &Arc<Self>, ask: &Arc<Ask>, superseded: Option<ResponseId>) {
-        let Some(id) = superseded else { return };
+    pub(super) async fn drop_superseded(self: &Arc<Self>, ask: &Arc<Ask>, superseded: Vec<ResponseId>) {
+        if superseded.is_empty() {
+            return;
+        }
         let (shared, ask) = (Arc::clone(self), Arc::clone(ask));
-        self.settle(async move { shared.forget(&ask.target, id).await }).await;
+        self.settle(async move {
+            let change = |variants: &Variants| variants.without_all(&superseded);
+            shared.note(shared.store.change(&ask.target, &change).await);
+        })
+        .await;
     }
 
     /// Tells those who wait that the response is not for them. It is remembered, so that nobody waits in vain again; but
@@ -379,11 +413,12 @@ impl Shared {
             .change(target, &|variants: &Variants| {
                 is_kept.store(false, Ordering::Relaxed);
                 // What was invalidated since it was asked for may be what this is.
-                if !self.flights.is_valid(keeping.since, target, has_tags) || is_late(&response, variants) {
+                let is_valid = self.flights.is_valid(keeping.since, target, has_tags);
+                if !is_valid || is_late(&response, variants) || !keeping.instead.may_be_kept(variants) {
                     return None;
                 }
                 is_kept.store(true, Ordering::Relaxed);
-                let left = keeping.superseded.and_then(|id| variants.without(id));
+                let left = variants.without_all(&keeping.instead.superseded);
                 Some(left.as_ref().unwrap_or(variants).with(&self.policy, Arc::clone(&response), now))
             })
             .await?;

@@ -2,15 +2,17 @@
 //! store for what there is, and an [`Origin`] for the rest.
 //!
 //! A request is answered from what is stored (`respond`), or by asking (`fetch`), or by confirming what is stored
-//! (`validate`). Of many who want the same, one asks (`flights`), and all read the same response while it arrives
+//! (`validate`); what is stored in parts, from several or with the rest (`parts`). Of many who want the same, one asks (`flights`), and all read the same response while it arrives
 //! (`arriving`) and is being stored.
 
 mod alter;
 mod arriving;
 mod builder;
+mod chained;
 mod explain;
 mod fetch;
 mod flights;
+mod parts;
 mod respond;
 mod stats;
 mod tags;
@@ -39,6 +41,7 @@ use crate::origin::{Origin, OriginError, OriginErrorKind};
 use crate::policy::{Invalidation, NotStorable, Policy, Reason, Stored, Verdict};
 use crate::store::{HttpStore, Purge, ResponseId, StoredResponse, Variants};
 use flights::Flights;
+use parts::Together;
 use respond::Missing;
 use stats::Counts;
 use validate::Doubt;
@@ -247,6 +250,9 @@ impl Shared {
         let now = self.now();
         let (found, selected) = variants.select(&self.policy, &ask.request, now);
         let verdict = self.policy.verdict(&ask.request, selected, now);
+        if let Some(answer) = Together::answering(&self.policy, &ask.request, &variants, &verdict, now) {
+            return self.answer_together(ask, answer, verdict).await;
+        }
         let reason = verdict.reason();
         match (verdict, found) {
             (Verdict::Serve { .. }, Some(found)) => {
