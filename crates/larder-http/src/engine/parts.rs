@@ -47,8 +47,12 @@ impl Together {
             return None;
         };
         meeting(request, variants, now).into_iter().find_map(|parts| {
-            let is_alone =
-                parts.len() == 1 && parts.iter().all(|(_, part)| part.stored.completion().is_some());
+            let is_all = |(_, part): &Part<'_>| {
+                let (held, complete_bytes) = part.stored.held();
+                held.is_some() && held == complete_bytes.and_then(Span::whole)
+            };
+            // One part alone was found wanting, unless it is all there is.
+            let is_alone = parts.len() == 1 && !parts.iter().all(is_all);
             let together = Self::of(policy, parts).filter(|_| !is_alone)?;
             let selected = Selected::One(&together.response.stored);
             match policy.verdict(request, selected, now) {
