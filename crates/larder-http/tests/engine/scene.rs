@@ -198,6 +198,40 @@ pub(crate) struct Shelf {
     pub(crate) is_unreadable: Arc<std::sync::atomic::AtomicBool>,
     /// Bodies are gone.
     pub(crate) is_bare: Arc<std::sync::atomic::AtomicBool>,
+    /// What happens after it was looked at so many times.
+    pub(crate) between: Between,
+}
+
+type Happens = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+pub(crate) struct Between(Mutex<Option<(usize, Happens)>>);
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+impl Between {
+    pub(crate) fn after_looks(&self, looks: usize, happens: impl FnOnce() + Send + 'static) {
+        *self.0.lock() = Some((looks, Box::new(happens)));
+    }
+
+    fn looked(&self) {
+        let mut waiting = self.0.lock();
+        let due = match &mut *waiting {
+            Some((looks, _)) => {
+                *looks -= 1;
+                if *looks == 0 { waiting.take() } else { None }
+            }
+            None => None,
+        };
+        drop(waiting);
+        if let Some((_, happens)) = due {
+            happens();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -274,7 +308,9 @@ impl HttpStore for Shelf {
 
     async fn get(&self, target: &str) -> larder::Result<Option<Arc<Variants>>> {
         self.check()?;
-        Ok(self.targets.lock().get(target).cloned())
+        let found = self.targets.lock().get(target).cloned();
+        self.between.looked();
+        Ok(found)
     }
 
     async fn change(&self, target: &str, change: Change<'_>) -> larder::Result<()> {
