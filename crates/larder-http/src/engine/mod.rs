@@ -2,8 +2,8 @@
 //! store for what there is, and an [`Origin`] for the rest.
 //!
 //! A request is answered from what is stored (`respond`), or by asking (`fetch`), or by confirming what is stored
-//! (`validate`); what is stored in parts, from several or with the rest (`parts`). Of many who want the same, one asks (`flights`), and all read the same response while it arrives
-//! (`arriving`) and is being stored.
+//! (`validate`); what is stored in parts, from several of them or with the rest (`parts`). Of many who want the same, one
+//! asks (`flights`), and all read the same response while it arrives (`arriving`) and is being stored.
 
 mod alter;
 mod arriving;

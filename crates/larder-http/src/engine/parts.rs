@@ -51,9 +51,11 @@ impl Together {
                 let (held, complete_bytes) = part.stored.held();
                 held.is_some() && held == complete_bytes.and_then(Span::whole)
             };
-            // One part alone was found wanting, unless it is all there is.
-            let is_alone = parts.len() == 1 && !parts.iter().all(is_all);
-            let together = Self::of(policy, parts).filter(|_| !is_alone)?;
+            if parts.len() == 1 && !parts.iter().all(is_all) {
+                // Alone, it was found wanting.
+                return None;
+            }
+            let together = Self::of(policy, parts)?;
             let selected = Selected::One(&together.response.stored);
             match policy.verdict(request, selected, now) {
                 Verdict::Serve { reason, .. } => Some((together, reason)),

@@ -115,6 +115,16 @@ impl Stored {
         tags.is_some_and(|(one, other)| one.strong_eq(&other))
             && same(header::CONTENT_ENCODING)
             && (same(header::CONTENT_TYPE) || is_silent(self) || is_silent(other))
+            && !self.is_of_several_ranges()
+            && !other.is_of_several_ranges()
+    }
+
+    /// Whether its body is not the bytes of the representation alone, whatever else it says.
+    fn is_of_several_ranges(&self) -> bool {
+        const KIND: &[u8] = b"multipart/byteranges";
+        let kinds = self.headers().get_all(header::CONTENT_TYPE).iter();
+        let mut starts = kinds.filter_map(|kind| kind.as_bytes().get(..KIND.len()));
+        starts.any(|start| start.eq_ignore_ascii_case(KIND))
     }
 
     /// How to ask for what is missing of a representation. `None` if it is whole, or if the parts could not be put

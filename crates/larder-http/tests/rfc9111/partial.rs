@@ -361,6 +361,7 @@ fn what_does_not_go_with_the_part_is_asked_for_again_or_is_an_answer_of_its_own(
         (206, &[tag, ("content-range", "bytes 5-9/11")], refetch(true)),
         (206, &[tag, rest, ("content-length", "6")], refetch(true)),
         (206, &[tag, ("content-type", "multipart/byteranges; boundary=x")], refetch(true)),
+        (206, &[tag, rest, ("content-type", "Multipart/ByteRanges; boundary=x")], refetch(true)),
         (416, &[("content-range", "bytes */3")], refetch(true)),
         (200, &[other], replace(true)),
         (200, &[], replace(true)),

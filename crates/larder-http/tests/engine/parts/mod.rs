@@ -1,5 +1,6 @@
 //! Parts that are stored: together they answer what none of them does, and only the rest of them is asked for.
 
+mod any_order;
 mod rest;
 mod together;
 
@@ -60,22 +61,30 @@ impl Site {
         let field = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let (range, condition) = (field("range"), field("if-range"));
         state.asked.push((range.clone(), condition.clone()));
+        let mut response = Response::builder();
+        for (name, value) in &state.fields {
+            response = response.header(*name, value);
+        }
         let tag = state.fields.iter().find(|(name, _)| *name == "etag").map(|(_, tag)| tag.clone());
+        if tag.is_some() && field("if-none-match") == tag {
+            return response.status(304).body(Body::empty()).unwrap();
+        }
         let range = range.filter(|_| condition.is_none() || condition == tag);
         let length = state.content.len();
         let span = range.as_ref().and_then(|range| {
             let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
             Some(match (first.parse::<usize>(), last.parse::<usize>()) {
-                (Err(_), Ok(count)) => (length - count, length - 1),
-                (Ok(first), last) => (first, last.unwrap_or(length - 1)),
+                (Err(_), Ok(count)) => (length.saturating_sub(count), length - 1),
+                (Ok(first), Ok(last)) => (first, last.min(length - 1)),
+                (Ok(first), Err(_)) if last.is_empty() => (first, length - 1),
                 _ => return None,
             })
         });
-        let mut response = Response::builder();
-        for (name, value) in &state.fields {
-            response = response.header(*name, value);
-        }
         match span {
+            Some((first, _)) if first >= length => Response::builder()
+                .status(416)
+                .header("content-range", format!("bytes */{length}"))
+                .body(Body::empty()),
             Some((first, last)) => response
                 .status(206)
                 .header("content-range", format!("bytes {first}-{last}/{length}"))
