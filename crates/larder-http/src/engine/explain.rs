@@ -6,6 +6,7 @@ use http::request::Parts as Request;
 use larder::Result;
 
 use super::HttpCache;
+use super::parts::Together;
 use super::variance::name;
 use crate::header::connection;
 use crate::key::target;
@@ -30,7 +31,7 @@ pub struct Explanation {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VariantExplanation {
-    /// Whether it is the one that is meant for the request.
+    /// Whether it is the one that is meant for the request, or one of several parts that answer it together.
     pub is_selected: bool,
     /// What it is kept under: the target, or what that shares with other targets that mean the same (`No-Vary-Search`).
     pub name: String,
@@ -71,12 +72,17 @@ impl HttpCache {
         let now = shared.now();
         let (found, selected) = variants.select(&shared.policy, &request, now);
         let verdict = shared.policy.verdict(&request, selected, now);
+        let together = Together::answering(&shared.policy, &request, &variants, &verdict, now);
         let explained = variants.responses().iter().map(|response| {
-            let is_selected = found.is_some_and(|found| found.id == response.id);
+            let is_selected = match &together {
+                Some((together, _)) => together.has(response.id),
+                None => found.is_some_and(|found| found.id == response.id),
+            };
             VariantExplanation::of(&target, response, is_selected, now)
         });
         Ok(Explanation {
             verdict: match verdict {
+                _ if together.is_some() => "answer from stored parts together",
                 Verdict::Serve { .. } => "answer from what is stored",
                 Verdict::ServeAndValidate { .. } => "answer from what is stored, and validate it meanwhile",
                 Verdict::Validate { .. } => "ask the origin whether what is stored is still right",
@@ -84,7 +90,7 @@ impl HttpCache {
                 Verdict::Forward { .. } => "pass it on to the origin",
                 Verdict::GatewayTimeout { .. } => "answer 504",
             },
-            reason: verdict.reason(),
+            reason: together.as_ref().map_or(verdict.reason(), |(_, reason)| *reason),
             variants: explained.collect(),
             target: target.clone(),
         })

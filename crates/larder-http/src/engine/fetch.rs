@@ -13,7 +13,7 @@ use super::flights::{Landing, Lead, Role, Since, landed};
 use super::tags::tags_of;
 use super::validate::Failed;
 use super::variance::name;
-use super::{Ask, HOLD_MAX, Handled, Shared, TRIES_MAX, neutral};
+use super::{Ask, HOLD_MAX, Handled, Shared, TRIES_MAX, ids, neutral};
 use crate::Body;
 use crate::header::connection;
 use crate::origin::{OriginError, OriginErrorKind, Redirected, StatusMessage};
@@ -39,7 +39,33 @@ struct Keeping {
     tags: Vec<String>,
     message: Option<String>,
     since: Since,
-    superseded: Option<Arc<StoredResponse>>,
+    instead: Instead,
+}
+
+/// What a response takes the place of: stored responses that are kept under one name.
+#[derive(Debug, Default)]
+pub(super) struct Instead {
+    /// These go, whether it is kept or not.
+    pub(super) superseded: Vec<Arc<StoredResponse>>,
+    /// They are in it, and go only once it is kept; it is not kept once one of them is gone, or was said to be stale.
+    pub(super) is_made_of_them: bool,
+    /// What the origin answered, if that is another status.
+    pub(super) forward_status: Option<StatusCode>,
+}
+
+impl Instead {
+    /// It is what there is now.
+    pub(super) fn of(superseded: Vec<Arc<StoredResponse>>) -> Self {
+        Self { superseded, ..Self::default() }
+    }
+
+    fn may_be_kept(&self, variants: &Variants) -> bool {
+        let is_as_it_was = |was: &Arc<StoredResponse>| {
+            let now = variants.by_id(was.id);
+            now.is_some_and(|now| now.stored.kept().mark == was.stored.kept().mark)
+        };
+        !self.is_made_of_them || self.superseded.iter().all(is_as_it_was)
+    }
 }
 
 impl Shared {
@@ -59,10 +85,10 @@ impl Shared {
             Joined::Lead(lead) => Some(lead),
         };
         if lead.is_none() {
-            return self.exchange(ask, None, None, reason).await;
+            return self.ask_origin(ask, None, reason).await;
         }
         let (shared, ask) = (Arc::clone(self), Arc::clone(ask));
-        self.detached(async move { shared.exchange(&ask, None, lead, reason).await }).await
+        self.detached(async move { shared.ask_origin(&ask, lead, reason).await }).await
     }
 
     /// Joins those who want the same, if somebody asks already.
@@ -132,11 +158,12 @@ impl Shared {
         since: Since,
         lead: Option<Lead>,
         reason: Reason,
-        superseded: Option<Arc<StoredResponse>>,
+        instead: Option<Instead>,
     ) -> Response<Body> {
         let (head, body) = response.into_parts();
         self.counts.forwarded.add();
-        let mut handled = Handled::forwarded(reason);
+        let instead = instead.unwrap_or_default();
+        let mut handled = Handled { forward_status: instead.forward_status, ..Handled::forwarded(reason) };
         let stored = if ask.has_content {
             Err(NotStorable::RequestContent)
         } else if head.extensions.get::<Redirected>().is_some() {
@@ -148,14 +175,19 @@ impl Shared {
             Ok(stored) => stored,
             Err(why) => {
                 handled.not_stored = Some(why);
-                self.drop_superseded(ask, superseded).await;
+                // What may not be kept now may not with what is stored of it, either.
+                if !instead.is_made_of_them || !why.is_of_request() {
+                    self.forget_soon(ask, &instead.superseded).await;
+                }
                 self.land_alone(ask, lead, head.status);
                 return self.finish(Response::from_parts(head, body), handled);
             }
         };
         let name = name(&ask.target, &stored).into_owned();
         let Some((writer, tags)) = self.writer(ask, &name, &stored, since).await else {
-            self.drop_superseded(ask, superseded).await;
+            if !instead.is_made_of_them {
+                self.forget_soon(ask, &instead.superseded).await;
+            }
             self.land_alone(ask, lead, head.status);
             return self.finish(Response::from_parts(head, body), handled);
         };
@@ -171,19 +203,13 @@ impl Shared {
             self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
         }
         let lead = lead.map(|lead| lead.arrive(Arc::clone(&arriving)));
-        let keeping = Keeping { ask: Arc::clone(ask), arriving, tags, message, since, superseded };
+        let keeping = Keeping { ask: Arc::clone(ask), arriving, tags, message, since, instead };
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             shared.keep(keeping, body, writer).await;
             drop(lead);
         });
         self.finish(Response::from_parts(head, own), handled)
-    }
-
-    async fn drop_superseded(self: &Arc<Self>, ask: &Ask, superseded: Option<Arc<StoredResponse>>) {
-        if let Some(superseded) = superseded {
-            self.forget_soon(ask, &superseded).await;
-        }
     }
 
     /// Tells those who wait that the response is not for them. It is remembered, so that nobody waits in vain again; but
@@ -392,24 +418,23 @@ impl Shared {
             .change(name, &|variants: &Variants| {
                 is_kept.store(false, Ordering::Relaxed);
                 // What was invalidated since it was asked for may be what this is.
-                if !is_valid() || is_late(&response, variants) {
+                if !is_valid() || is_late(&response, variants) || !keeping.instead.may_be_kept(variants) {
                     return None;
                 }
                 is_kept.store(true, Ordering::Relaxed);
-                let left = keeping.superseded.as_ref().and_then(|superseded| variants.without(superseded.id));
+                let left = variants.without_all(&ids(&keeping.instead.superseded));
                 Some(left.as_ref().unwrap_or(variants).with(&self.policy, Arc::clone(&response), now))
             })
             .await?;
         if !is_valid() {
             // It was invalidated just then, and the store may have looked before and changed after.
-            self.forget(name, response.id).await;
+            self.forget(name, &[response.id]).await;
         } else if is_kept.into_inner() {
             self.counts.stored.add();
-            if let Some(superseded) = &keeping.superseded {
-                let elsewhere = self::name(target, &superseded.stored);
-                if elsewhere != name.as_str() {
-                    self.forget(&elsewhere, superseded.id).await;
-                }
+            let superseded = &keeping.instead.superseded;
+            let elsewhere = superseded.first().map(|one| self::name(target, &one.stored));
+            if let Some(elsewhere) = elsewhere.filter(|elsewhere| elsewhere != name) {
+                self.forget(&elsewhere, &ids(superseded)).await;
             }
         }
         Ok(())

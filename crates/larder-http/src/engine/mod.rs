@@ -2,15 +2,17 @@
 //! store for what there is, and an [`Origin`] for the rest.
 //!
 //! A request is answered from what is stored (`respond`), or by asking (`fetch`), or by confirming what is stored
-//! (`validate`). Of many who want the same, one asks (`flights`), and all read the same response while it arrives
-//! (`arriving`) and is being stored.
+//! (`validate`); what is stored in parts, from several of them or with the rest (`parts`). Of many who want the same, one
+//! asks (`flights`), and all read the same response while it arrives (`arriving`) and is being stored.
 
 mod alter;
 mod arriving;
 mod builder;
+mod chained;
 mod explain;
 mod fetch;
 mod flights;
+mod parts;
 mod respond;
 mod stats;
 mod tags;
@@ -40,6 +42,7 @@ use crate::origin::{Origin, OriginError, OriginErrorKind};
 use crate::policy::{Invalidation, NotStorable, Policy, Reason, Stored, Verdict};
 use crate::store::{HttpStore, Purge, ResponseId, StoredResponse, Variants};
 use flights::Flights;
+use parts::Together;
 use respond::Missing;
 use stats::Counts;
 use validate::Doubt;
@@ -253,6 +256,9 @@ impl Shared {
         let verdict = self.policy.verdict(&ask.request, selected, now);
         let reason = verdict.reason();
         let ask = &found.map_or_else(|| Arc::clone(ask), |found| Ask::for_what(ask, found));
+        if let Some(answer) = Together::answering(&self.policy, &ask.request, &variants, &verdict, now) {
+            return self.answer_together(ask, answer, verdict).await;
+        }
         match (verdict, found) {
             (Verdict::Serve { .. }, Some(found)) => {
                 match self.respond(&ask.request, found, Handled::hit(reason), false).await {
@@ -383,23 +389,23 @@ impl Shared {
         match missing {
             Missing::Gone => {
                 self.counts.healed.add();
-                self.forget_soon(ask, found).await;
+                self.forget_soon(ask, std::slice::from_ref(found)).await;
             }
             Missing::Failed(error) => self.counts.store_failed(&error),
         }
         self.fetch(ask, Reason::NothingStored).await
     }
 
-    /// Takes out a response that is of no use any more.
-    async fn forget_soon(self: &Arc<Self>, ask: &Ask, gone: &StoredResponse) {
-        let name = variance::name(&ask.target, &gone.stored).into_owned();
-        let (shared, id) = (Arc::clone(self), gone.id);
-        self.settle(async move { shared.forget(&name, id).await }).await;
+    /// Takes out responses that are of no use any more, which are kept under one name.
+    async fn forget_soon(self: &Arc<Self>, ask: &Ask, gone: &[Arc<StoredResponse>]) {
+        let Some(one) = gone.first() else { return };
+        let name = variance::name(&ask.target, &one.stored).into_owned();
+        let (shared, ids) = (Arc::clone(self), ids(gone));
+        self.settle(async move { shared.forget(&name, &ids).await }).await;
     }
 
-    /// Takes a response out of what is kept under this name.
-    async fn forget(&self, name: &str, id: ResponseId) {
-        self.note(self.store.change(name, &|variants: &Variants| variants.without(id)).await);
+    async fn forget(&self, name: &str, ids: &[ResponseId]) {
+        self.note(self.store.change(name, &|variants: &Variants| variants.without_all(ids)).await);
     }
 
     /// Has the store do something, and waits for it, but not long: it goes on alone if it takes its time.
@@ -532,6 +538,10 @@ impl Ask {
         }
         key
     }
+}
+
+fn ids(responses: &[Arc<StoredResponse>]) -> Vec<ResponseId> {
+    responses.iter().map(|response| response.id).collect()
 }
 
 /// The same request without its wishes about freshness: what others would ask.

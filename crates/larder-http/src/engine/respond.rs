@@ -194,6 +194,11 @@ async fn whole(body: &StoredBody) -> Result<Body, Missing> {
     }
 }
 
+/// These bytes of a stored body. Its beginning is looked at first.
+pub(super) async fn part_of(body: &StoredBody, range: Range<u64>) -> Result<Body, Missing> {
+    segments_of(body, vec![Segment::Of(range)]).await
+}
+
 /// A body of these segments. Its beginning is looked at first, so that one that is gone is not begun.
 async fn segments_of(body: &StoredBody, segments: Vec<Segment>) -> Result<Body, Missing> {
     let length = segments

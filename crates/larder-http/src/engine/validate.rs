@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::request::Parts as Request;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
-use super::fetch::Joined;
+use super::fetch::{Instead, Joined};
 use super::flights::{Landing, Lead, Since};
 use super::variance::name;
 use super::{Ask, Handled, Shared, neutral};
@@ -151,9 +151,9 @@ impl Shared {
                 if ask.request.method == Method::HEAD {
                     self.after_head(ask, &head, times, since).await;
                 }
-                let superseded = is_superseded.then(|| Arc::clone(current));
+                let instead = is_superseded.then(|| Instead::of(vec![Arc::clone(current)]));
                 let response = Response::from_parts(head, body);
-                Ok(self.conclude(ask, response, times, since, lead, doubt.reason, superseded).await)
+                Ok(self.conclude(ask, response, times, since, lead, doubt.reason, instead).await)
             }
         }
     }

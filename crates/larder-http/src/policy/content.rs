@@ -4,7 +4,7 @@
 use std::fmt;
 
 use http::request::Parts as Request;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{Kept, Policy, Stored};
 use crate::header::{ContentRange, Ranges, Span};
@@ -105,6 +105,28 @@ impl Stored {
         self.is_right_for_range(request).then_some(ranges)
     }
 
+    /// Whether it is of the same bytes as another: both have the same strong validator. Where they contradict each other
+    /// about how these are coded, or for whom they were chosen, that is not believed.
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
+        let tags = self.entity_tag().zip(other.entity_tag());
+        let same = |name: HeaderName| self.headers().get_all(&name).iter().eq(other.headers().get_all(&name));
+        // A 206 need not repeat what the client has (RFC 9110 section 15.3.7).
+        let is_silent = |stored: &Self| !stored.headers().contains_key(header::CONTENT_TYPE);
+        tags.is_some_and(|(one, other)| one.strong_eq(&other))
+            && same(header::CONTENT_ENCODING)
+            && (same(header::CONTENT_TYPE) || is_silent(self) || is_silent(other))
+            && !self.is_of_several_ranges()
+            && !other.is_of_several_ranges()
+    }
+
+    /// Whether its body is not the bytes of the representation alone, whatever else it says.
+    fn is_of_several_ranges(&self) -> bool {
+        const KIND: &[u8] = b"multipart/byteranges";
+        let kinds = self.headers().get_all(header::CONTENT_TYPE).iter();
+        let mut starts = kinds.filter_map(|kind| kind.as_bytes().get(..KIND.len()));
+        starts.any(|start| start.eq_ignore_ascii_case(KIND))
+    }
+
     /// How to ask for what is missing of a representation. `None` if it is whole, or if the parts could not be put
     /// together because nothing says that they are of the same.
     //= https://www.rfc-editor.org/rfc/rfc9111#section-3.3
@@ -136,52 +158,82 @@ impl Stored {
 }
 
 impl Policy {
-    /// Two parts of one representation as one, the later one's fields over the earlier one's. `None` if they are not of
-    /// the same, or do not meet.
+    /// Two parts of one representation as one: [`combine_all`](Self::combine_all) of them.
+    pub fn combine(&self, earlier: &Stored, later: &Stored) -> Option<Stored> {
+        self.combine_all(&[earlier, later])
+    }
+
+    /// Parts of one representation as one, in the order in which they came: later fields over earlier ones. `None` if they
+    /// are not of the same, or do not meet.
     ///
-    /// What comes of it is complete (200) if nothing is missing, else still partial. The bytes are the caller's to join:
-    /// those of `later`, over those of `earlier`.
+    /// What comes of it is complete (200) if nothing is missing, else still partial. It is as fresh as the last of them, which
+    /// says that the others are still right; but what was marked stale makes all of it so. The bytes are the caller's to
+    /// join: where parts overlap, they have the same.
     //= https://www.rfc-editor.org/rfc/rfc9111#section-3.4
     //# A cache MAY combine these ranges into a single stored response, and
     //# reuse that response to satisfy later requests, if they all share the
     //# same strong validator
-    pub fn combine(&self, earlier: &Stored, later: &Stored) -> Option<Stored> {
-        let same = earlier.entity_tag().zip(later.entity_tag())?;
-        if !same.0.strong_eq(&same.1) || !later.is_partial() {
+    pub fn combine_all(&self, parts: &[&Stored]) -> Option<Stored> {
+        let ((first, others), (last, _)) = (parts.split_first()?, parts.split_last()?);
+        if !others.iter().all(|other| other.is_partial() && first.is_of_same(other)) {
             return None;
         }
-        let ((one, total), (other, other_total)) = (earlier.held(), later.held());
-        let (one, other) = (one?, other?);
-        let complete_bytes = match (total, other_total) {
-            (Some(one), Some(other)) if one != other => return None,
-            (one, other) => one.or(other),
-        };
-        let meets = one.first <= other.last.saturating_add(1) && other.first <= one.last.saturating_add(1);
-        if !meets {
-            return None;
+        let mut complete_bytes = None;
+        let mut held = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (span, total) = part.held();
+            held.push(span?);
+            complete_bytes = match (complete_bytes, total) {
+                (Some(one), Some(other)) if one != other => return None,
+                (one, other) => one.or(other),
+            };
         }
-        let span = Span { first: one.first.min(other.first), last: one.last.max(other.last) };
+        held.sort_unstable();
+        let span = held.into_iter().try_fold(None, |all: Option<Span>, next| match all {
+            None => Some(Some(next)),
+            Some(all) if next.first > all.last.saturating_add(1) => None,
+            Some(all) => Some(Some(Span { last: all.last.max(next.last), ..all })),
+        })??;
         let is_whole = span.first == 0 && complete_bytes == Some(span.bytes());
-        let mut headers = earlier.headers().clone();
-        for name in [header::CONTENT_RANGE, header::CONTENT_LENGTH, header::AGE] {
+
+        let mut headers = first.headers().clone();
+        for name in OF_ONE_MESSAGE {
             headers.remove(name);
         }
-        merge(&mut headers, later.headers());
+        for other in others {
+            // That of an exchange before.
+            headers.remove(header::AGE);
+            let for_client = self.fields_for_client(other.headers());
+            merge(&mut headers, other.headers(), &for_client);
+        }
         let status = if is_whole { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
         if !is_whole {
             let range = ContentRange { span: Some(span), complete_bytes };
             let _ = headers.try_insert(header::CONTENT_RANGE, range.to_value());
         }
         let _ = headers.try_insert(header::CONTENT_LENGTH, HeaderValue::from(span.bytes()));
-        let kept =
-            Kept { status, headers, range: None, body_bytes: Some(span.bytes()), ..later.kept().clone() };
+        let mark = parts.iter().map(|part| part.kept().mark).max().unwrap_or_default();
+        let kept = Kept {
+            status,
+            headers,
+            range: None,
+            body_bytes: Some(span.bytes()),
+            mark,
+            ..last.kept().clone()
+        };
         Some(Stored::new(self, kept))
     }
 }
 
-/// The fields of a later part over those of an earlier one (RFC 9110 section 15.3.7.3).
-fn merge(headers: &mut HeaderMap, later: &HeaderMap) {
-    for name in later.keys().filter(|name| ![header::CONTENT_RANGE, header::CONTENT_LENGTH].contains(name)) {
+/// Fields that are about the content of one message, and not of the representation.
+pub(crate) const OF_ONE_MESSAGE: [&str; 4] =
+    ["content-range", "content-length", "content-digest", "content-md5"];
+
+/// The fields of a later part over those of an earlier one (RFC 9110 section 15.3.7.3), but for those of one client.
+fn merge(headers: &mut HeaderMap, later: &HeaderMap, for_client: &HeaderMap) {
+    let is_meant =
+        |name: &&HeaderName| !OF_ONE_MESSAGE.contains(&name.as_str()) && !for_client.contains_key(*name);
+    for name in later.keys().filter(is_meant) {
         headers.remove(name);
         for value in later.get_all(name) {
             let _ = headers.try_append(name, value.clone());

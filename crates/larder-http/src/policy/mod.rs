@@ -55,11 +55,14 @@
 //!    [`Stored::respond`].
 //! 3. If it validates: send the fields it gives, then [`Policy::after_validation`](Policy::after_validation); if
 //!    nothing comes, [`Fallback::on`].
-//! 4. Whatever else comes from the origin: [`Invalidation::of`], for `HEAD`
+//! 4. If only parts of what is asked for are stored: [`Policy::combine_all`] of those that meet may answer. If not, and
+//!    the whole is asked for: [`Completion::request`] of [`Stored::completion`], then [`Policy::after_completion`].
+//! 5. Whatever else comes from the origin: [`Invalidation::of`], for `HEAD`
 //!    [`Policy::head`], then [`Policy::store`], with
 //!    [`Policy::makes_room`](Policy::makes_room) before it is put beside the others.
 
 mod age;
+mod complete;
 mod conditional;
 mod content;
 mod freshness;
@@ -80,6 +83,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+pub use complete::{Completed, Whole};
+#[cfg(feature = "cache")]
+pub(crate) use content::OF_ONE_MESSAGE;
 pub use content::{Answer, Completion};
 pub use freshen::{Freshened, HeadEffect, Keep, NotFreshened};
 pub use freshness::{Lifetime, LifetimeSource};

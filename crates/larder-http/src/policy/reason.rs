@@ -95,7 +95,7 @@ impl std::error::Error for NotStorable {}
 
 impl NotStorable {
     /// Whether it is the request that forbids to store its answer, so that it says nothing about what is stored.
-    pub(super) fn is_of_request(self) -> bool {
+    pub(crate) fn is_of_request(self) -> bool {
         matches!(self, Self::RequestNoStore | Self::Authorization)
     }
 }

@@ -36,8 +36,9 @@ pub enum Verdict {
         /// Why what is stored is not enough.
         reason: Reason,
     },
-    /// Nothing that is stored can answer: ask the origin with the request as it is. Where a part is stored and the whole is
-    /// asked for, [`Stored::completion`] may save sending that part again.
+    /// Nothing that is stored can answer alone: ask the origin with the request as it is. Where parts are stored, they may
+    /// answer together ([`Policy::combine_all`]); and where the whole is asked for, [`Stored::completion`] saves sending
+    /// again what there is.
     Miss {
         /// Why.
         reason: Reason,

@@ -117,7 +117,8 @@ impl Policy {
     }
 
     /// Which of the responses stored for a target has to make room before another one is stored: the one that a newer
-    /// one replaces, else the oldest if there are too many.
+    /// one replaces, else the oldest if there are too many. What is not partial replaces parts, too: they are in it, or of
+    /// what was there before it.
     pub fn makes_room<'a>(
         &self,
         newer: &Stored,
@@ -127,7 +128,11 @@ impl Policy {
         let mut oldest = None;
         for (at, candidate) in stored.into_iter().enumerate() {
             let is_same_part = candidate.kept().range == newer.kept().range;
-            if candidate.kept().selecting == newer.kept().selecting && is_same_part {
+            let is_part_before = candidate.is_partial()
+                && !newer.is_partial()
+                && candidate.kept().times.requested_at <= newer.kept().times.requested_at;
+            let is_replaced = is_same_part || is_part_before;
+            if candidate.kept().selecting == newer.kept().selecting && is_replaced {
                 return Some(at);
             }
             count += 1;

@@ -26,8 +26,8 @@ impl Exchange {
     }
 }
 
-/// What somebody said about a stored response after it was stored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+/// What somebody said about a stored response after it was stored; in order, the worse the later.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mark {
     /// Nothing.
     #[default]

@@ -6,6 +6,7 @@
 
 mod body;
 mod collect;
+mod joined;
 mod memory;
 mod pieces;
 mod random;
@@ -31,6 +32,7 @@ use crate::policy::Stored;
 pub(crate) use body::Chunked;
 pub use body::{ReadBody, StoredBody};
 pub use collect::CollectBody;
+pub(crate) use joined::JoinedBody;
 pub use memory::{Full, MemoryStore, MemoryStoreOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, SqliteStoreOptions};

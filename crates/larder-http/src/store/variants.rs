@@ -192,6 +192,12 @@ impl Variants {
         Some(Self::new(self.responses.iter().filter(|response| response.id != id).cloned()))
     }
 
+    /// The same without these responses. `None` if none of them is there.
+    pub(crate) fn without_all(&self, ids: &[ResponseId]) -> Option<Self> {
+        self.responses.iter().find(|response| ids.contains(&response.id))?;
+        Some(Self::new(self.responses.iter().filter(|response| !ids.contains(&response.id)).cloned()))
+    }
+
     /// The same with a response in place of the one with its id. `None` if that is not there any more.
     pub fn updated(&self, newer: &Arc<StoredResponse>) -> Option<Self> {
         self.by_id(newer.id)?;

@@ -12,6 +12,7 @@ mod adapters;
 mod bodies;
 mod collapse;
 mod cookies;
+mod parts;
 mod purge;
 mod scene;
 mod stale;

@@ -77,9 +77,18 @@ impl Scene {
         build: impl FnOnce(HttpCacheBuilder) -> HttpCacheBuilder,
         answer: impl Fn(usize, Request<Body>) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::over(build, |_, shelf| shelf, answer)
+    }
+
+    /// The same over a store of the test's own choice.
+    pub(crate) fn over(
+        build: impl FnOnce(HttpCacheBuilder) -> HttpCacheBuilder,
+        choose: impl FnOnce(&ManualClock, Arc<Shelf>) -> Arc<dyn HttpStore>,
+        answer: impl Fn(usize, Request<Body>) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let clock = ManualClock::new(Timestamp::from_millis(START));
         let store = Arc::new(Shelf::default());
-        let builder = HttpCache::builder(Arc::clone(&store) as Arc<dyn HttpStore>);
+        let builder = HttpCache::builder(choose(&clock, Arc::clone(&store)));
         let cache = build(builder.clock(Arc::new(clock.clone()))).build();
         let asked = Arc::new(AtomicUsize::new(0));
         let origin: Arc<dyn Origin> = Arc::new(Scripted { asked: Arc::clone(&asked), answer });
@@ -187,6 +196,42 @@ pub(crate) struct Shelf {
     pub(crate) is_closed: Mutex<bool>,
     /// Bodies cannot be read.
     pub(crate) is_unreadable: Arc<std::sync::atomic::AtomicBool>,
+    /// Bodies are gone.
+    pub(crate) is_bare: Arc<std::sync::atomic::AtomicBool>,
+    /// What happens after it was looked at so many times.
+    pub(crate) between: Between,
+}
+
+type Happens = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+pub(crate) struct Between(Mutex<Option<(usize, Happens)>>);
+
+impl std::fmt::Debug for Between {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+impl Between {
+    pub(crate) fn after_looks(&self, looks: usize, happens: impl FnOnce() + Send + 'static) {
+        *self.0.lock() = Some((looks, Box::new(happens)));
+    }
+
+    fn looked(&self) {
+        let mut waiting = self.0.lock();
+        let due = match &mut *waiting {
+            Some((looks, _)) => {
+                *looks -= 1;
+                if *looks == 0 { waiting.take() } else { None }
+            }
+            None => None,
+        };
+        drop(waiting);
+        if let Some((_, happens)) = due {
+            happens();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -196,15 +241,22 @@ struct Paper {
 }
 
 #[derive(Debug, Default)]
-struct Written(Mutex<Vec<u8>>, Arc<std::sync::atomic::AtomicBool>);
+struct Written {
+    bytes: Mutex<Vec<u8>>,
+    is_unreadable: Arc<std::sync::atomic::AtomicBool>,
+    is_gone: Arc<std::sync::atomic::AtomicBool>,
+}
 
 #[async_trait]
 impl ReadBody for Written {
     async fn read(&self, at: u64) -> larder::Result<Option<Bytes>> {
-        if self.1.load(Ordering::SeqCst) {
+        if self.is_unreadable.load(Ordering::SeqCst) {
             return Err(larder::Error::new(larder::ErrorKind::Timeout, "the shelf does not answer"));
         }
-        let written = self.0.lock();
+        if self.is_gone.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let written = self.bytes.lock();
         let left = written.get(usize::try_from(at).unwrap()..).unwrap_or_default();
         Ok((!left.is_empty()).then(|| Bytes::copy_from_slice(&left[..left.len().min(64 * 1024)])))
     }
@@ -213,7 +265,7 @@ impl ReadBody for Written {
 #[async_trait]
 impl WriteBody for Paper {
     async fn write(&mut self, piece: Bytes) -> larder::Result<()> {
-        let mut written = self.written.0.lock();
+        let mut written = self.written.bytes.lock();
         if self.takes_at_most.is_some_and(|most| written.len() + piece.len() > most) {
             return Err(larder::Error::new(larder::ErrorKind::TooLarge, "the shelf is full"));
         }
@@ -226,11 +278,11 @@ impl WriteBody for Paper {
     }
 
     fn readable_bytes(&self) -> u64 {
-        self.written.0.lock().len() as u64
+        self.written.bytes.lock().len() as u64
     }
 
     async fn finish(self: Box<Self>) -> larder::Result<StoredBody> {
-        let bytes = self.written.0.lock().len() as u64;
+        let bytes = self.written.bytes.lock().len() as u64;
         Ok(StoredBody::from_reader(bytes, Arc::clone(&self.written) as Arc<dyn ReadBody>))
     }
 }
@@ -256,7 +308,9 @@ impl HttpStore for Shelf {
 
     async fn get(&self, target: &str) -> larder::Result<Option<Arc<Variants>>> {
         self.check()?;
-        Ok(self.targets.lock().get(target).cloned())
+        let found = self.targets.lock().get(target).cloned();
+        self.between.looked();
+        Ok(found)
     }
 
     async fn change(&self, target: &str, change: Change<'_>) -> larder::Result<()> {
@@ -276,7 +330,8 @@ impl HttpStore for Shelf {
         if *self.is_closed.lock() {
             return Ok(None);
         }
-        let written = Arc::new(Written(Mutex::default(), Arc::clone(&self.is_unreadable)));
+        let (is_unreadable, is_gone) = (Arc::clone(&self.is_unreadable), Arc::clone(&self.is_bare));
+        let written = Arc::new(Written { bytes: Mutex::default(), is_unreadable, is_gone });
         Ok(Some(Box::new(Paper { written, takes_at_most: *self.takes_at_most.lock() })))
     }
 

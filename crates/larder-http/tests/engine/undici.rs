@@ -326,9 +326,10 @@ async fn conditions_and_ranges_are_answered_as_they_were_meant_and_to_nobody_els
             return now(response(304, &[("cache-control", "max-age=60"), ("etag", "\"a\"")], ""));
         }
         if asked("range") {
-            let fields =
-                [("cache-control", "max-age=60"), ("etag", "\"a\""), ("content-range", "bytes 0-1/5")];
-            return now(response(206, &fields, "he"));
+            let (place, part) =
+                if asked("if-range") { ("bytes 2-4/5", "llo") } else { ("bytes 0-1/5", "he") };
+            let fields = [("cache-control", "max-age=60"), ("etag", "\"a\""), ("content-range", place)];
+            return now(response(206, &fields, part));
         }
         now(response(200, &[("cache-control", "max-age=60"), ("etag", "\"a\"")], "hello"))
     });

@@ -1,9 +1,11 @@
 //! Parts of representations: cut from what is stored, stored, and put together (RFC 9111 sections 3.3 and 3.4).
 
 use larder_http::header::Span;
-use larder_http::policy::{Answer, Policy, Reason, Stored};
+use larder_http::policy::{Answer, Completed, Exchange, Mark, Policy, Reason, Stored};
 
-use crate::cache::{BODY_BYTES, Cache, Fields, Origin, TARGET, get, method, ok, request, shared};
+use crate::cache::{
+    BODY_BYTES, Cache, Fields, Origin, TARGET, fields, get, method, ok, request, response, shared,
+};
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=3600");
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -283,4 +285,131 @@ fn what_is_missing_is_asked_for_only_if_it_can_be_put_together() {
     }
     assert_eq!(with_complete(&tag).stored(TARGET)[0].completion(), None);
     assert_eq!(with_complete(&tag).stored(TARGET)[0].held().1, Some(BODY_BYTES));
+}
+
+#[test]
+fn parts_are_put_together_in_any_order_and_their_fields_in_that_in_which_they_came() {
+    let policy = Policy::shared();
+    let tagged = |range, bytes, n| part(range, bytes, &[("etag", "\"a\""), ("n", n), ("content-digest", n)]);
+    let parts = [
+        tagged("bytes 0-2/10", "3", "1"),
+        tagged("bytes 7-9/10", "3", "2"),
+        part("bytes 3-6/10", "4", &[("etag", "\"a\""), ("content-type", "a/b")]),
+    ];
+    let whole = policy.combine_all(&parts.each_ref()).unwrap();
+    assert_eq!((whole.status().as_u16(), &whole.headers()["n"]), (200, &"2".parse().unwrap()));
+    assert_eq!(whole.headers()["content-type"], "a/b");
+    assert!(!whole.headers().contains_key("content-digest"), "it is that of a part");
+    assert_eq!(policy.combine_all(&[&parts[0], &parts[1]]), None, "a gap");
+    assert_eq!(policy.combine_all(&[]), None);
+    let stale = parts[0].clone().marked(Mark::Stale);
+    let marked = policy.combine_all(&[&stale, &parts[1], &parts[2]]).unwrap();
+    assert_eq!(marked.kept().mark, Mark::Stale);
+    for other in [("content-type", "a/c"), ("content-encoding", "gzip")] {
+        let other = part("bytes 7-9/10", "3", &[("etag", "\"a\""), other]);
+        assert_eq!(policy.combine(&parts[2], &other), None, "{other:?}");
+    }
+}
+
+#[test]
+fn a_cookie_of_a_later_part_is_for_nobody_but_its_client() {
+    let early = part("bytes 0-4/10", "5", &[("etag", "\"a\""), ("set-cookie", "a=1")]);
+    let late = part("bytes 5-9/10", "5", &[("etag", "\"a\""), ("set-cookie", "b=2")]);
+    let cookie = |policy: Policy| policy.combine(&early, &late).unwrap().headers()["set-cookie"].clone();
+    assert_eq!(cookie(Policy::shared()), "a=1");
+    assert_eq!(cookie(Policy::private()), "b=2");
+}
+
+fn completed(asked: Fields<'_>, status: u16, came: Fields<'_>) -> Completed {
+    let cache = with_part("bytes 0-4/10", "5", &[("etag", "\"a\""), ("x", "1")]);
+    let stored = &cache.stored(TARGET)[0];
+    let request = request(cache.now, &get(asked));
+    let response = response(status, fields(cache.now, came));
+    Policy::shared().after_completion(&request, stored, &response, Exchange::at(cache.now))
+}
+
+//= https://www.rfc-editor.org/rfc/rfc9111#section-3.3
+//= type=test
+//# A cache MAY complete a stored incomplete response by making a
+//# subsequent range request (Section 14.2 of [HTTP]) and combining the
+//# successful response with the stored response, as defined in
+//# Section 3.4.
+#[test]
+fn the_rest_makes_a_part_whole() {
+    let came = [("etag", "\"a\""), ("content-range", "bytes 5-9/10"), ("content-length", "5"), ("y", "2")];
+    let more = [("set-cookie", "c=1"), ("own", "1"), ("cache-control", "max-age=9, private=\"own\"")];
+    let Completed::Whole(whole) = completed(&[], 206, &[&came[..], &more].concat()) else { panic!() };
+    assert_eq!(whole.arriving, Span { first: 5, last: 9 });
+    assert_eq!((&whole.headers["x"], &whole.headers["y"]), (&"1".parse().unwrap(), &"2".parse().unwrap()));
+    assert_eq!((whole.headers["content-length"].as_bytes(), whole.headers.get("own")), (&b"10"[..], None));
+    assert!(whole.headers.contains_key("date") && !whole.headers.contains_key("set-cookie"));
+    assert_eq!(whole.for_client.len(), 2);
+    assert!(whole.for_client.contains_key("set-cookie") && whole.for_client.contains_key("own"));
+}
+
+#[test]
+fn what_does_not_go_with_the_part_is_asked_for_again_or_is_an_answer_of_its_own() {
+    let refetch = |is_superseded| Completed::Refetch { is_superseded };
+    let replace = |is_superseded| Completed::Replace { is_superseded };
+    let (tag, other) = (("etag", "\"a\""), ("etag", "\"b\""));
+    let rest = ("content-range", "bytes 5-9/10");
+    for (status, came, expected) in [
+        (206, &[other, rest][..], refetch(true)),
+        (206, &[rest], refetch(true)),
+        (206, &[tag, ("content-range", "bytes 6-9/10")], refetch(true)),
+        (206, &[tag, ("content-range", "bytes 5-8/10")], refetch(true)),
+        (206, &[tag, ("content-range", "bytes 5-9/11")], refetch(true)),
+        (206, &[tag, rest, ("content-length", "6")], refetch(true)),
+        (206, &[tag, ("content-type", "multipart/byteranges; boundary=x")], refetch(true)),
+        (206, &[tag, rest, ("content-type", "Multipart/ByteRanges; boundary=x")], refetch(true)),
+        (416, &[("content-range", "bytes */3")], refetch(true)),
+        (200, &[other], replace(true)),
+        (200, &[], replace(true)),
+        (200, &[tag], replace(false)),
+        (404, &[], replace(false)),
+        (503, &[], replace(false)),
+    ] {
+        assert_eq!(completed(&[], status, came), expected, "{status} {came:?}");
+    }
+    // What one user is shown says nothing about what others are.
+    for (status, expected) in [(206, refetch(false)), (200, replace(false))] {
+        assert_eq!(completed(&[("authorization", "x")], status, &[other, rest]), expected);
+    }
+}
+
+#[test]
+fn the_rest_is_asked_for_with_the_fields_of_the_request_unless_it_has_conditions_of_its_own() {
+    let completion = part("bytes 0-4/10", "5", &[("etag", "\"a\"")]).completion().unwrap();
+    let now = shared().now;
+    let asked = completion.request(&request(now, &get(&[("x", "1")]))).unwrap();
+    assert_eq!((asked["x"].as_bytes(), asked["range"].as_bytes()), (&b"1"[..], &b"bytes=5-"[..]));
+    assert_eq!(asked["if-range"], "\"a\"");
+    for own in ["range", "if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"]
+    {
+        assert_eq!(completion.request(&request(now, &get(&[(own, "x")]))), None, "{own}");
+    }
+    assert_eq!(completion.request(&request(now, &method("HEAD", &[]))), None);
+}
+
+#[test]
+fn what_is_whole_takes_the_place_of_the_parts_before_it() {
+    let policy = Policy::shared();
+    let tag = [("etag", "\"a\"")];
+    let mut cache = shared();
+    cache.ask(&get(&[]), ok(&[FRESH]));
+    let whole = cache.stored(TARGET)[0].clone();
+    let before = part("bytes 0-4/10", "5", &tag);
+    assert_eq!(policy.makes_room(&whole, [&before]), Some(0));
+    assert_eq!(policy.makes_room(&before, [&whole]), None, "but not the other way round");
+    let mut kept = before.clone().into_kept();
+    kept.times = Exchange::at(cache.now + std::time::Duration::from_secs(1));
+    let after = Stored::new(&policy, kept);
+    assert_eq!(
+        policy.makes_room(&whole, [&after]),
+        None,
+        "what was asked for later may be of what came later"
+    );
+    let mut kept = before.into_kept();
+    kept.selecting = larder_http::policy::Selecting::from_pairs([(http::HeaderName::from_static("x"), None)]);
+    assert_eq!(policy.makes_room(&whole, [&Stored::new(&policy, kept)]), None, "for other requests");
 }
