@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use larder::Result;
 
@@ -25,7 +26,10 @@ impl HttpCache {
     /// # Errors
     /// The store's.
     pub async fn purge(&self, target: &str, how: Purge) -> Result<bool> {
-        self.shared.purge_equivalent(&meant(target), how).await
+        let purged = self.shared.purge_equivalent(&meant(target), how).await?;
+        // As it was told by `explain`, or listed.
+        let by_name = variance::is_shared(target) && self.shared.purge_stored(target, how).await?;
+        Ok(purged || by_name)
     }
 
     /// How many responses a purge of this target would take, written as any URL that means it.
@@ -37,13 +41,20 @@ impl HttpCache {
         Ok(found.responses().len())
     }
 
-    /// The names that begin like this under which responses are kept, in no particular order.
+    /// The names that begin like this under which responses are kept, in no particular order; and, if that is in the middle of
+    /// a query, those that stand for several queries of its path (`No-Vary-Search`).
     ///
     /// # Errors
     /// The store's; [`larder::ErrorKind::Unsupported`] if it cannot list what it keeps.
     pub fn targets<'a>(&'a self, prefix: &str) -> Result<BoxStream<'a, Result<String>>> {
-        let targets = self.shared.store.targets(prefix)?;
-        let is_one = |target: &Result<String>| !target.as_ref().is_ok_and(|target| variance::is_note(target));
+        let prefix = prefix.to_owned();
+        let path = prefix.split_once('?').map(|(path, _)| format!("{path}?"));
+        let targets = self.shared.store.targets(path.as_deref().unwrap_or(&prefix))?;
+        let is_meant = move |target: &str| {
+            let is_of_several = path.is_some() && variance::is_shared(target);
+            (is_of_several || target.starts_with(&prefix)) && !variance::is_note(target)
+        };
+        let is_one = move |target: &Result<String>| target.as_ref().map_or(true, |target| is_meant(target));
         Ok(targets.filter(move |target| std::future::ready(is_one(target))).boxed())
     }
 
@@ -64,7 +75,6 @@ impl HttpCache {
     pub async fn purge_prefix(&self, prefix: &str, how: Purge) -> Result<Purged> {
         // Whatever is on its way may begin like this.
         self.shared.flights.invalidate_all();
-        self.shared.variances.forget_written();
         let mut purged = Purged::default();
         let mut targets = self.targets(prefix)?;
         while let Some(target) = targets.next().await {
@@ -81,7 +91,7 @@ impl HttpCache {
     /// The store's.
     pub async fn clear(&self) -> Result<()> {
         self.shared.flights.invalidate_all();
-        self.shared.variances.forget_written();
+        self.shared.variances.forget_notes();
         self.shared.store.clear().await
     }
 }
@@ -102,13 +112,14 @@ impl Shared {
     /// Purges one target, and what is kept for all that are equivalent to it.
     async fn purge_equivalent(&self, target: &str, how: Purge) -> Result<bool> {
         self.flights.invalidate(target);
-        let names = self.names(target).await;
-        for name in &names {
-            self.flights.invalidate(name);
+        let (places, loaded) = self.places_now(target).await;
+        for place in &places {
+            self.flights.invalidate(&place.name);
         }
-        let purges =
-            names.iter().map(String::as_str).chain([target]).map(|name| self.purge_stored(name, how));
-        let purged = futures_util::future::join_all(purges).await;
+        let names = places.iter().map(|place| place.name.as_str()).chain([target]);
+        let purged = join_all(names.map(|name| self.purge_stored(name, how))).await;
+        // What is not known of cannot have been purged.
+        loaded?;
         purged.into_iter().try_fold(false, |was_there, purged| Ok(was_there | purged?))
     }
 

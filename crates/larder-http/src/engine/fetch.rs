@@ -96,7 +96,7 @@ impl Shared {
         if !ask.is_shareable {
             return Joined::Alone;
         }
-        let key = ask.flight_key();
+        let mut key = ask.flight_key(ask.name());
         for _ in 0..TRIES_MAX {
             let flight = match self.flights.join(&key, self.clock.monotonic()) {
                 Role::Alone => return Joined::Alone,
@@ -108,6 +108,11 @@ impl Shared {
                 Landing::Alone => None,
                 Landing::Failed(failed) => return Joined::Failed(failed),
                 Landing::Settled => self.look_again(ask).await,
+                // It turned out that they are not equivalent. Others may ask for the very same.
+                Landing::Arriving(arriving) if name(&ask.target, &arriving.stored) != arriving.name => {
+                    key = ask.flight_key(&ask.target);
+                    continue;
+                }
                 Landing::Arriving(arriving) => match self.joined(ask, &arriving) {
                     None if arriving.is_superseded(self, &ask.target) => continue,
                     answer => answer,
@@ -184,10 +189,14 @@ impl Shared {
             }
         };
         let name = name(&ask.target, &stored).into_owned();
-        let Some((writer, tags)) = self.writer(ask, &name, &stored, since).await else {
-            if !instead.is_made_of_them {
-                self.forget_soon(ask, &instead.superseded).await;
-            }
+        if self.is_of_unknown(ask, &name, &stored, since) {
+            // Those who wait ask again, and find out.
+            drop(lead);
+            self.forget_superseded(ask, &instead).await;
+            return self.finish(Response::from_parts(head, body), handled);
+        }
+        let Some((writer, tags)) = self.writer(ask, &name, &stored).await else {
+            self.forget_superseded(ask, &instead).await;
             self.land_alone(ask, lead, head.status);
             return self.finish(Response::from_parts(head, body), handled);
         };
@@ -198,9 +207,9 @@ impl Shared {
         // Before anybody else, so that nothing of it is let go of.
         let own = arriving.read().unwrap_or_default();
         if self.is_joinable(ask, &arriving) {
-            self.flights.forget_loner(&ask.flight_key());
+            self.flights.forget_loner(&ask.flight_key(ask.name()));
         } else if lead.is_some() {
-            self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
+            self.flights.remember_loner(&ask.flight_key(ask.name()), self.clock.monotonic());
         }
         let lead = lead.map(|lead| lead.arrive(Arc::clone(&arriving)));
         let keeping = Keeping { ask: Arc::clone(ask), arriving, tags, message, since, instead };
@@ -212,12 +221,27 @@ impl Shared {
         self.finish(Response::from_parts(head, own), handled)
     }
 
+    /// What is superseded goes, also if what supersedes it is not kept; but not what that is made of.
+    async fn forget_superseded(self: &Arc<Self>, ask: &Ask, instead: &Instead) {
+        if !instead.is_made_of_them {
+            self.forget_soon(ask, &instead.superseded).await;
+        }
+    }
+
+    /// Remembers what a response says about its query. True if something was invalidated since it was asked for, and before
+    /// that was known: it may have been equivalent to this.
+    fn is_of_unknown(&self, ask: &Ask, name: &str, stored: &Stored, since: Since) -> bool {
+        let Some(search) = stored.no_vary_search().filter(|_| name != ask.target) else { return false };
+        let asked_at = stored.kept().times.requested_at;
+        since.nth < self.variances.learn(&ask.target, search, asked_at, &self.flights)
+    }
+
     /// Tells those who wait that the response is not for them. It is remembered, so that nobody waits in vain again; but
     /// not of an origin in trouble, whose next response may be for all.
     fn land_alone(&self, ask: &Ask, lead: Option<Lead>, status: StatusCode) {
         let Some(lead) = lead else { return };
         if !status.is_server_error() {
-            self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
+            self.flights.remember_loner(&ask.flight_key(ask.name()), self.clock.monotonic());
         }
         lead.land(Landing::Alone);
     }
@@ -228,7 +252,6 @@ impl Shared {
         ask: &Ask,
         name: &str,
         stored: &Stored,
-        since: Since,
     ) -> Option<(Box<dyn WriteBody>, Vec<String>)> {
         if self.store.is_full() || self.delete_at(stored) <= self.now() {
             return None;
@@ -237,13 +260,6 @@ impl Shared {
             self.counts.too_many_tags.add();
             return None;
         };
-        if let Some(search) = stored.no_vary_search().filter(|_| name != ask.target)
-            && self.variances.learn(&ask.target, search)
-            && !self.flights.is_untouched(since)
-        {
-            // What was invalidated meanwhile may have been equivalent, and nobody knew.
-            return None;
-        }
         match self.store.create(name, stored).await {
             Ok(writer) => Some((writer?, tags)),
             Err(error) => {
@@ -264,7 +280,7 @@ impl Shared {
         let now = self.now();
         let selected = self.policy.select(&ask.request, [&arriving.stored]);
         let Verdict::Serve { .. } = self.policy.verdict(&ask.request, selected, now) else { return None };
-        if name(&ask.target, &arriving.stored) != arriving.name || arriving.is_superseded(self, &ask.target) {
+        if arriving.is_superseded(self, &ask.target) {
             return None;
         }
         let answer = arriving.stored.answer(&ask.request)?;
@@ -483,8 +499,8 @@ impl Shared {
             });
             Some(Variants::new(left))
         };
-        let names = self.names(&ask.target).await;
-        for name in names.iter().chain([&ask.target]) {
+        let places = self.places(&ask.target).await;
+        for name in places.iter().map(|place| &place.name).chain([&ask.target]) {
             self.note(self.store.change(name, &|variants: &Variants| change(name, variants)).await);
         }
     }

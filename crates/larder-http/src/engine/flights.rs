@@ -155,9 +155,9 @@ impl Flights {
         last.max(invalidated.all) <= since.nth && (!has_tags || invalidated.by_tag <= since.nth)
     }
 
-    /// Whether nothing at all was invalidated since.
-    pub(super) fn is_untouched(&self, since: Since) -> bool {
-        self.invalidations.load(Ordering::SeqCst) == since.nth
+    /// How many invalidations there were.
+    pub(super) fn count(&self) -> u64 {
+        self.invalidations.load(Ordering::SeqCst)
     }
 
     /// What is on its way for a target is not to be kept, and nobody joins it any more.
@@ -198,7 +198,7 @@ impl Flights {
 /// What had been invalidated when a request went out: in this process by its number, in others by the store's stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Since {
-    nth: u64,
+    pub(super) nth: u64,
     pub(super) began: Option<Stamp>,
 }
 
@@ -263,7 +263,7 @@ pub(super) async fn landed(mut flight: watch::Receiver<Landing>) -> Landing {
     }
 }
 
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
     BuildHasherDefault::<DefaultHasher>::default().hash_one(text)
 }

@@ -36,7 +36,7 @@ pub use flights::{FLIGHTS_MAX, LONER_TIME, LONERS_MAX, WAIT_MAX};
 pub use stats::HttpStats;
 
 use crate::Body;
-use crate::header::{CacheStatus, connection};
+use crate::header::{CacheStatus, RequestDirectives, connection};
 use crate::key::{NoKey, target};
 use crate::origin::{Origin, OriginError, OriginErrorKind};
 use crate::policy::{Invalidation, NotStorable, Policy, Reason, Stored, Verdict};
@@ -255,7 +255,10 @@ impl Shared {
         let (found, selected) = variants.select(&self.policy, &ask.request, now);
         let verdict = self.policy.verdict(&ask.request, selected, now);
         let reason = verdict.reason();
-        let ask = &found.map_or_else(|| Arc::clone(ask), |found| Ask::for_what(ask, found));
+        let ask = &match (&verdict, found) {
+            (Verdict::Serve { .. }, _) | (_, None) => Arc::clone(ask),
+            (_, Some(found)) => Ask::for_what(ask, found),
+        };
         if let Some(answer) = Together::answering(&self.policy, &ask.request, &variants, &verdict, now) {
             return self.answer_together(ask, answer, verdict).await;
         }
@@ -393,6 +396,9 @@ impl Shared {
             }
             Missing::Failed(error) => self.counts.store_failed(&error),
         }
+        if RequestDirectives::parse(&ask.request.headers).only_if_cached {
+            return Ok(self.generated(StatusCode::GATEWAY_TIMEOUT, Reason::OnlyIfCached));
+        }
         self.fetch(ask, Reason::NothingStored).await
     }
 
@@ -521,11 +527,11 @@ impl Ask {
         self.shared_name.as_deref().unwrap_or(&self.target)
     }
 
-    /// What it has to have in common with others to be answered together with them: requests for a part, with a
+    /// What it has to have in common with others, beside what they ask for, to be answered together with them: requests for a part, with a
     /// condition, or with credentials keep to themselves.
-    fn flight_key(&self) -> Cow<'_, str> {
+    fn flight_key<'a>(&self, name: &'a str) -> Cow<'a, str> {
         let headers = &self.request.headers;
-        let mut key = Cow::Borrowed(self.name());
+        let mut key = Cow::Borrowed(name);
         for name in [header::RANGE, header::IF_RANGE] {
             if let Some(value) = headers.get(&name) {
                 key.to_mut().push_str(&format!("\0{name}:{}", String::from_utf8_lossy(value.as_bytes())));

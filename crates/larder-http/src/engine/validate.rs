@@ -99,19 +99,23 @@ impl Shared {
             Outcome::Freshened(freshened) => {
                 drop(body);
                 let Freshened { stored, for_client, keep } = *freshened;
+                if name(&ask.target, &stored) != name(&ask.target, &current.stored) {
+                    // By what it says now, it is to be found elsewhere.
+                    self.forget_soon(ask, std::slice::from_ref(current)).await;
+                    return self.ask_again(ask, &doubt.validation, lead, doubt.reason).await;
+                }
                 let mut newer = self.renewed(current, stored);
                 newer.began = since.began;
                 let newer = Arc::new(newer);
                 let is_for_others = keep == Keep::Updated && self.is_for_others(&ask.request, &newer.stored);
                 if lead.is_some() && !is_for_others {
-                    self.flights.remember_loner(&ask.flight_key(), self.clock.monotonic());
+                    self.flights.remember_loner(&ask.flight_key(ask.name()), self.clock.monotonic());
                 } else if is_for_others {
-                    self.flights.forget_loner(&ask.flight_key());
+                    self.flights.forget_loner(&ask.flight_key(ask.name()));
                 }
                 let (shared, asked, kept) = (Arc::clone(self), Arc::clone(ask), Arc::clone(&newer));
-                let was = Arc::clone(current);
                 self.settle(async move {
-                    shared.update(&asked, &was, &kept, keep, since).await;
+                    shared.update(&asked, &kept, keep, since).await;
                     if let Some(lead) = lead {
                         lead.land(if is_for_others { Landing::Settled } else { Landing::Alone });
                     }
@@ -223,20 +227,10 @@ impl Shared {
     }
 
     /// Brings what is stored up to date, unless it was invalidated since it was asked about.
-    async fn update(
-        &self,
-        ask: &Ask,
-        was: &StoredResponse,
-        newer: &Arc<StoredResponse>,
-        keep: Keep,
-        since: Since,
-    ) {
-        let name = name(&ask.target, &was.stored);
+    async fn update(&self, ask: &Ask, newer: &Arc<StoredResponse>, keep: Keep, since: Since) {
+        let name = name(&ask.target, &newer.stored);
         let is_valid = || self.is_valid(since, &ask.target, &name, !newer.tags.is_empty());
-        // By what it says now, it is to be found elsewhere.
-        let is_misplaced = name != self::name(&ask.target, &newer.stored);
         let change = |variants: &Variants| match keep {
-            Keep::Updated if is_misplaced => variants.without(newer.id),
             Keep::Updated if is_valid() => variants.updated(newer),
             Keep::Updated | Keep::AsItWas(_) => None,
             Keep::Nothing(_) => variants.without(newer.id),

@@ -11,15 +11,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use futures_util::future::{join, try_join_all};
+use futures_util::future::{join, join_all};
 use http::request::Parts as Request;
 use http::{HeaderMap, Response, StatusCode};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::flights::Since;
+use super::flights::{Flights, Since, hash};
 use super::{LIFE_MAX, Shared};
 use crate::header::{NO_VARY_SEARCH, NoVarySearch};
 use crate::policy::{Exchange, Kept, Mark, Selecting, Stored};
@@ -27,25 +27,28 @@ use crate::store::{ResponseId, StoredBody, StoredResponse, Variants};
 use crate::{Body, TARGET_BYTES_MAX};
 
 /// The most that is remembered of one origin. Servers should send no more than one for a path, and few send several.
-const PER_ORIGIN_MAX: usize = 8;
+const PER_ORIGIN_MAX: usize = 32;
 /// The most origins of which something is remembered.
 const ORIGINS_MAX: usize = 10_000;
 /// How old may be what is known of the store's memory of an origin.
 const REFRESH: Duration = Duration::from_secs(10);
-/// How long what was written to the store is taken to be there.
-const REWRITE: Duration = Duration::from_secs(10 * 60);
+/// How long it is taken for granted that what was noted is still there.
+const RENOTE: Duration = Duration::from_secs(10 * 60);
 /// What the store's memory of an origin is called, before the origin. No target begins like this.
 const NOTES: &str = "no-vary-search ";
+/// What stands before what a response said, in the name that it is kept under. No target has it.
+const SAID: &str = "#no-vary-search=";
 
 /// What origins' responses said lately.
 #[derive(Debug, Default)]
 pub(super) struct Variances {
     /// Whether any said anything: hits of all others take no lock.
     is_any: AtomicBool,
-    origins: RwLock<HashMap<Box<str>, Known>>,
+    /// By the hash of the origin. That two have the same does no harm: this only says where to look.
+    origins: RwLock<HashMap<u64, Known>>,
 }
 
-/// What one origin's responses said, the latest first. Times are on the monotonic clock.
+/// What one origin's responses said, the latest first. Times are on the monotonic clock, but for those of responses.
 #[derive(Debug, Default)]
 struct Known {
     said: Vec<Said>,
@@ -55,117 +58,177 @@ struct Known {
 #[derive(Debug)]
 struct Said {
     search: Arc<NoVarySearch>,
-    written_at: Option<Duration>,
+    /// Since when it has been known: whoever purged something before may not have known what to purge.
+    since: SystemTime,
+    /// How many invalidations there had been when it became known here.
+    nth: u64,
+    tried_at: Option<Duration>,
+    is_noted: bool,
+}
+
+/// Where a response may be.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) name: String,
+    since: SystemTime,
 }
 
 impl Variances {
     /// Where a response to a target may be kept, beside under its own name.
-    fn names(&self, target: &str) -> Vec<String> {
-        if !self.is_any.load(Ordering::Acquire) {
+    fn places(&self, target: &str) -> Vec<Place> {
+        if !self.is_any.load(Ordering::SeqCst) {
             return Vec::new();
         }
-        let origins = self.origins.read();
-        let said = origins.get(origin(target)).map_or(&[][..], |known| &known.said);
-        said.iter().filter_map(|said| shared_name(target, &said.search)).collect()
+        let said: Vec<_> = match self.origins.read().get(&hash(origin(target))) {
+            None => return Vec::new(),
+            Some(known) => known.said.iter().map(|said| (Arc::clone(&said.search), said.since)).collect(),
+        };
+        let place = |(search, since): (Arc<NoVarySearch>, _)| {
+            Some(Place { name: shared_name(target, &search)?, since })
+        };
+        said.into_iter().filter_map(place).collect()
     }
 
-    /// Remembers what a response said. True if it is new.
-    pub(super) fn learn(&self, target: &str, search: &Arc<NoVarySearch>) -> bool {
-        self.with(target, |known| known.learn(search, None))
-    }
-
-    /// Whether it is time to write down what a response said.
-    fn is_to_write(&self, target: &str, search: &NoVarySearch, now: Duration) -> bool {
+    /// Remembers what a response said that was asked for then. Returns how many invalidations there had been when it became
+    /// known.
+    pub(super) fn learn(
+        &self,
+        target: &str,
+        search: &Arc<NoVarySearch>,
+        asked_at: SystemTime,
+        flights: &Flights,
+    ) -> u64 {
+        // Whoever invalidates something after this looks for what is remembered.
+        self.is_any.store(true, Ordering::SeqCst);
         self.with(target, |known| {
-            let Some(said) = known.said.iter_mut().find(|said| *said.search == *search) else { return true };
-            let is_due = said.written_at.is_none_or(|at| now.saturating_sub(at) >= REWRITE);
-            if is_due {
-                said.written_at = Some(now);
-            }
-            is_due
+            let before = known.said.iter().position(|said| said.search == *search);
+            let said = match before.map(|at| known.said.remove(at)) {
+                Some(said) => said,
+                None => Said::new(search, asked_at, flights.count()),
+            };
+            let nth = said.nth;
+            known.said.insert(0, said);
+            known.said.truncate(PER_ORIGIN_MAX);
+            nth
         })
+    }
+
+    /// Since when it is known what a response said, if it is time to note that.
+    fn to_note(
+        &self,
+        target: &str,
+        stored: &Stored,
+        search: &NoVarySearch,
+        now: Duration,
+    ) -> Option<SystemTime> {
+        let asked_at = stored.kept().times.requested_at;
+        self.with(target, |known| {
+            let Some(said) = known.said.iter_mut().find(|said| *said.search == *search) else {
+                return Some(asked_at);
+            };
+            let patience = if said.is_noted { RENOTE } else { REFRESH };
+            let is_due = said.tried_at.is_none_or(|at| now.saturating_sub(at) >= patience);
+            is_due.then(|| {
+                said.tried_at = Some(now);
+                said.since
+            })
+        })
+    }
+
+    fn noted(&self, target: &str, search: &NoVarySearch) {
+        self.with(target, |known| {
+            if let Some(said) = known.said.iter_mut().find(|said| *said.search == *search) {
+                said.is_noted = true;
+            }
+        });
     }
 
     /// Whether it is time to read what the store remembers. Whoever is told so reads it; others go on with what is known,
     /// unless nothing was read yet.
     fn is_to_load(&self, target: &str, now: Duration) -> bool {
         let is_recent = |known: &Known| known.loaded_at.is_some_and(|at| now.saturating_sub(at) < REFRESH);
-        if self.origins.read().get(origin(target)).is_some_and(is_recent) {
+        if self.origins.read().get(&hash(origin(target))).is_some_and(is_recent) {
             return false;
         }
         self.with(target, |known| {
             if known.loaded_at.is_some() {
                 known.loaded_at = Some(now);
             }
-            true
-        })
+        });
+        true
     }
 
-    /// Adds what the store remembers; `None` if it does not answer.
-    fn loaded(&self, target: &str, notes: Option<&Variants>, now: Duration) {
+    /// Takes over what the store remembers; `None` if it does not answer. What was noted and is not there any more is
+    /// forgotten: others do not know it either.
+    fn loaded(&self, target: &str, notes: Option<&Variants>, now: Duration, flights: &Flights) {
+        if notes.is_some_and(|notes| !notes.is_empty()) {
+            self.is_any.store(true, Ordering::SeqCst);
+        }
         self.with(target, |known| {
             known.loaded_at = Some(now);
             let Some(notes) = notes else { return };
-            for said in &mut known.said {
-                said.written_at = None;
-            }
-            for search in notes.responses().iter().filter_map(|note| note.stored.no_vary_search()) {
-                known.learn(search, Some(now));
+            let noted = || notes.responses().iter().rev().filter_map(|note| said_by(note));
+            known.said.retain(|said| !said.is_noted || noted().any(|(search, _)| *search == said.search));
+            for (search, since) in noted() {
+                let is_full = known.said.len() >= PER_ORIGIN_MAX;
+                match known.said.iter_mut().find(|said| said.search == *search) {
+                    Some(said) => said.is_noted_since(since, now),
+                    None if is_full => break,
+                    None => {
+                        let mut said = Said::new(search, since, flights.count());
+                        said.is_noted_since(since, now);
+                        known.said.push(said);
+                    }
+                }
             }
         });
     }
 
-    /// What was written may not be there any more.
-    pub(super) fn forget_written(&self) {
+    /// What was noted may not be there any more.
+    pub(super) fn forget_notes(&self) {
         let mut origins = self.origins.write();
         for said in origins.values_mut().flat_map(|known| &mut known.said) {
-            said.written_at = None;
+            (said.is_noted, said.tried_at) = (false, None);
         }
     }
 
     fn with<T>(&self, target: &str, work: impl FnOnce(&mut Known) -> T) -> T {
-        let origin = origin(target);
+        let origin = hash(origin(target));
         let mut origins = self.origins.write();
-        if !origins.contains_key(origin) && origins.len() >= ORIGINS_MAX {
+        if !origins.contains_key(&origin) && origins.len() >= ORIGINS_MAX {
             // What is forgotten is read again.
-            origins.clear();
+            origins.retain(|_, known| !known.said.is_empty());
+            if origins.len() >= ORIGINS_MAX {
+                origins.clear();
+            }
         }
-        let known = origins.entry(origin.into()).or_default();
-        let result = work(known);
-        if !known.said.is_empty() {
-            self.is_any.store(true, Ordering::Release);
-        }
-        result
+        work(origins.entry(origin).or_default())
     }
 }
 
-impl Known {
-    fn learn(&mut self, search: &Arc<NoVarySearch>, written_at: Option<Duration>) -> bool {
-        let before = self.said.iter().position(|said| said.search == *search);
-        let before = before.map(|at| self.said.remove(at));
-        let written_at = written_at.or(before.as_ref().and_then(|before| before.written_at));
-        self.said.insert(0, Said { search: Arc::clone(search), written_at });
-        self.said.truncate(PER_ORIGIN_MAX);
-        before.is_none()
+impl Said {
+    fn new(search: &Arc<NoVarySearch>, since: SystemTime, nth: u64) -> Self {
+        Self { search: Arc::clone(search), since, nth, tried_at: None, is_noted: false }
+    }
+
+    fn is_noted_since(&mut self, since: SystemTime, now: Duration) {
+        (self.since, self.is_noted) = (since, true);
+        self.tried_at.get_or_insert(now);
     }
 }
 
 impl Shared {
     /// A fresh response that is in memory, or whose head is.
     pub(super) async fn at_once(&self, request: &Request, target: &str) -> Option<Response<Body>> {
-        if let Some(variants) = self.store.peek(target)
-            && let Some(response) = self.fresh(request, &variants).await
-        {
-            return Some(response);
-        }
-        for name in self.variances.names(target) {
-            if let Some(found) = self.store.peek(&name)
-                && let Some(response) = self.fresh(request, &equivalent(&found, target, &name)).await
-            {
-                return Some(response);
+        let own = self.store.peek(target);
+        let mut others = Vec::new();
+        for place in self.variances.places(target) {
+            if let Some(found) = self.store.peek(&place.name) {
+                others.extend(equivalent(&found, target, &place));
             }
         }
-        None
+        let variants = if others.is_empty() { own? } else { with_others(own.as_deref(), others) };
+        self.fresh(request, &variants).await
     }
 
     /// What is stored for a target, and for those that are equivalent to it.
@@ -173,30 +236,43 @@ impl Shared {
     /// # Errors
     /// The store's.
     pub(super) async fn look(&self, target: &str) -> larder::Result<Arc<Variants>> {
-        let (own, names) = join(self.store.get(target), self.names(target)).await;
+        let (own, places) = join(self.store.get(target), self.places(target)).await;
         let own = own?.unwrap_or_default();
-        if names.is_empty() {
-            return Ok(own);
-        }
-        let found = try_join_all(names.iter().map(|name| self.store.get(name))).await?;
-        let found = found.into_iter().zip(&names);
-        let others: Vec<_> = found
-            .filter_map(|(found, name)| found.map(|found| equivalent(&found, target, name)))
-            .flat_map(|found| found.responses().to_vec())
-            .collect();
-        if others.is_empty() {
-            return Ok(own);
-        }
-        Ok(Arc::new(Variants::new(own.responses().iter().cloned().chain(others))))
+        let found = join_all(places.iter().map(|place| self.store.get(&place.name))).await;
+        let found = found.into_iter().zip(&places).filter_map(|(found, place)| {
+            let found = self.note(found).flatten()?;
+            Some(equivalent(&found, target, place))
+        });
+        let others: Vec<_> = found.flatten().collect();
+        Ok(if others.is_empty() { own } else { with_others(Some(&own), others) })
     }
 
-    /// Where a response to a target may be kept, beside under its own name, as far as the store and this process know.
-    pub(super) async fn names(&self, target: &str) -> Vec<String> {
+    /// Where a response to a target may be kept, beside under its own name, as far as is known.
+    pub(super) async fn places(&self, target: &str) -> Vec<Place> {
         if self.variances.is_to_load(target, self.clock.monotonic()) {
-            let notes = self.note(self.store.get(&notes(target)).await).map(Option::unwrap_or_default);
-            self.variances.loaded(target, notes.as_deref(), self.clock.monotonic());
+            let loaded = self.load(target).await;
+            self.note(loaded);
         }
-        self.variances.names(target)
+        self.variances.places(target)
+    }
+
+    /// The same, as far as the store knows at this moment: for what has to go.
+    pub(super) async fn places_now(&self, target: &str) -> (Vec<Place>, larder::Result<()>) {
+        let loaded = self.load(target).await;
+        (self.variances.places(target), loaded)
+    }
+
+    async fn load(&self, target: &str) -> larder::Result<()> {
+        let found = Mutex::new(None);
+        // A change that changes nothing sees what is in the store, and not a copy of it in memory.
+        let look = |notes: &Variants| {
+            *found.lock() = Some(notes.clone());
+            None
+        };
+        let looked = self.store.change(&notes(target), &look).await;
+        let found = found.into_inner().filter(|_| looked.is_ok());
+        self.variances.loaded(target, found.as_ref(), self.clock.monotonic(), &self.flights);
+        looked
     }
 
     /// Whether a response that was asked for at `since`, and is kept under this name, may still be kept.
@@ -204,35 +280,32 @@ impl Shared {
         self.flights.is_valid(since, target, has_tags) && self.flights.is_valid(since, name, has_tags)
     }
 
-    /// Writes down what a response said about its query, for those who look for it later.
+    /// Notes what a response said about its query, for those who look for it later.
     pub(super) async fn note_variance(&self, target: &str, stored: &Stored) {
         let Some(search) = stored.no_vary_search() else { return };
-        if !self.variances.is_to_write(target, search, self.clock.monotonic()) {
+        let Some(since) = self.variances.to_note(target, stored, search, self.clock.monotonic()) else {
             return;
-        }
+        };
         let now = self.now();
-        let headers = HeaderMap::from_iter([(NO_VARY_SEARCH, search.to_value())]);
-        let kept = Kept {
-            status: StatusCode::OK,
-            headers,
-            selecting: Selecting::default(),
-            range: None,
-            times: Exchange::at(now),
-            body_bytes: Some(0),
-            mark: Mark::None,
-        };
-        let delete_at = now.checked_add(LIFE_MAX).unwrap_or(now);
-        let body = StoredBody::from_bytes(bytes::Bytes::new());
-        let note = Stored::new(&self.policy, kept);
-        let note = Arc::new(StoredResponse::new(ResponseId::random(), note, delete_at, body));
+        let (id, delete_at) = (ResponseId::random(), now.checked_add(LIFE_MAX).unwrap_or(now));
         let change = |notes: &Variants| {
-            let others =
-                notes.responses().iter().filter(|other| other.stored.no_vary_search() != Some(search));
-            let others: Vec<_> = others.cloned().collect();
+            let of_it = |note: &&Arc<StoredResponse>| note.stored.no_vary_search() == Some(search);
+            let before = notes.responses().iter().find(of_it);
+            if before.is_some_and(|note| note.delete_at > now + LIFE_MAX / 2) {
+                return None;
+            }
+            let since = before.and_then(said_by).map_or(since, |(_, since)| since);
+            let stored = Stored::new(&self.policy, note(search, since, now));
+            let body = StoredBody::from_bytes(bytes::Bytes::new());
+            let newer = Arc::new(StoredResponse::new(id, stored, delete_at, body));
+            let others: Vec<_> = notes.responses().iter().filter(|note| !of_it(note)).cloned().collect();
             let excess = (others.len() + 1).saturating_sub(PER_ORIGIN_MAX);
-            Some(Variants::new(others.into_iter().skip(excess).chain([Arc::clone(&note)])))
+            Some(Variants::new(others.into_iter().skip(excess).chain([newer])))
         };
-        self.note(self.store.change(&notes(target), &change).await);
+        let noted = self.store.change(&notes(target), &change).await;
+        if self.note(noted).is_some() {
+            self.variances.noted(target, search);
+        }
     }
 }
 
@@ -245,16 +318,45 @@ pub(super) fn name<'a>(target: &'a str, stored: &Stored) -> Cow<'a, str> {
 /// What all targets share that are equivalent to this one; `None` if it is too long for a name.
 fn shared_name(target: &str, search: &NoVarySearch) -> Option<String> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let said = xxh3_64(search.to_value().as_bytes());
-    // A target has no fragment, so this is none.
-    let name = format!("{path}?{}#no-vary-search={said:016x}", search.normalize(query));
+    let said = xxh3_64(search.value().as_bytes());
+    let name = format!("{path}?{}{SAID}{said:016x}", search.normalize(query));
     (name.len() <= TARGET_BYTES_MAX).then_some(name)
 }
 
+/// Whether this is a name that equivalent targets share.
+pub(super) fn is_shared(name: &str) -> bool {
+    name.contains(SAID)
+}
+
 /// Those of the responses that are for this target, too, by what they say themselves.
-fn equivalent(found: &Variants, target: &str, name: &str) -> Variants {
-    let is_for = |response: &&Arc<StoredResponse>| self::name(target, &response.stored) == name;
-    Variants::new(found.responses().iter().filter(is_for).cloned())
+fn equivalent(found: &Variants, target: &str, place: &Place) -> Vec<Arc<StoredResponse>> {
+    let is_for = |response: &&Arc<StoredResponse>| {
+        response.stored.kept().times.requested_at >= place.since
+            && name(target, &response.stored) == place.name
+    };
+    found.responses().iter().filter(is_for).cloned().collect()
+}
+
+fn with_others(own: Option<&Variants>, others: Vec<Arc<StoredResponse>>) -> Arc<Variants> {
+    let own = own.map_or(&[][..], Variants::responses);
+    Arc::new(Variants::new(own.iter().cloned().chain(others)))
+}
+
+/// What is noted: that an origin's responses say so, and since when that is known.
+fn note(search: &NoVarySearch, since: SystemTime, now: SystemTime) -> Kept {
+    Kept {
+        status: StatusCode::OK,
+        headers: HeaderMap::from_iter([(NO_VARY_SEARCH, search.value().clone())]),
+        selecting: Selecting::default(),
+        range: None,
+        times: Exchange { requested_at: since, received_at: now },
+        body_bytes: Some(0),
+        mark: Mark::None,
+    }
+}
+
+fn said_by(note: &Arc<StoredResponse>) -> Option<(&Arc<NoVarySearch>, SystemTime)> {
+    Some((note.stored.no_vary_search()?, note.stored.kept().times.requested_at))
 }
 
 /// Whether this is the name of what the cache notes for itself.

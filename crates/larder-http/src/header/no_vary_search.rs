@@ -23,6 +23,7 @@ enum Looked {
 pub struct NoVarySearch {
     looked: Looked,
     is_order_free: bool,
+    value: HeaderValue,
 }
 
 impl NoVarySearch {
@@ -61,7 +62,8 @@ impl NoVarySearch {
             },
             (None, Some(_)) => return None,
         };
-        (is_order_free || looked != Looked::All).then_some(Self { looked, is_order_free })
+        let value = value(&looked, is_order_free);
+        (is_order_free || looked != Looked::All).then_some(Self { looked, is_order_free, value })
     }
 
     /// A query in the form that all equivalent ones share: two queries are equivalent if this is equal for both.
@@ -90,37 +92,41 @@ impl NoVarySearch {
     }
 
     /// The field's value, in one way of writing: two that mean the same are written the same.
-    pub fn to_value(&self) -> HeaderValue {
-        let mut text = String::new();
-        if self.is_order_free {
-            text.push_str("key-order");
-        }
-        let names = match &self.looked {
-            Looked::All => None,
-            Looked::AllBut(names) => Some(("params=", names)),
-            Looked::Only(names) => Some(("params, except=", names)),
-        };
-        if let Some((what, names)) = names {
-            text.push_str(if text.is_empty() { "" } else { ", " });
-            text.push_str(what);
-            for (nth, name) in names.iter().enumerate() {
-                text.push_str(if nth == 0 { "(\"" } else { "\" \"" });
-                encode_into(&mut text, name);
-            }
-            text.push_str(if names.is_empty() { "()" } else { "\")" });
-        }
-        // It is letters, digits and some marks.
-        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    pub fn value(&self) -> &HeaderValue {
+        &self.value
     }
 
     fn looks_at(&self, name: &str) -> bool {
-        let is_in = |names: &[String]| names.iter().any(|other| other == name);
+        let is_in = |names: &[String]| names.binary_search_by(|other| other.as_str().cmp(name)).is_ok();
         match &self.looked {
             Looked::All => true,
             Looked::AllBut(names) => !is_in(names),
             Looked::Only(names) => is_in(names),
         }
     }
+}
+
+fn value(looked: &Looked, is_order_free: bool) -> HeaderValue {
+    let mut text = String::new();
+    if is_order_free {
+        text.push_str("key-order");
+    }
+    let names = match looked {
+        Looked::All => None,
+        Looked::AllBut(names) => Some(("params=", names)),
+        Looked::Only(names) => Some(("params, except=", names)),
+    };
+    if let Some((what, names)) = names {
+        text.push_str(if text.is_empty() { "" } else { ", " });
+        text.push_str(what);
+        for (nth, name) in names.iter().enumerate() {
+            text.push_str(if nth == 0 { "(\"" } else { "\" \"" });
+            encode_into(&mut text, name);
+        }
+        text.push_str(if names.is_empty() { "()" } else { "\")" });
+    }
+    // It is letters, digits and some marks.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 fn boolean(entry: &ListEntry) -> Option<bool> {
@@ -234,7 +240,7 @@ mod tests {
             ("key-order, params=()", "key-order"),
         ] {
             let rule = parse(line).unwrap();
-            assert_eq!(rule.to_value(), value, "{line}");
+            assert_eq!(rule.value(), value, "{line}");
             assert_eq!(parse(value).unwrap(), rule, "{line}");
         }
     }

@@ -102,7 +102,20 @@ impl Policy {
         if announced.is_some_and(|length| length.as_bytes() != arriving.bytes().to_string().as_bytes()) {
             return None;
         }
-        let shared = self.fields_to_store(&response.headers, terms, times);
+        let mut shared = self.fields_to_store(&response.headers, terms, times);
+        //= https://www.rfc-editor.org/rfc/rfc9110#section-15.3.7
+        //# If a 206 is generated in response to a request with an If-Range
+        //# header field, the sender SHOULD NOT generate other representation
+        //# header fields beyond those required because the client already has a
+        //# prior response containing those header fields.
+        let about = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
+        if !about.iter().any(|name| shared.contains_key(name)) {
+            for name in about {
+                for value in part.headers().get_all(&name) {
+                    let _ = shared.try_append(name.clone(), value.clone());
+                }
+            }
+        }
         let rest = Kept {
             status: StatusCode::PARTIAL_CONTENT,
             headers: shared,

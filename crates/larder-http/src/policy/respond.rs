@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use super::content::OF_ONE_MESSAGE;
 use super::{Answer, Reason, Stored};
 use crate::header::{CacheStatus, ContentRange, Extent, age};
 
@@ -63,8 +64,9 @@ impl Stored {
                 StatusCode::NOT_MODIFIED
             }
             Answer::Parts(spans) => {
-                headers.remove(header::CONTENT_LENGTH);
-                headers.remove(header::CONTENT_RANGE);
+                for name in OF_ONE_MESSAGE {
+                    headers.remove(name);
+                }
                 //= https://www.rfc-editor.org/rfc/rfc9110#section-15.3.7.1
                 //# If a single part is being transferred, the server generating the 206
                 //# response MUST generate a Content-Range header field, describing what

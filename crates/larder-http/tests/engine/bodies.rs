@@ -128,6 +128,9 @@ async fn what_cannot_be_read_is_fetched_and_is_not_forgotten() {
     scene.store.is_unreadable.store(true, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(scene.get("/a").await.body, "asked again");
     assert_eq!((scene.cache.stats().healed, scene.store.responses()), (0, 1));
+    let asked = scene.asked();
+    let got = scene.ask(get("/a", &[("cache-control", "only-if-cached")])).await;
+    assert_eq!((got.status, scene.asked()), (504, asked));
 }
 
 #[tokio::test]

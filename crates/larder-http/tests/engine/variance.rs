@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use larder::memory::MemoryOptions;
 use larder::time::Timestamp;
@@ -192,6 +193,126 @@ async fn what_is_invalidated_while_it_arrives_is_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_several_that_arrive_none_is_kept_that_was_invalidated_before_it_was_known_what_it_means() {
+    let scene = Scene::new(|nth, request| {
+        let (seconds, fields) = match request.uri().query() {
+            _ if nth > 2 => (0, [("cache-control", "max-age=60"), ("no-vary-search", UTM)]),
+            Some("utm_source=a") => (1, [("cache-control", "max-age=60"), ("no-vary-search", UTM)]),
+            _ => (2, [("cache-control", "max-age=60"), ("no-vary-search", UTM)]),
+        };
+        after(Duration::from_secs(seconds), response(200, &fields, nth.to_string()))
+    });
+    tokio::join!(scene.get("/p?utm_source=a"), scene.get("/p?utm_source=b"), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Nobody knows yet that it means both.
+        scene.cache.purge(&uri("/p"), Purge::Hard).await.unwrap();
+    });
+    assert_eq!(scene.get("/p").await.body, "3");
+    assert_eq!(scene.get("/p?utm_source=b").await.body, "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_whose_response_is_not_kept_for_that_asks_once_more() {
+    let fields = [("cache-control", "max-age=60"), ("no-vary-search", UTM)];
+    let scene =
+        Scene::new(move |nth, _| after(Duration::from_secs(1), response(200, &fields, nth.to_string())));
+    let crowd = join_all((0..100).map(|_| scene.get("/p")));
+    tokio::join!(crowd, async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        scene.cache.purge(&uri("/other"), Purge::Hard).await.unwrap();
+    });
+    assert_eq!(scene.asked(), 2);
+    assert!(scene.get("/p?utm_source=a").await.is_hit());
+}
+
+#[tokio::test]
+async fn what_was_forgotten_and_is_learnt_again_brings_nothing_back_that_was_purged() {
+    let scene = Scene::new(|nth, request| {
+        let name = request.uri().path().trim_start_matches(['/', '-']).to_owned();
+        let said = format!("params=(\"{name}\")");
+        now(response(200, &[("cache-control", "max-age=60"), ("no-vary-search", &said)], nth.to_string()))
+    });
+    scene.get("/0").await;
+    for other in 1..=40 {
+        scene.get(&format!("/{other}")).await;
+    }
+    // Nobody knows any more that this is kept elsewhere.
+    assert!(!scene.cache.purge(&uri("/0"), Purge::Hard).await.unwrap());
+    scene.pass(Duration::from_secs(1));
+    scene.get("/-0").await;
+    assert_eq!(scene.get("/0").await.body, "43");
+    assert_eq!(scene.get("/40").await.body, "41");
+    // By the name under which it is listed, it can be taken out all the same.
+    let names: Vec<String> = scene.cache.targets(&uri("/1?")).unwrap().map(Result::unwrap).collect().await;
+    assert!(scene.cache.purge(&names[0], Purge::Hard).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_another_process_has_forgotten_is_forgotten_here_too() {
+    let scene = numbered(UTM, &[]);
+    scene.get("/p").await;
+    let other = another(&scene);
+    by(&other, &scene, "/p?utm_source=a").await;
+    other.clear().await.unwrap();
+    scene.pass(Duration::from_secs(11));
+    assert_eq!(scene.get("/p").await.body, "2");
+    assert_eq!(by(&another(&scene), &scene, "/p?utm_source=a").await.body, "2", "it was noted again");
+}
+
+#[tokio::test]
+async fn the_latest_is_meant_whatever_it_is_kept_under() {
+    let store: Arc<dyn HttpStore> = Arc::new(MemoryStore::default());
+    let clock = larder::testing::ManualClock::new(Timestamp::from_millis(START));
+    let scene = Scene::new(|nth, _| {
+        let said = if nth == 1 { "params=?0" } else { "params" };
+        now(response(200, &[("cache-control", "max-age=600"), ("no-vary-search", said)], nth.to_string()))
+    });
+    let cache = HttpCache::builder(store).clock(Arc::new(clock.clone())).build();
+    by(&cache, &scene, "/p?a").await;
+    clock.advance(Duration::from_secs(5));
+    by(&cache, &scene, "/p?b").await;
+    assert_eq!(by(&cache, &scene, "/p?a").await.body, "2");
+}
+
+#[tokio::test]
+async fn a_prefix_that_ends_in_a_query_takes_what_stands_for_several() {
+    let scene = numbered(UTM, &[]);
+    scene.get("/p?utm_source=a&q=1/2").await;
+    scene.get("/pp?utm_source=a").await;
+    scene.get("/q?q=1/2").await;
+    assert_eq!(scene.cache.purge_prefix(&uri("/p?utm_source=a&q=1/"), Purge::Hard).await.unwrap().targets, 1);
+    assert_eq!(scene.get("/p?utm_source=a&q=1/2").await.body, "4");
+    assert_eq!((scene.get("/pp").await.body.as_str(), scene.get("/q?q=1/2").await.body.as_str()), ("2", "3"));
+}
+
+#[tokio::test]
+async fn a_purge_asks_the_store_itself_what_it_has_to_take() {
+    // Two processes, each with a memory of its own over one store.
+    let shared: Arc<dyn larder::driver::Driver> = Arc::new(larder::driver::memory::MemoryDriver::default());
+    let scene = Scene::new(|nth, request| {
+        let said = if request.uri().path() == "/p" { UTM } else { "key-order" };
+        now(response(200, &[("cache-control", "max-age=60"), ("no-vary-search", said)], nth.to_string()))
+    });
+    let process = || {
+        let memory = MemoryOptions::new(1_000);
+        let stack = Stack::builder("web").memory(memory).store(Arc::clone(&shared)).build().unwrap();
+        let store: Arc<dyn HttpStore> = Arc::new(StackStore::new(&stack, Policy::shared()).unwrap());
+        HttpCache::builder(store).clock(Arc::new(scene.clock.clone())).build()
+    };
+    let (one, two) = (process(), process());
+    by(&one, &scene, "/p?utm_source=a").await;
+    assert_eq!(by(&two, &scene, "/p?utm_source=b").await.body, "1");
+    by(&one, &scene, "/k?a&b").await;
+    assert!(
+        two.purge(&uri("/k?b&a"), Purge::Hard).await.unwrap(),
+        "what it read a moment ago does not count"
+    );
+    by(&one, &scene, "/k?c&d").await;
+    scene.pass(Duration::from_secs(11));
+    assert!(by(&two, &scene, "/k?d&c").await.is_hit(), "nor does what it keeps in memory");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_stale_is_confirmed_once_for_all_queries() {
     let half = Duration::from_millis(500);
     let fields = [("cache-control", "max-age=10"), ("etag", "\"a\""), ("no-vary-search", UTM)];
@@ -244,9 +365,34 @@ async fn a_confirmation_that_says_something_else_moves_it_out_of_the_way() {
     });
     scene.get("/p?utm_source=a").await;
     scene.pass(Duration::from_secs(11));
-    assert_eq!(scene.get("/p?utm_source=b").await.body, "1");
-    assert_eq!(scene.get("/p?utm_source=c").await.body, "3");
-    assert_eq!(scene.get("/p?utm_source=b").await.body, "4");
+    assert_eq!(
+        scene.get("/p?utm_source=b").await.body,
+        "3",
+        "it is asked for again, to be kept where it is found"
+    );
+    assert_eq!(scene.get("/p?utm_source=c").await.body, "4");
+    assert_eq!(scene.get("/p?utm_source=b").await.body, "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_that_is_told_something_else_asks_no_more_than_it_has_to() {
+    let half = Duration::from_millis(500);
+    // What was stored says that nothing matters; what comes then says so no more: by a 304, or by another response.
+    for is_same in [true, false] {
+        let scene = Scene::new(move |nth, request| {
+            let said = if nth == 1 { "params" } else { "params=?0" };
+            let fields = [("cache-control", "max-age=10"), ("etag", "\"a\""), ("no-vary-search", said)];
+            let is_known = is_same && request.headers().contains_key("if-none-match");
+            after(half, response(if is_known { 304 } else { 200 }, &fields, nth.to_string()))
+        });
+        scene.get("/p").await;
+        scene.pass(Duration::from_secs(11));
+        let paths: Vec<String> = (0..100).map(|nth| format!("/p?{}", nth % 2)).collect();
+        for got in join_all(paths.iter().map(|path| scene.get(path))).await {
+            assert_ne!(got.body, "1");
+        }
+        assert!(scene.asked() <= 5, "{} questions for two URLs", scene.asked());
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ fn with_complete(fields: Fields<'_>) -> Cache {
 #[test]
 fn ranges_are_cut_from_a_complete_response() {
     // partial-store-complete-reuse-partial, -no-last, -suffix, partial-use-headers, partial-use-stored-headers.
-    let mut cache = with_complete(&[("a", "1")]);
+    let mut cache = with_complete(&[("a", "1"), ("content-digest", "sha-256=:of-all-of-it:")]);
     for (range, expected, length) in [
         ("bytes=0-1", "bytes 0-1/11", "2"),
         ("bytes=1-", "bytes 1-10/11", "10"),
@@ -31,6 +31,8 @@ fn ranges_are_cut_from_a_complete_response() {
         assert_eq!((got.status, got.field("content-range")), (206, Some(expected)), "{range}");
         assert_eq!((got.field("content-length"), got.field("a")), (Some(length), Some("1")));
         assert!(got.field("age").is_some());
+        // It would be of another content (RFC 9530 section 2).
+        assert_eq!(got.field("content-digest"), None);
     }
     // Several: the caller writes them, with a type and a length of its own.
     let got = cache.again(&get(&[("range", "bytes=0-0,5-6")]));

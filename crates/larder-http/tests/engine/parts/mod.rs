@@ -1,6 +1,7 @@
 //! Parts that are stored: together they answer what none of them does, and only the rest of them is asked for.
 
 mod any_order;
+mod queries;
 mod rest;
 mod together;
 

@@ -362,6 +362,28 @@ async fn what_is_made_of_a_part_that_another_process_took_out_is_not_kept() {
 }
 
 #[tokio::test]
+async fn what_is_made_of_a_part_that_another_process_purged_is_not_kept() {
+    let (scene, response, feed) = with_rest_on_its_way(&Site::of(TEN)).await;
+    let purge = |variants: &Variants| variants.purged(Purge::Soft, |_| true);
+    scene.store.change(&uri("/a"), &purge).await.unwrap();
+    feed.send(Ok("6789".into())).await.unwrap();
+    drop(feed);
+    assert_eq!(read(response).await.unwrap().body, TEN);
+    assert!(!scene.get("/a").await.is_hit());
+}
+
+#[tokio::test]
+async fn a_rest_that_does_not_say_again_how_it_is_coded_is_coded_like_the_part() {
+    let site = Site::of(TEN);
+    site.set("content-encoding", "x-own");
+    let scene = with_parts(&site, &["bytes=0-5"]).await;
+    site.unset("content-encoding");
+    let got = scene.get("/a").await;
+    assert_eq!((got.body.as_str(), got.header("content-encoding")), (TEN, "x-own"));
+    assert_eq!((site.last().0, scene.asked()), (Some("bytes=6-".into()), 2));
+}
+
+#[tokio::test]
 async fn a_part_that_goes_while_it_is_read_ends_the_body_and_nothing_is_kept() {
     let content = "x".repeat(300_000);
     let site = Site::of(&content);

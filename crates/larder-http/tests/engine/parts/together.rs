@@ -110,6 +110,17 @@ async fn parts_that_need_not_be_of_the_same_are_not_joined() {
 }
 
 #[tokio::test]
+async fn what_says_nothing_of_its_kind_does_not_join_two_kinds() {
+    let site = Site::of(TEN);
+    let scene = with_parts(&site, &["bytes=3-5"]).await;
+    site.set("content-type", "a/b");
+    store(&scene, &["bytes=0-2"]).await;
+    site.set("content-type", "a/c");
+    store(&scene, &["bytes=6-9"]).await;
+    assert!(!scene.get("/a").await.is_hit());
+}
+
+#[tokio::test]
 async fn parts_are_as_fresh_as_the_last_of_them_and_stale_ones_are_not_joined() {
     let site = Site::of(TEN);
     let scene = with_parts(&site, &["bytes=0-4"]).await;
