@@ -108,7 +108,8 @@ pub struct SqliteOptions {
     pub prune_interval: Option<Duration>,
     /// How many threads read, each with its connection; they start when they are needed. Default: 4.
     pub readers: usize,
-    /// How long to wait while other processes hold the file's lock. Default: 5 s.
+    /// How long to wait while other processes hold the file's lock, each time that one is needed: to begin a transaction, and
+    /// to end it. Default: 5 s.
     pub busy_timeout: Duration,
 }
 
