@@ -13,7 +13,7 @@ mod exchange;
 pub(crate) mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fmt;
 use std::pin::{Pin, pin};
@@ -32,7 +32,8 @@ use tokio::time::timeout;
 use super::shutdown::Shutdown;
 use super::{Client, Service};
 use body::{Channel, Incoming};
-use conn::{Conn, after};
+use conn::Conn;
+pub(super) use conn::{Timer, after};
 use exchange::{Exchange, Outcome};
 use wire::head::{HTTP2_PREFACE, Head, Length, Scan};
 use wire::{Limits, Refusal, response};
