@@ -260,6 +260,7 @@ fn settings(config: &ServeConfig) -> Settings {
         idle_timeout: timeouts.idle,
         body_timeout: timeouts.body,
         write_timeout: timeouts.write,
+        tunnel_timeout: timeouts.tunnel,
         on_refused: None,
     }
 }

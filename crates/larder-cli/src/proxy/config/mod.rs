@@ -165,6 +165,8 @@ pub(crate) struct ClientTimeouts {
     pub(crate) body: Duration,
     /// To take anything of what is written.
     pub(crate) write: Duration,
+    /// While nothing comes from either end of a tunnel; `None`: for ever.
+    pub(crate) tunnel: Option<Duration>,
     /// For what runs when the server stops.
     pub(crate) shutdown: Duration,
 }
@@ -178,6 +180,7 @@ impl Default for ClientTimeouts {
             idle: seconds(75),
             body: seconds(60),
             write: seconds(60),
+            tunnel: Some(seconds(60 * 60)),
             shutdown: seconds(30),
         }
     }

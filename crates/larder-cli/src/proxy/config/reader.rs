@@ -47,6 +47,14 @@ impl Reader {
     }
 }
 
+/// A duration that is not zero.
+pub(super) fn timeout(entry: &Entry) -> Result<Duration> {
+    match entry.duration()? {
+        Duration::ZERO => Err(entry.error("must be longer than zero")),
+        duration => Ok(duration),
+    }
+}
+
 /// A map of options that is being read.
 pub(super) struct Group<'a> {
     section: Option<Section>,
@@ -105,11 +113,21 @@ impl Group<'_> {
 
     /// A duration that is not zero.
     pub(super) fn timeout(&mut self, name: &str, default: Duration) -> Result<Duration> {
-        let read = |entry: &Entry| match entry.duration()? {
-            Duration::ZERO => Err(entry.error("must be longer than zero")),
-            duration => Ok(duration),
+        self.option(name, default, timeout, |value| format_duration(*value))
+    }
+
+    /// A duration, or `forever`.
+    pub(super) fn or_forever(
+        &mut self,
+        name: &str,
+        default: Option<Duration>,
+        read: impl FnOnce(&Entry) -> Result<Duration>,
+    ) -> Result<Option<Duration>> {
+        let read = |entry: &Entry| match entry.text() {
+            Ok(text) if text == "forever" => Ok(None),
+            _ => read(entry).map(Some),
         };
-        self.option(name, default, read, |value| format_duration(*value))
+        self.option(name, default, read, |value| value.map_or_else(|| "forever".to_owned(), format_duration))
     }
 
     pub(super) fn bytes(&mut self, name: &str, default: u64) -> Result<u64> {

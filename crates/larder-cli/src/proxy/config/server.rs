@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use http::HeaderName;
 use larder::Result;
-use larder::config::{Entry, Origin, Secret, StoreConfig, format_duration};
+use larder::config::{Entry, Origin, Secret, StoreConfig};
 
-use super::reader::{Group, Reader};
+use super::reader::{Group, Reader, timeout};
 use super::{
     Admin, CacheOptions, ClientLimits, ClientTimeouts, Flags, Identity, Listen, LogOptions, Status, error,
 };
@@ -141,15 +141,7 @@ pub(super) fn cache(reader: &mut Reader) -> Result<CacheOptions> {
         heuristic_max: group.duration("heuristic_max", defaults.heuristic_max)?,
         stale_while_revalidate: group.duration("stale_while_revalidate", defaults.stale_while_revalidate)?,
         stale_if_error: group.duration("stale_if_error", defaults.stale_if_error)?,
-        stale_if_disconnected: group.option(
-            "stale_if_disconnected",
-            None,
-            |entry| match entry.text() {
-                Ok(text) if text == "forever" => Ok(None),
-                _ => entry.duration().map(Some),
-            },
-            |value| value.map_or_else(|| "forever".to_owned(), format_duration),
-        )?,
+        stale_if_disconnected: group.or_forever("stale_if_disconnected", None, Entry::duration)?,
         variants_max: group.number("variants", defaults.variants_max, 1..=100_000)?,
         keep: group.duration("keep", defaults.keep)?,
         body_bytes_max: group.bytes("body_bytes", defaults.body_bytes_max)?,
@@ -321,6 +313,7 @@ pub(super) fn timeouts(reader: &mut Reader) -> Result<ClientTimeouts> {
         idle: group.timeout("idle", defaults.idle)?,
         body: group.timeout("body", defaults.body)?,
         write: group.timeout("write", defaults.write)?,
+        tunnel: group.or_forever("tunnel", defaults.tunnel, timeout)?,
         shutdown: group.duration("shutdown", defaults.shutdown)?,
     };
     group.finish()?;

@@ -77,7 +77,7 @@ store: "redis://u:s3cret@localhost/1"
 log: { access: json, file: /var/log/larder.log }
 admin: { listen: "127.0.0.1:9000", token: "0123456789abcdef-s3cret" }
 limits: { connections: 5, head_bytes: 8KiB, target_bytes: 4KiB, fields: 20, trailer_bytes: 0, body_bytes: 1MiB }
-timeouts: { handshake: 1s, head: 2s, idle: 3s, body: 4s, write: 5s, shutdown: 0 }
+timeouts: { handshake: 1s, head: 2s, idle: 3s, body: 4s, write: 5s, tunnel: forever, shutdown: 0 }
 "#;
 
 #[test]
@@ -94,6 +94,7 @@ fn every_option_is_read_and_shown_without_secrets() {
     assert_eq!(config.forwarding.x_forwarded_for, Mode::Append);
     assert_eq!(config.routing.vary, ["x-forwarded-prefix"]);
     assert_eq!(config.routing.via.as_deref(), Some("1.1 edge-1"));
+    assert_eq!((config.timeouts.write, config.timeouts.tunnel), (Duration::from_secs(5), None));
     assert_eq!(config.cache.stale_if_disconnected, Some(Duration::from_secs(600)));
     assert_eq!(config.admin.as_ref().unwrap().token.expose(), "0123456789abcdef-s3cret");
     let text = config.describe();
@@ -177,6 +178,7 @@ fn mistakes_say_where_and_what_was_meant() {
         ("origin: a\ncache: { memory_bytes: many }", "is not a size"),
         ("origin: a\nlimits: { head_bytes: 10 }", "must be from 1KiB to 1GiB"),
         ("origin: a\nlimits: { fields: 129 }", "a whole number from 1 to 128"),
+        ("origin: a\ntimeouts: { tunnel: 0 }", "timeouts.tunnel: must be longer than zero"),
         ("origin: a\nlog: { access: apache }", "expected one of none, common, combined, json"),
     ] {
         let error = read(text).unwrap_err().to_string();

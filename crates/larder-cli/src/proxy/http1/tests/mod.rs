@@ -159,6 +159,7 @@ pub(in crate::proxy) fn impatient() -> Settings {
         idle_timeout: soon,
         body_timeout: soon,
         write_timeout: soon,
+        tunnel_timeout: Some(soon),
         ..Settings::default()
     }
 }
