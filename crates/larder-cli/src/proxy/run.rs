@@ -60,7 +60,7 @@ pub(crate) struct Control(Arc<Inner>);
 
 struct Inner {
     stack: Stack,
-    store: Arc<dyn HttpStore>,
+    store: Arc<StackStore>,
     upstreams: Arc<Upstreams>,
     gate: Arc<Swap<Gate>>,
     log: AccessLog,
@@ -86,7 +86,7 @@ impl Proxy {
             let bodies = Stack::builder("http-bodies").prefix(PREFIX).borrowed_store(driver).build();
             store = store.bodies(&bodies.map_err(RunError::new)?);
         }
-        let store: Arc<dyn HttpStore> = Arc::new(store.build().map_err(RunError::new)?);
+        let store = Arc::new(store.build().map_err(RunError::new)?);
         let upstreams =
             Arc::new(Upstreams::new(config.routing.clone(), Arc::clone(&clock)).map_err(RunError::new)?);
         let log = AccessLog::open(config.log.file.as_deref())
@@ -101,7 +101,7 @@ impl Proxy {
             settings: settings(config),
         })
         .map_err(RunError::new)?;
-        let cache = HttpCache::builder(Arc::clone(&store)).clock(Arc::clone(&clock));
+        let cache = HttpCache::builder(Arc::clone(&store) as Arc<dyn HttpStore>).clock(Arc::clone(&clock));
         let gate = gate(config, cache, &upstreams, &log, &clock);
         let control = Control(Arc::new(Inner {
             stack,
@@ -166,6 +166,7 @@ impl Control {
         if let Some(tls) = tls {
             inner.controls.set_tls(tls);
         }
+        inner.store.set_policy(policy(&config.cache));
         let cache = inner.gate.get().cache.rebuild();
         let gate = gate(config, cache, &inner.upstreams, &inner.log, &inner.clock);
         inner.gate.set(Arc::new(gate));

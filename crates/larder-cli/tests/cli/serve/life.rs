@@ -60,6 +60,45 @@ fn a_broken_document_changes_nothing_and_says_so() {
     assert_eq!(get(server.address(), "/x").text(), "old");
 }
 
+/// Writes what the cache is to do, and waits until the server goes by it.
+fn change_cache(room: &Room, server: &Server, origin: &Origin, cache: &str) {
+    let before = server.said().matches("the configuration was read again").count();
+    fs::write(room.path("serve.yaml"), cached(origin, cache)).unwrap();
+    server.signal("-HUP");
+    until("it was read", || server.said().matches("the configuration was read again").count() > before);
+}
+
+fn cached(origin: &Origin, cache: &str) -> String {
+    format!("listen: 127.0.0.1:0\norigin: {}\ncache: {{ {cache} }}\n", origin.url())
+}
+
+#[test]
+fn a_hang_up_changes_how_long_what_is_stored_is_fresh() {
+    for store in ["memory:", "sqlite:s.db"] {
+        let room = Room::new();
+        // It says nothing of freshness but when it was last modified, which was long ago.
+        let origin = Origin::start(|asked, stream| {
+            let head = "HTTP/1.1 200 OK\nLast-Modified: Thu, 01 Jan 2015 00:00:00 GMT\nETag: \"a\"";
+            match asked.has("\r\nif-none-match: ") {
+                true => write_answer(stream, "HTTP/1.1 304 Not Modified\nETag: \"a\"", b""),
+                false => write_answer(stream, head, b"page"),
+            }
+        });
+        fs::write(room.path("serve.yaml"), cached(&origin, "heuristic_percent: 10")).unwrap();
+        let server = Server::of(room.larder(["serve", "--config", "serve.yaml", "--store", store]), 1);
+        assert_eq!(get(server.address(), "/a").cache(), "Larder; fwd=uri-miss; stored");
+        assert_eq!(get(server.address(), "/a").cache(), "Larder; hit", "{store}");
+        change_cache(&room, &server, &origin, "heuristic_percent: 0");
+        assert_eq!(
+            get(server.address(), "/a").cache(),
+            "Larder; fwd=stale; fwd-status=304; stored",
+            "{store}"
+        );
+        change_cache(&room, &server, &origin, "heuristic_percent: 10");
+        assert_eq!(get(server.address(), "/a").cache(), "Larder; hit", "{store}");
+    }
+}
+
 #[test]
 fn the_token_changes_with_the_document() {
     let room = Room::new();
