@@ -50,8 +50,7 @@ fn a_tunnel_that_has_fallen_silent_ends_on_both_sides() {
         ends.store(matches!(stream.read(&mut [0]), Ok(0)), Ordering::Relaxed);
         false
     });
-    let document =
-        format!("listen: 127.0.0.1:0\norigin: {}\ntimeouts: {{ tunnel: 300ms }}\n", origin.url());
+    let document = format!("listen: 127.0.0.1:0\norigin: {}\ntimeouts: {{ tunnel: 300ms }}\n", origin.url());
     let server = Server::configured(&room, &document, 1);
     let mut client = Connection::open(server.address());
     client
