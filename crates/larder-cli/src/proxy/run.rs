@@ -22,7 +22,7 @@ use super::http1::wire::Limits;
 use super::listen::{self, Controls, Server, Swap, tls};
 use super::log::AccessLog;
 use super::shutdown::{Shutdown, shutdown};
-use super::upstream::Upstreams;
+use super::upstream::{Upstreams, covers};
 
 /// What the keys of the store begin with.
 const PREFIX: &str = "larder";
@@ -208,6 +208,7 @@ fn stack(cache: &CacheOptions, driver: Option<Arc<dyn Driver>>) -> larder::Resul
 
 fn policy(cache: &CacheOptions) -> Policy {
     let mut policy = Policy::shared();
+    policy.cache_by_default = cache.by_default;
     policy.heuristic_percent = cache.heuristic_percent;
     policy.heuristic_max = cache.heuristic_max;
     policy.stale_while_revalidate = cache.stale_while_revalidate;
@@ -232,8 +233,14 @@ fn gate(
         Status::Outcome => StatusDetail::Outcome,
         Status::Reasons => StatusDetail::Reasons,
     };
+    let only = cache.only.clone();
+    let admits = move |request: &http::request::Parts| {
+        let uri = &request.uri;
+        only.is_empty() || covers(&only, uri.host().unwrap_or_default(), uri.path())
+    };
     Gate {
         cache: builder
+            .only(admits)
             .policy(policy(cache))
             .name(cache.name.clone())
             .status_detail(detail)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use http::HeaderName;
 use larder::Result;
-use larder::config::{Entry, Origin, Secret, StoreConfig};
+use larder::config::{Entry, Origin, Secret, StoreConfig, format_duration};
 
 use super::reader::{Group, Reader, timeout};
 use super::{
@@ -14,6 +14,7 @@ use super::{
 use crate::proxy::forward::{Forwarding, Mode, Network, Pseudonym};
 use crate::proxy::http1::wire::head::FIELDS_MAX;
 use crate::proxy::log::Form;
+use crate::proxy::upstream::options::Reach;
 
 /// Where the server listens unless told otherwise: for this machine alone.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -123,8 +124,8 @@ pub(super) fn forwarding(reader: &mut Reader) -> Result<Forwarding> {
                 name
             }
         },
-        trusted: group.several("trusted", |text| Network::parse(text).map_err(str::to_owned))?,
-        allow: group.several("allow", |text| {
+        trusted: group.several("trusted", Vec::new(), |text| Network::parse(text).map_err(str::to_owned))?,
+        allow: group.several("allow", Vec::new(), |text| {
             HeaderName::from_bytes(text.trim().as_bytes())
                 .map_err(|_| "is not the name of a field".to_owned())
         })?,
@@ -133,10 +134,25 @@ pub(super) fn forwarding(reader: &mut Reader) -> Result<Forwarding> {
     Ok(options)
 }
 
-pub(super) fn cache(reader: &mut Reader) -> Result<CacheOptions> {
+pub(super) fn cache(reader: &mut Reader, flags: &Flags) -> Result<CacheOptions> {
     let defaults = CacheOptions::default();
     let mut group = reader.group("cache")?;
+    let only = flags.cache_only.iter().map(|text| Entry::named(text, "--cache-only")).collect();
+    let by_default = flags.cache_by_default.as_ref().map(|text| Entry::named(text, "--cache-by-default"));
     let options = CacheOptions {
+        only: group.several("only", only, |text| {
+            Reach::parse(text).ok_or_else(|| {
+                "is neither a host nor a path, such as \"example.com\", \"*.example.com/img\" or \"/img\""
+                    .to_owned()
+            })
+        })?,
+        by_default: group.flagged(
+            "by_default",
+            by_default,
+            defaults.by_default,
+            Entry::duration,
+            |value| format_duration(*value),
+        )?,
         heuristic_percent: group.small("heuristic_percent", defaults.heuristic_percent, 0..=100)?,
         heuristic_max: group.duration("heuristic_max", defaults.heuristic_max)?,
         stale_while_revalidate: group.duration("stale_while_revalidate", defaults.stale_while_revalidate)?,

@@ -100,6 +100,44 @@ fn a_hang_up_changes_how_long_what_is_stored_is_fresh() {
 }
 
 #[test]
+fn a_hang_up_changes_what_is_for_the_cache_and_what_is_kept_without_being_told() {
+    let room = Room::new();
+    let origin = Origin::saying("HTTP/1.1 200 OK", "page");
+    let server = Server::configured(&room, &cached(&origin, "only: /in, by_default: 1m"), 1);
+    let said = |path: &str| get(server.address(), path).cache();
+    for path in ["/in", "/in/x"] {
+        assert_eq!(said(path), "Larder; fwd=uri-miss; stored");
+        assert_eq!(said(path), "Larder; hit");
+    }
+    for path in ["/out", "/out", "/into"] {
+        assert_eq!(said(path), "Larder; fwd=bypass", "{path}");
+    }
+    change_cache(&room, &server, &origin, "only: [/out, other.test/in], by_default: 1m");
+    assert_eq!(
+        (said("/in"), said("/out")),
+        ("Larder; fwd=bypass".into(), "Larder; fwd=uri-miss; stored".into())
+    );
+    change_cache(&room, &server, &origin, "by_default: 1m");
+    assert_eq!((said("/in"), said("/out")), ("Larder; hit".into(), "Larder; hit".into()));
+    change_cache(&room, &server, &origin, "");
+    assert_eq!((said("/in"), said("/new")), ("Larder; fwd=stale".into(), "Larder; fwd=uri-miss".into()));
+}
+
+#[test]
+fn flags_say_what_is_cached_and_for_how_long() {
+    let room = Room::new();
+    let origin = Origin::saying("HTTP/1.1 200 OK", "page");
+    let (url, only) = (origin.url(), format!("{HOST}/in"));
+    let args = ["--origin", &url, "--listen", "127.0.0.1:0", "--store", "memory:"];
+    let more = ["--cache-only", &only, "--cache-only", "/too", "--cache-by-default", "1m"];
+    let server = Server::start(&room, &[&args[..], &more[..]].concat());
+    for (path, said) in [("/in/x", "Larder; hit"), ("/too", "Larder; hit"), ("/out", "Larder; fwd=bypass")] {
+        get(server.address(), path);
+        assert_eq!(get(server.address(), path).cache(), said, "{path}");
+    }
+}
+
+#[test]
 fn the_token_changes_with_the_document() {
     let room = Room::new();
     let (origin, _) = slow("old");
