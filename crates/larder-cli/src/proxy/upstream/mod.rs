@@ -34,6 +34,7 @@ use route::{Found, NoRoute, find, in_order, without_prefix};
 
 pub(crate) use route::covers;
 use server::Server;
+pub(crate) use tls::believable;
 
 use crate::proxy::Refusal;
 
