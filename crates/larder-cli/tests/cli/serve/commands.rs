@@ -209,6 +209,36 @@ fn purging_says_what_went_and_whether_anything_did() {
     assert!(!hit("/1"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn purging_all_asks_on_a_terminal_and_does_it_only_on_a_yes() {
+    let room = Room::new();
+    let origin = site();
+    let server = Server::before(&room, &origin);
+    get(server.address(), "/1");
+    let hit = || get(server.address(), "/1").cache() == "Larder; hit";
+    let call = |args: &[&str], typed: &str| {
+        let (status, shown) = crate::terminal::on_terminal(server.operator(&room, args), typed);
+        (status.code().unwrap(), shown)
+    };
+    for no in ["n\n", "\n", "yy\n", "\u{4}"] {
+        for args in [&["purge", "--all"][..], &["purge", "--all", "--soft"]] {
+            let (status, shown) = call(args, no);
+            assert!(status == 1 && shown.contains("[y/N]"), "{status}: {shown}");
+            assert!(shown.contains(&server.admin().to_string()) && !shown.contains(TOKEN), "{shown}");
+            assert!(hit(), "{no:?}");
+        }
+    }
+    // What changes nothing does not ask.
+    let (status, shown) = call(&["purge", "--all", "--dry-run"], "");
+    assert!(status == 0 && !shown.contains("[y/N]") && hit(), "{status}: {shown}");
+    let (status, shown) = call(&["purge", "--all"], "y\n");
+    assert_eq!(status, 0, "{shown}");
+    assert!(!hit());
+    let (status, shown) = call(&["purge", "--all", "--yes"], "");
+    assert!(status == 0 && !shown.contains("[y/N]") && !hit(), "{status}: {shown}");
+}
+
 #[test]
 fn very_many_urls_are_purged_by_one_command() {
     let room = Room::new();
