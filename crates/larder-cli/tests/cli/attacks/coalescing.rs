@@ -44,6 +44,57 @@ fn slow_readers_of_one_large_body_cost_no_memory_each() {
     }
 }
 
+/// Lets this process, and those that it starts, open so many files. False if that may not be.
+fn may_open(files: u64) -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let is_enough = |most: Option<u64>| most.is_none_or(|most| most >= files);
+    if is_enough(limit.current) {
+        return true;
+    }
+    is_enough(limit.maximum)
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: limit.maximum }).is_ok()
+}
+
+#[test]
+fn a_thousand_who_ask_at_once_for_what_is_not_there_are_one_request() {
+    const CLIENTS: usize = 1_000;
+    // A connection has two ends here: ours, and that of the server, which has as many files as we may have.
+    if !may_open(CLIENTS as u64 * 2) {
+        println!("not tested: this process may not open {} files (see ulimit -Hn)", CLIENTS * 2);
+        return;
+    }
+    let (go, wait) = mpsc::channel::<()>();
+    let wait = Mutex::new(wait);
+    let body = "x".repeat(10_000);
+    let said = body.clone();
+    let origin = Origin::doing(move |seen, stream| {
+        if seen.target() == "/crowd" {
+            wait.lock().unwrap().recv().unwrap();
+        }
+        stream.write_all(&fresh(&said)).is_ok()
+    });
+    let serving = Serving::of(&origin);
+    let mut all: Vec<Client> = (0..CLIENTS).map(|_| serving.client()).collect();
+    for client in &mut all {
+        client.say(get("/crowd", ""));
+    }
+    // Whoever connects after them is answered after they were let in.
+    assert_eq!(serving.get("/other", "").text(), body);
+    until("it is asked for", || origin.asked() == 2);
+    go.send(()).unwrap();
+    let mut shared = 0;
+    for client in &mut all {
+        let heard = client.hear().unwrap();
+        shared +=
+            usize::from(heard.field("cache-status").is_some_and(|status| status.contains("; collapsed")));
+        assert_eq!((heard.status, heard.text() == body), (200, true), "{}", heard.head);
+    }
+    assert_eq!(origin.asked(), 2);
+    // Some may have come when it was there; what is tested is that many had to wait.
+    assert!(shared > CLIENTS / 2, "{shared} shared it");
+}
+
 /// An origin that says half of a body, and the rest when it is told to.
 fn in_halves() -> (Origin, mpsc::Sender<()>) {
     let (go, wait) = mpsc::channel::<()>();
