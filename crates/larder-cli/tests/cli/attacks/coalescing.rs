@@ -1,7 +1,8 @@
 //! Many who wait for one: that costs neither memory for each of them, nor the time of those who do not belong to it.
 
 use std::io::Write as _;
-use std::sync::{Mutex, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,40 +60,47 @@ fn may_open(files: u64) -> bool {
 #[test]
 fn a_thousand_who_ask_at_once_for_what_is_not_there_are_one_request() {
     const CLIENTS: usize = 1_000;
+    const BYTES: usize = 20_000;
     // A connection has two ends here: ours, and that of the server, which has as many files as we may have.
     if !may_open(CLIENTS as u64 * 2) {
         println!("not tested: this process may not open {} files (see ulimit -Hn)", CLIENTS * 2);
         return;
     }
-    let (go, wait) = mpsc::channel::<()>();
-    let wait = Mutex::new(wait);
-    let body = "x".repeat(10_000);
-    let said = body.clone();
-    let origin = Origin::doing(move |seen, stream| {
-        if seen.target() == "/crowd" {
-            wait.lock().unwrap().recv().unwrap();
-        }
-        stream.write_all(&fresh(&said)).is_ok()
+    let said = Arc::new(AtomicUsize::new(0));
+    let says = Arc::clone(&said);
+    let origin = Origin::doing(move |_, stream| {
+        let all = fresh("x".repeat(BYTES));
+        // First the head and half of it, then the rest, each when it is asked for.
+        let (first, rest) = all.split_at(all.len() - BYTES / 2);
+        [first, rest].iter().zip(1..).all(|(piece, nth)| {
+            while says.load(Ordering::Relaxed) < nth {
+                thread::sleep(Duration::from_millis(5));
+            }
+            stream.write_all(piece).is_ok()
+        })
     });
-    let serving = Serving::of(&origin);
+    let token = "only-operators-know-this";
+    let serving = Serving::with(&origin, "", &format!("admin: {{ listen: '127.0.0.1:0', token: {token} }}"));
+    let desk = serving.place("admin on http");
     let mut all: Vec<Client> = (0..CLIENTS).map(|_| serving.client()).collect();
     for client in &mut all {
         client.say(get("/crowd", ""));
     }
-    // Whoever connects after them is answered after they were let in.
-    assert_eq!(serving.get("/other", "").text(), body);
-    until("it is asked for", || origin.asked() == 2);
-    go.send(()).unwrap();
-    let mut shared = 0;
+    until("all of them wait", || {
+        let mut operator = Client::to(desk);
+        operator.say(get("/stats", &format!("Authorization: Bearer {token}\r\n")));
+        let stats: serde_json::Value = serde_json::from_str(&operator.hear().unwrap().text()).unwrap();
+        stats["counts"]["misses"] == CLIENTS
+    });
+    said.store(1, Ordering::Relaxed);
+    let heads: Vec<String> = all.iter_mut().map(Client::hear_head).collect();
+    assert!(heads.iter().all(|head| head.starts_with("HTTP/1.1 200 ")));
+    let shared = heads.iter().filter(|head| head.contains("; collapsed")).count();
+    said.store(2, Ordering::Relaxed);
     for client in &mut all {
-        let heard = client.hear().unwrap();
-        shared +=
-            usize::from(heard.field("cache-status").is_some_and(|status| status.contains("; collapsed")));
-        assert_eq!((heard.status, heard.text() == body), (200, true), "{}", heard.head);
+        assert_eq!(client.take(BYTES as u64), BYTES as u64);
     }
-    assert_eq!(origin.asked(), 2);
-    // Some may have come when it was there; what is tested is that many had to wait.
-    assert!(shared > CLIENTS / 2, "{shared} shared it");
+    assert_eq!((origin.asked(), shared), (1, CLIENTS - 1));
 }
 
 /// An origin that says half of a body, and the rest when it is told to.
