@@ -16,13 +16,13 @@ use larder_http::{HttpCache, HttpCacheBuilder, Origin, StatusDetail};
 use super::Scheme;
 use super::admin::Desk;
 use super::config::{Admin, CacheOptions, ServeConfig, Status};
-use super::gate::Gate;
+use super::gate::{Gate, Only};
 use super::http1::Settings;
 use super::http1::wire::Limits;
 use super::listen::{self, Controls, Server, Swap, tls};
 use super::log::AccessLog;
 use super::shutdown::{Shutdown, shutdown};
-use super::upstream::{Upstreams, covers};
+use super::upstream::Upstreams;
 
 /// What the keys of the store begin with.
 const PREFIX: &str = "larder";
@@ -233,19 +233,17 @@ fn gate(
         Status::Outcome => StatusDetail::Outcome,
         Status::Reasons => StatusDetail::Reasons,
     };
-    let only = cache.only.clone();
-    let admits = move |request: &http::request::Parts| {
-        let uri = &request.uri;
-        only.is_empty() || covers(&only, uri.host().unwrap_or_default(), uri.path())
-    };
+    let only = Only::new(&cache.only);
+    let admitting = only.clone();
     Gate {
         cache: builder
-            .only(admits)
+            .only(move |request| admitting.admits(&request.uri))
             .policy(policy(cache))
             .name(cache.name.clone())
             .status_detail(detail)
             .keep(cache.keep)
             .build(),
+        only,
         upstreams: Arc::clone(upstreams),
         origin: Arc::clone(upstreams) as Arc<dyn Origin>,
         forwarding: config.forwarding.clone(),

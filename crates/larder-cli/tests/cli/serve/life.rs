@@ -69,7 +69,10 @@ fn change_cache(room: &Room, server: &Server, origin: &Origin, cache: &str) {
 }
 
 fn cached(origin: &Origin, cache: &str) -> String {
-    format!("listen: 127.0.0.1:0\norigin: {}\ncache: {{ {cache} }}\n", origin.url())
+    format!(
+        "listen: 127.0.0.1:0\norigin: {}\nadmin: {{ listen: 127.0.0.1:0, token: {TOKEN} }}\ncache: {{ {cache} }}\n",
+        origin.url()
+    )
 }
 
 #[test]
@@ -85,7 +88,7 @@ fn a_hang_up_changes_how_long_what_is_stored_is_fresh() {
             }
         });
         fs::write(room.path("serve.yaml"), cached(&origin, "heuristic_percent: 10")).unwrap();
-        let server = Server::of(room.larder(["serve", "--config", "serve.yaml", "--store", store]), 1);
+        let server = Server::of(room.larder(["serve", "--config", "serve.yaml", "--store", store]), 2);
         assert_eq!(get(server.address(), "/a").cache(), "Larder; fwd=uri-miss; stored");
         assert_eq!(get(server.address(), "/a").cache(), "Larder; hit", "{store}");
         change_cache(&room, &server, &origin, "heuristic_percent: 0");
@@ -103,8 +106,12 @@ fn a_hang_up_changes_how_long_what_is_stored_is_fresh() {
 fn a_hang_up_changes_what_is_for_the_cache_and_what_is_kept_without_being_told() {
     let room = Room::new();
     let origin = Origin::saying("HTTP/1.1 200 OK", "page");
-    let server = Server::configured(&room, &cached(&origin, "only: /in, by_default: 1m"), 1);
+    let server = Server::configured(&room, &cached(&origin, "only: /in, by_default: 1m"), 2);
     let said = |path: &str| get(server.address(), path).cache();
+    let explained = |path: &str| {
+        let question = format!("{{\"url\": \"http://{HOST}{path}\"}}");
+        server.desk(Some(TOKEN), "/explain", Some(&question)).text()
+    };
     for path in ["/in", "/in/x"] {
         assert_eq!(said(path), "Larder; fwd=uri-miss; stored");
         assert_eq!(said(path), "Larder; hit");
@@ -117,8 +124,12 @@ fn a_hang_up_changes_what_is_for_the_cache_and_what_is_kept_without_being_told()
         (said("/in"), said("/out")),
         ("Larder; fwd=bypass".into(), "Larder; fwd=uri-miss; stored".into())
     );
+    // What is stored for it stays, and is not used.
+    assert!(explained("/in").contains("cache.only does not name it"), "{}", explained("/in"));
+    assert!(explained("/out").contains("it is fresh"), "{}", explained("/out"));
     change_cache(&room, &server, &origin, "by_default: 1m");
     assert_eq!((said("/in"), said("/out")), ("Larder; hit".into(), "Larder; hit".into()));
+    assert!(explained("/in").contains("it is fresh"), "{}", explained("/in"));
     change_cache(&room, &server, &origin, "");
     assert_eq!((said("/in"), said("/new")), ("Larder; fwd=stale".into(), "Larder; fwd=uri-miss".into()));
 }
