@@ -59,6 +59,16 @@ fn may_open(files: u64) -> bool {
 
 #[test]
 fn a_thousand_who_ask_at_once_for_what_is_not_there_are_one_request() {
+    crowd(false);
+}
+
+/// Some join just when it ends.
+#[test]
+fn so_are_a_thousand_whose_answer_comes_as_a_whole() {
+    (0..5).for_each(|_| crowd(true));
+}
+
+fn crowd(is_whole: bool) {
     const CLIENTS: usize = 1_000;
     const BYTES: usize = 20_000;
     // A connection has two ends here: ours, and that of the server, which has as many files as we may have.
@@ -92,7 +102,7 @@ fn a_thousand_who_ask_at_once_for_what_is_not_there_are_one_request() {
         let stats: serde_json::Value = serde_json::from_str(&operator.hear().unwrap().text()).unwrap();
         stats["counts"]["misses"] == CLIENTS
     });
-    said.store(1, Ordering::Relaxed);
+    said.store(if is_whole { 2 } else { 1 }, Ordering::Relaxed);
     let heads: Vec<String> = all.iter_mut().map(Client::hear_head).collect();
     assert!(heads.iter().all(|head| head.starts_with("HTTP/1.1 200 ")));
     let shared = heads.iter().filter(|head| head.contains("; collapsed")).count();
