@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body as _;
 use larder::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -33,7 +34,8 @@ use crate::{Body, HttpCache, Origin, OriginError, OriginErrorKind};
 /// The service gets a request with its extensions. One in the background, which validates what is stored, is nobody's, and
 /// has none: layers that put in what the service cannot do without stand between this one and the service.
 ///
-/// If the service fails, the client gets 502.
+/// If the service fails, the client gets 502. A length that the service leaves to the server is said here, before the response
+/// becomes a stream, of which the server would not know it.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -105,6 +107,7 @@ where
         let inner = self.inner.clone();
         let (mut head, body) = request.into_parts();
         let body = Body::stream(body);
+        let is_head = head.method == Method::HEAD;
         let target = if is_for_another_protocol(&head) { None } else { Target::of(&head, &self.scheme) };
         let uri = target.and_then(|Target { uri, host }| {
             head.headers.try_insert(header::HOST, host).is_ok().then_some(uri)
@@ -118,8 +121,43 @@ where
                 }
                 None => ask(inner, Request::from_parts(head, body)).await,
             };
-            Ok(answer.unwrap_or_else(|error| failed(&error)))
+            let answer = answer.unwrap_or_else(|error| failed(&error));
+            Ok(if is_head { without_length(answer) } else { answer })
         })
+    }
+}
+
+/// An answer to `HEAD` whose body, which is not there, says nothing about the length of the one that a `GET` gets. Of an empty
+/// one, axum reads that it is zero.
+//= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+//# A server MAY send a Content-Length header field in a response to a
+//# HEAD request (Section 9.3.2); a server MUST NOT send Content-Length
+//# in such a response unless its field value equals the decimal number
+//# of octets that would have been sent in the content of a response if
+//# the same request had used the GET method.
+fn without_length(response: Response<Body>) -> Response<Body> {
+    if response.headers().contains_key(header::CONTENT_LENGTH) {
+        return response;
+    }
+    response.map(|_| Body::stream(Nothing))
+}
+
+/// No content, of whatever length.
+struct Nothing;
+
+impl http_body::Body for Nothing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        true
     }
 }
 
@@ -202,11 +240,35 @@ where
     Out: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>, OriginError> {
-        if !self.has_absolute_form {
-            let path = request.uri().path_and_query().cloned();
-            *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+        if self.has_absolute_form {
+            return ask(self.inner.clone(), request).await;
         }
-        ask(self.inner.clone(), request).await
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+        let is_head = request.method() == Method::HEAD;
+        let mut response = ask(self.inner.clone(), request).await?;
+        say_length(&mut response, is_head);
+        Ok(response)
+    }
+}
+
+/// Says how long a response is whose service left that to the server: what comes through the cache is a stream, of which the
+/// server would not know it. Of `HEAD`, some services answer with what a `GET` gets, which is as long; others with nothing, which
+/// says nothing.
+fn say_length(response: &mut Response<Body>, is_head: bool) {
+    let status = response.status();
+    //= https://www.rfc-editor.org/rfc/rfc9110#section-8.6
+    //# A server MUST NOT send a Content-Length header field in any response
+    //# with a status code of 1xx (Informational) or 204 (No Content).
+    let may_say = !status.is_informational()
+        && !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        && !response.headers().contains_key(header::TRANSFER_ENCODING);
+    let length = response.body().size_hint().exact().filter(|length| !is_head || *length > 0);
+    if may_say && let Some(length) = length {
+        let headers = response.headers_mut();
+        if !headers.contains_key(header::CONTENT_LENGTH) {
+            let _ = headers.try_insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
     }
 }
 

@@ -287,7 +287,7 @@ fn desk_of(low: LowDesk) -> Result<Desk, Failure> {
             "no token, without which nobody is let in: set LARDER_ADMIN_TOKEN, or add --token-file FILE",
         )
     })?;
-    Ok(Desk { address, token: Secret::new(token) })
+    Ok(Desk { address, token: Secret::new(token), ca: low.ca })
 }
 
 fn purging(low: LowPurge) -> Result<Purging, Failure> {
@@ -316,6 +316,7 @@ fn warming(low: LowWarm) -> Result<Warming, Failure> {
         every: low.every,
         concurrency: low.concurrency.into(),
         headers: low.headers,
+        ca: low.ca,
         json: low.json,
     })
 }

@@ -91,6 +91,7 @@ pub(crate) struct LowMigrate {
 pub(crate) struct LowDesk {
     pub(crate) admin: Option<String>,
     pub(crate) token_file: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// The flags of `larder purge`.
@@ -124,6 +125,7 @@ pub(crate) struct LowWarm {
     pub(crate) every: Option<Duration>,
     pub(crate) concurrency: u16,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) ca: Option<PathBuf>,
     pub(crate) json: bool,
 }
 
@@ -273,6 +275,7 @@ impl LowArgs {
                 every: matches.remove_one("rate"),
                 concurrency: matches.remove_one("concurrency")?,
                 headers: many(&mut matches, "header"),
+                ca: matches.remove_one("ca"),
                 json: matches.get_flag("json"),
             }),
             "drivers" => Self::Drivers { json: matches.get_flag("json") },
@@ -321,7 +324,11 @@ impl LowRun {
 
 impl LowDesk {
     fn from_matches(matches: &mut ArgMatches) -> Self {
-        Self { admin: matches.remove_one("admin"), token_file: matches.remove_one("token-file") }
+        Self {
+            admin: matches.remove_one("admin"),
+            token_file: matches.remove_one("token-file"),
+            ca: matches.remove_one("ca"),
+        }
     }
 }
 

@@ -71,12 +71,13 @@ pub(super) fn warm(command: Command) -> Command {
     command
         .long_about(
             "Ask a cache for every URL of a sitemap, or of a list with one URL a line, so that it has them before \
-             people ask. The sitemap (XML, or an index of such) is a file, a URL or - for standard input.",
+             people ask. The sitemap (XML, or an index of such) is a file, a URL or - for standard input, and may be \
+             compressed with gzip.",
         )
         .after_long_help(
             "Examples:\n  larder warm https://example.com/sitemap.xml --through http://127.0.0.1:8080\n  larder warm \
-             urls.txt --rate 20/s --concurrency 2\n  larder warm sitemap.xml --header 'Accept-Encoding: gzip'\n  gunzip \
-             -c sitemap.xml.gz | larder warm -\n\n\
+             urls.txt --rate 20/s --concurrency 2\n  larder warm sitemap.xml --header 'Accept-Encoding: gzip'\n  larder warm \
+             sitemap.xml.gz\n\n\
              With --through, every request goes to that address, sitemaps too, and Host is the URL's. What is stored is \
              stored for the scheme of that address: with https: the certificate has to be for the URL's host.\n\n\
              Lines of a list that are empty or begin with # are skipped, and so is a URL that was there before. \
@@ -111,7 +112,17 @@ pub(super) fn warm(command: Command) -> Command {
                 .value_parser(value_parser!(u16).range(1..=1_000)),
         )
         .arg(header())
+        .arg(ca())
         .arg(json())
+}
+
+/// `--ca`.
+fn ca() -> Arg {
+    Arg::new("ca")
+        .long("ca")
+        .value_name("FILE")
+        .help("The certificates to believe, a PEM file [default: the platform's]")
+        .value_parser(value_parser!(PathBuf))
 }
 
 /// `--header`.
@@ -125,7 +136,7 @@ fn header() -> Arg {
 }
 
 /// The flags that say where operators are let in.
-fn desk() -> [Arg; 2] {
+fn desk() -> [Arg; 3] {
     [
         Arg::new("admin")
             .long("admin")
@@ -136,5 +147,6 @@ fn desk() -> [Arg; 2] {
             .value_name("FILE")
             .help("The file with the token that lets operators in [default: LARDER_ADMIN_TOKEN]")
             .value_parser(value_parser!(PathBuf)),
+        ca(),
     ]
 }

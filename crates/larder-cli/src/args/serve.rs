@@ -44,6 +44,19 @@ pub(crate) fn serve(command: Command) -> Command {
         .arg(store().help("Where responses are kept beside memory [default: serve.db in your cache folder]"))
         .arg(config().help("The configuration of the server: see docs/serve.md"))
         .arg(
+            Arg::new("cache-only")
+                .long("cache-only")
+                .value_name("WHAT")
+                .help("Cache only this: example.com, *.example.com/img, /img for every host (repeatable)")
+                .action(ArgAction::Append),
+        )
+        .arg(
+            Arg::new("cache-by-default")
+                .long("cache-by-default")
+                .value_name("DURATION")
+                .help("How long a response is fresh that says nothing about it, e.g. 5m [default: not at all]"),
+        )
+        .arg(
             Arg::new("admin")
                 .long("admin")
                 .value_name("ADDRESS")

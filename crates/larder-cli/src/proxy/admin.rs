@@ -280,12 +280,19 @@ impl Desk {
             Some(_) => return Err(bad("\"headers\" are names, each with a text or a list of them")),
         }
         let (parts, ()) = request.into_parts();
-        let why = self.cache().explain(&parts).await.map_err(failed)?;
-        Ok(as_json(&explained(&why)))
+        let gate = self.gate.get();
+        let why = gate.cache.explain(&parts).await.map_err(failed)?;
+        Ok(as_json(&explained(&why, gate.only.admits(&parts.uri))))
     }
 }
 
-fn explained(why: &Explanation) -> Value {
+/// An explanation as JSON. `is_admitted`: whether the configuration has the request cached at all.
+fn explained(why: &Explanation, is_admitted: bool) -> Value {
+    let (verdict, reason) = if is_admitted {
+        (why.verdict, why.reason.to_string())
+    } else {
+        ("pass it on to the origin", "cache.only does not name it".to_owned())
+    };
     let seconds = |duration: Duration| json!(duration.as_secs_f64());
     let variants: Vec<Value> = why
         .variants
@@ -312,8 +319,8 @@ fn explained(why: &Explanation) -> Value {
         .collect();
     json!({
         "target": why.target,
-        "verdict": why.verdict,
-        "reason": why.reason.to_string(),
+        "verdict": verdict,
+        "reason": reason,
         "variants": variants,
     })
 }

@@ -1,6 +1,7 @@
 //! A client for the commands that speak to a server that runs: one origin, asked as `larder serve` asks its own. Knows
 //! nothing of what is asked.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use http::{Request, Response};
@@ -12,6 +13,7 @@ use larder_http::{Body, Origin as _, OriginError};
 use super::upstream::Upstreams;
 use super::upstream::options::{HostHeader, HostPattern, OriginOptions, Route, Routing, UpstreamOptions};
 
+pub(crate) use super::upstream::believable;
 pub(crate) use super::upstream::options::Address;
 
 /// The name of the one origin.
@@ -22,14 +24,15 @@ pub(crate) struct Client(Upstreams);
 
 impl Client {
     /// A client of what is at `address`. `Host` is that of each request. With `name`, TLS is spoken with a server of this
-    /// name, wherever it is.
+    /// name, wherever it is; with `ca`, the certificates in that PEM file are believed, and not the platform's.
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub(crate) fn new(address: Address, name: Option<String>) -> Result<Self, String> {
+    pub(crate) fn new(address: Address, name: Option<String>, ca: Option<&Path>) -> Result<Self, String> {
         let mut origin = OriginOptions::new(NAME, vec![UpstreamOptions { address, weight: 1 }]);
         origin.host = HostHeader::Pass;
         origin.tls.server_name = name;
+        origin.tls.ca = ca.map(Path::to_owned);
         origin.eject = None;
         origin.upgrades = false;
         let route =

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, REFERER, UPGRADE, USER_AGENT};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request};
 use http_body::{Body as _, Frame, SizeHint};
 use larder::BoxError;
 use larder::time::{Clock, Timestamp};
@@ -19,17 +19,35 @@ use larder_http::{Body, Handled, HttpCache, Origin, OriginError, OriginErrorKind
 
 use super::forward::{self, Forwarding};
 use super::log::{AccessLog, Form, Record};
-use super::upstream::{AnsweredBy, Upstreams, wants_upgrade};
+use super::upstream::options::Reach;
+use super::upstream::{AnsweredBy, Upstreams, covers, wants_upgrade};
 use super::{Client, Refusal, Scheme, Service};
 
 /// The way of a request through the proxy.
 pub(crate) struct Gate {
     pub(crate) cache: HttpCache,
+    pub(crate) only: Only,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) origin: Arc<dyn Origin>,
     pub(crate) forwarding: Forwarding,
     pub(crate) log: Option<(AccessLog, Form)>,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Which requests are for the cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Only(Arc<[Reach]>);
+
+impl Only {
+    /// Those for one of these; all, if there is none.
+    pub(crate) fn new(reaches: &[Reach]) -> Self {
+        Self(reaches.into())
+    }
+
+    /// Whether a request for this absolute URI is one.
+    pub(crate) fn admits(&self, uri: &Uri) -> bool {
+        self.0.is_empty() || covers(&self.0, uri.host().unwrap_or_default(), uri.path())
+    }
 }
 
 impl Service for Gate {

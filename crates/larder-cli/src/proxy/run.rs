@@ -16,7 +16,7 @@ use larder_http::{HttpCache, HttpCacheBuilder, Origin, StatusDetail};
 use super::Scheme;
 use super::admin::Desk;
 use super::config::{Admin, CacheOptions, ServeConfig, Status};
-use super::gate::Gate;
+use super::gate::{Gate, Only};
 use super::http1::Settings;
 use super::http1::wire::Limits;
 use super::listen::{self, Controls, Server, Swap, tls};
@@ -60,7 +60,7 @@ pub(crate) struct Control(Arc<Inner>);
 
 struct Inner {
     stack: Stack,
-    store: Arc<dyn HttpStore>,
+    store: Arc<StackStore>,
     upstreams: Arc<Upstreams>,
     gate: Arc<Swap<Gate>>,
     log: AccessLog,
@@ -86,7 +86,7 @@ impl Proxy {
             let bodies = Stack::builder("http-bodies").prefix(PREFIX).borrowed_store(driver).build();
             store = store.bodies(&bodies.map_err(RunError::new)?);
         }
-        let store: Arc<dyn HttpStore> = Arc::new(store.build().map_err(RunError::new)?);
+        let store = Arc::new(store.build().map_err(RunError::new)?);
         let upstreams =
             Arc::new(Upstreams::new(config.routing.clone(), Arc::clone(&clock)).map_err(RunError::new)?);
         let log = AccessLog::open(config.log.file.as_deref())
@@ -101,7 +101,7 @@ impl Proxy {
             settings: settings(config),
         })
         .map_err(RunError::new)?;
-        let cache = HttpCache::builder(Arc::clone(&store)).clock(Arc::clone(&clock));
+        let cache = HttpCache::builder(Arc::clone(&store) as Arc<dyn HttpStore>).clock(Arc::clone(&clock));
         let gate = gate(config, cache, &upstreams, &log, &clock);
         let control = Control(Arc::new(Inner {
             stack,
@@ -166,6 +166,7 @@ impl Control {
         if let Some(tls) = tls {
             inner.controls.set_tls(tls);
         }
+        inner.store.set_policy(policy(&config.cache));
         let cache = inner.gate.get().cache.rebuild();
         let gate = gate(config, cache, &inner.upstreams, &inner.log, &inner.clock);
         inner.gate.set(Arc::new(gate));
@@ -207,6 +208,7 @@ fn stack(cache: &CacheOptions, driver: Option<Arc<dyn Driver>>) -> larder::Resul
 
 fn policy(cache: &CacheOptions) -> Policy {
     let mut policy = Policy::shared();
+    policy.cache_by_default = cache.by_default;
     policy.heuristic_percent = cache.heuristic_percent;
     policy.heuristic_max = cache.heuristic_max;
     policy.stale_while_revalidate = cache.stale_while_revalidate;
@@ -231,13 +233,17 @@ fn gate(
         Status::Outcome => StatusDetail::Outcome,
         Status::Reasons => StatusDetail::Reasons,
     };
+    let only = Only::new(&cache.only);
+    let admitting = only.clone();
     Gate {
         cache: builder
+            .only(move |request| admitting.admits(&request.uri))
             .policy(policy(cache))
             .name(cache.name.clone())
             .status_detail(detail)
             .keep(cache.keep)
             .build(),
+        only,
         upstreams: Arc::clone(upstreams),
         origin: Arc::clone(upstreams) as Arc<dyn Origin>,
         forwarding: config.forwarding.clone(),
@@ -260,6 +266,7 @@ fn settings(config: &ServeConfig) -> Settings {
         idle_timeout: timeouts.idle,
         body_timeout: timeouts.body,
         write_timeout: timeouts.write,
+        tunnel_timeout: timeouts.tunnel,
         on_refused: None,
     }
 }

@@ -12,7 +12,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use crate::harness::{Room, out};
 
 /// Runs a command on a terminal of its own, types something, and returns what the terminal shows.
-fn on_terminal(mut command: Command, typed: &str) -> (ExitStatus, String) {
+pub(crate) fn on_terminal(mut command: Command, typed: &str) -> (ExitStatus, String) {
     let mut terminal = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();

@@ -189,8 +189,23 @@ impl Arriving {
 
     /// The body is complete, or is not.
     pub(super) fn end(&self, end: Result<Option<HeaderMap>, Cut>, readable: Option<u64>) {
+        self.end_with(None, end, readable);
+    }
+
+    /// The same, after a last piece. At once: whoever came between would see a body that the store has given up and that has
+    /// no end, and not begin to read it.
+    pub(super) fn end_with(
+        &self,
+        last: Option<Bytes>,
+        end: Result<Option<HeaderMap>, Cut>,
+        readable: Option<u64>,
+    ) {
         {
             let mut content = self.content.lock();
+            if let Some(last) = last {
+                content.received += last.len() as u64;
+                content.pieces.push_back(last);
+            }
             content.end = Some(end);
             content.stored_until(readable);
         }

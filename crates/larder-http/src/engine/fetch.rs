@@ -387,10 +387,7 @@ impl Shared {
     ) {
         let arriving = Arc::clone(&keeping.arriving);
         let show_end = |trailers| {
-            if let Some(last) = &last {
-                arriving.push(last.clone(), None);
-            }
-            arriving.end(Ok(trailers), None);
+            arriving.end_with(last.clone(), Ok(trailers), None);
         };
         let Some(mut writer) = writer else { return show_end(trailers) };
         let of_all = trailers.clone();

@@ -145,15 +145,26 @@ impl Stored {
         }
     }
 
-    /// The seconds of freshness that are left, as `Cache-Status` has them: negative once stale, and never positive of what
-    /// was said to be so.
+    /// The seconds of freshness that are left, as `Cache-Status` has them, rounded down: negative if and only if it is
+    /// stale, also for the first moment, whatever it says of itself.
+    //= https://www.rfc-editor.org/rfc/rfc9211#section-2.4
+    //# The "ttl" parameter indicates the response's remaining freshness
+    //# lifetime (see Section 4.2.1 of [HTTP-CACHING]) as calculated by the
+    //# cache, as an integer number of seconds, measured as closely as
+    //# possible to when the response header section is sent by the cache.
+    //# This includes freshness assigned by the cache through, for example,
+    //# heuristics (see Section 4.2.2 of [HTTP-CACHING]), local
+    //# configuration, or other factors.  May be negative, to indicate
+    //# staleness.
     pub fn ttl_seconds(&self, now: SystemTime) -> i64 {
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         if self.is_fresh(now) {
-            seconds(self.lifetime.duration.saturating_sub(self.age(now)))
-        } else {
-            -seconds(self.staleness(now))
+            return seconds(self.lifetime.duration.saturating_sub(self.age(now)));
         }
+        // A second that has begun counts, and one has.
+        let staleness = self.staleness(now).max(Duration::from_nanos(1));
+        let begun = i64::from(staleness.subsec_nanos() > 0);
+        -(seconds(staleness).saturating_add(begun))
     }
 
     /// Whether it is only a part of a representation.

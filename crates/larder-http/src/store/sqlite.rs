@@ -66,6 +66,11 @@ impl SqliteStore {
         Ok(Self { store: builder.build()? })
     }
 
+    /// As [`StackStore::set_policy`].
+    pub fn set_policy(&self, policy: Policy) {
+        self.store.set_policy(policy);
+    }
+
     /// The stack that it is.
     pub fn stack(&self) -> &Stack {
         self.store.stack()

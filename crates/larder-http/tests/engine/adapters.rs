@@ -349,3 +349,58 @@ async fn the_cache_sees_the_fields_that_the_middleware_adds_to_requests() {
     assert_eq!(get("ann", Some("cid")).await, "3 cid ann");
     assert_eq!(asked.load(Ordering::SeqCst), 3);
 }
+
+/// An axum application with a cache around it, on a socket of its own.
+async fn application() -> SocketAddr {
+    use axum::body::Body as Content;
+    use axum::routing::get;
+    let streamed = || async {
+        let pieces = futures_util::stream::iter(["in ", "pieces"].map(Ok::<_, Infallible>));
+        ([("cache-control", "max-age=60")], Content::from_stream(pieces))
+    };
+    let router = axum::Router::new()
+        .route("/known", get(|| async { ([("cache-control", "max-age=60")], "eleven char") }))
+        .route("/streamed", get(streamed))
+        .route("/none", get(|| async { (http::StatusCode::NO_CONTENT, [("cache-control", "max-age=60")]) }))
+        .layer(ServerCacheLayer::new(cache(Policy::shared())));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+#[tokio::test]
+async fn an_application_says_how_long_its_answers_are_or_nothing() {
+    let address = application().await;
+    let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build_http();
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(format!("http://{address}{path}"));
+        let response = client.request(request.body(Body::empty()).unwrap()).await.unwrap();
+        let field = |name: &str| {
+            response
+                .headers()
+                .get(name)
+                .map(|value| value.to_str().unwrap().split("; ttl").next().unwrap().to_owned())
+        };
+        let (length, status) = (field("content-length"), field("cache-status").unwrap());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, length, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let (stored, hit, miss) = ("Larder; fwd=uri-miss; stored", "Larder; hit", "Larder; fwd=uri-miss");
+    for (method, path, status, length, body) in [
+        ("HEAD", "/known", miss, Some("11"), ""),
+        ("HEAD", "/streamed", miss, None, ""),
+        ("GET", "/known", stored, Some("11"), "eleven char"),
+        ("GET", "/known", hit, Some("11"), "eleven char"),
+        ("HEAD", "/known", hit, Some("11"), ""),
+        ("GET", "/streamed", stored, None, "in pieces"),
+        ("GET", "/streamed", hit, Some("9"), "in pieces"),
+        ("HEAD", "/streamed", hit, None, ""),
+        ("GET", "/none", stored, None, ""),
+        ("GET", "/none", hit, None, ""),
+        ("HEAD", "/none", hit, None, ""),
+    ] {
+        let (status, length) = (status.to_owned(), length.map(str::to_owned));
+        assert_eq!(ask(method, path).await, (status, length, body.to_owned()), "{method} {path}");
+    }
+}

@@ -245,7 +245,7 @@ fn what_was_marked_has_no_freshness_left_to_tell_of() {
     let stored = cache.stored(TARGET)[0].clone();
     for (mark, after, ttl) in [
         (Mark::None, 5, 55),
-        (Mark::Stale, 0, 0),
+        (Mark::Stale, 0, -1),
         (Mark::Stale, 5, -5),
         (Mark::Invalid, 5, -5),
         (Mark::Stale, 70, -70),
@@ -253,6 +253,20 @@ fn what_was_marked_has_no_freshness_left_to_tell_of() {
     ] {
         let seconds = stored.clone().marked(mark).ttl_seconds(cache.now + crate::cache::seconds(after));
         assert_eq!(seconds, ttl, "{mark:?} after {after} s");
+    }
+}
+
+#[test]
+fn the_freshness_that_is_left_is_rounded_down() {
+    let mut cache = shared();
+    cache.ask(&get(&[]), ok(&[(CC, "max-age=60")]));
+    let stored = cache.stored(TARGET)[0].clone();
+    for (millis, ttl) in
+        [(0, 60), (1, 59), (59_001, 0), (59_999, 0), (60_000, -1), (60_200, -1), (61_000, -1), (61_001, -2)]
+    {
+        let at = cache.now + std::time::Duration::from_millis(millis);
+        assert_eq!(stored.ttl_seconds(at), ttl, "after {millis} ms");
+        assert_eq!(stored.ttl_seconds(at) < 0, !stored.is_fresh(at));
     }
 }
 

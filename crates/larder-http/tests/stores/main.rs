@@ -6,6 +6,7 @@
 mod scratch;
 
 mod coming_from_undici;
+mod judging;
 mod memory;
 mod sample;
 mod sqlite;

@@ -4,6 +4,7 @@
 pub(crate) mod explain;
 pub(crate) mod purge;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -28,6 +29,8 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct Desk {
     pub(crate) address: Address,
     pub(crate) token: Secret,
+    /// Certificates that are believed in place of the platform's.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 impl Desk {
@@ -75,7 +78,7 @@ impl Desk {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(Body::from(question.to_string()))
             .map_err(|error| Failure::failed(format!("cannot ask {name}: {error}")))?;
-        let client = Client::new(self.address.clone(), None).map_err(Failure::failed)?;
+        let client = Client::new(self.address.clone(), None, self.ca.as_deref()).map_err(Failure::usage)?;
         let response = client.send(request).await.map_err(|error| match error.kind() {
             OriginErrorKind::Disconnected => Failure::failed(format!(
                 "{}: is larder serve running there, with --admin or \"admin: …\" in its configuration?",

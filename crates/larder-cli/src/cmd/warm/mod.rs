@@ -1,8 +1,10 @@
 //! `larder warm`: asks a cache for many URLs, so that it has them.
 
+mod gzip;
 mod sitemap;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use http::header::USER_AGENT;
+use http::header::{CONTENT_ENCODING, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use larder::time::{Clock as _, SystemClock};
 use larder_http::Body;
@@ -23,13 +25,15 @@ use crate::args::units::{bytes_words, words};
 use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
 use crate::output::{escape, note, print_line};
 use crate::progress::Progress;
-use crate::proxy::client::{Address, Client, drain, read};
+use crate::proxy::client::{Address, Client, believable, drain, read};
 use sitemap::Named;
 
-/// The largest list or sitemap that is read, in bytes: somewhat more than a sitemap may be.
+/// The largest list or sitemap that is read, in bytes, compressed or not: somewhat more than a sitemap may be.
 const SOURCE_BYTES_MAX: usize = 64 << 20;
 /// The most URLs.
 const URLS_MAX: usize = 1_000_000;
+/// The most sitemaps that are read: as many as an index may name.
+const SITEMAPS_MAX: usize = 50_000;
 /// How deep indexes of sitemaps may be: they list no indexes, by their specification.
 const DEPTH_MAX: usize = 2;
 /// How many of those that failed are named.
@@ -47,6 +51,8 @@ pub(crate) struct Warming {
     pub(crate) every: Option<Duration>,
     pub(crate) concurrency: usize,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Certificates that are believed in place of the platform's.
+    pub(crate) ca: Option<PathBuf>,
     pub(crate) json: bool,
 }
 
@@ -60,6 +66,9 @@ pub(crate) enum Source {
 
 /// Asks for all of it.
 pub(crate) async fn warm(warming: Warming) -> Outcome {
+    if let Some(ca) = &warming.ca {
+        believable(ca).map_err(|why| Failure::usage(format!("--ca: {why}")))?;
+    }
     let asking = Asking::new(&warming);
     let urls = Progress::new("reading").watch(asking.urls(&warming.source)).await?;
     let clock = SystemClock::default();
@@ -115,18 +124,29 @@ impl<'a> Asking<'a> {
     /// All URLs that are named, each once, in their order.
     async fn urls(&self, source: &Source) -> Result<Vec<String>, Failure> {
         let (name, bytes) = match source {
-            Source::Stdin => ("standard input".to_owned(), read_whole(io::stdin().lock())),
-            Source::File(file) => (file.display().to_string(), File::open(file).and_then(read_whole)),
-            Source::Url(url) => (url.clone(), Ok(self.sitemap(url).await?)),
+            Source::Stdin => ("standard input".to_owned(), Some(read_whole(io::stdin().lock()))),
+            Source::File(file) => (file.display().to_string(), Some(File::open(file).and_then(read_whole))),
+            Source::Url(url) => (url.clone(), None),
         };
-        let bytes =
-            bytes.map_err(|error| Failure::usage(format!("cannot read {}: {error}", escape(&name))))?;
+        let unreadable = |name: &str, why: &dyn fmt::Display| {
+            Failure::usage(format!("cannot read {}: {why}", escape(name)))
+        };
+        let bytes = bytes.transpose().map_err(|error| unreadable(&name, &error))?;
         let (mut urls, mut known) = (Vec::new(), HashSet::new());
-        let mut rest = vec![(name, bytes, 1)];
+        let (mut rest, mut sitemaps_read) = (vec![(name, bytes, 1)], 0);
         while let Some((name, bytes, depth)) = rest.pop() {
-            let named = sitemap::read(&bytes)
-                .map_err(|error| Failure::usage(format!("cannot read {}: {error}", escape(&name))))?;
-            match named {
+            // One at a time: together they may be more than there is room for.
+            let bytes = match bytes {
+                Some(bytes) => bytes,
+                None => self.sitemap(&name).await?,
+            };
+            sitemaps_read += 1;
+            if sitemaps_read > SITEMAPS_MAX {
+                let what = format_args!("it is one of more than {SITEMAPS_MAX} sitemaps: warm them in parts");
+                return Err(unreadable(&name, &what));
+            }
+            let bytes = gzip::unpacked(bytes, SOURCE_BYTES_MAX).map_err(|why| unreadable(&name, &why))?;
+            match sitemap::read(&bytes).map_err(|error| unreadable(&name, &error))? {
                 Named::Pages(pages) => {
                     urls.extend(pages.into_iter().filter(|page| known.insert(page.clone())));
                     if urls.len() > URLS_MAX {
@@ -142,12 +162,9 @@ impl<'a> Asking<'a> {
                 }
                 Named::Sitemaps(sitemaps) => {
                     // The last that goes in is the first that comes out.
-                    for url in sitemaps.into_iter().rev() {
-                        if known.insert(url.clone()) {
-                            let bytes = self.sitemap(&url).await?;
-                            rest.push((url, bytes, depth + 1));
-                        }
-                    }
+                    let new: Vec<_> =
+                        sitemaps.into_iter().filter(|sitemap| known.insert(sitemap.clone())).collect();
+                    rest.extend(new.into_iter().rev().map(|sitemap| (sitemap, None, depth + 1)));
                 }
             }
         }
@@ -161,6 +178,16 @@ impl<'a> Asking<'a> {
         let status = response.status();
         if status != StatusCode::OK {
             return Err(failed(format!("it was answered with {}", status.as_u16())));
+        }
+        // Of gzip, its bytes say more than the field: many a server does not know what its files are.
+        let is_readable = |coding: &str| {
+            ["gzip", "x-gzip", "identity", ""].iter().any(|is| coding.trim().eq_ignore_ascii_case(is))
+        };
+        for coding in response.headers().get_all(CONTENT_ENCODING) {
+            let coding = coding.to_str().unwrap_or("something that is no text");
+            if !coding.split(',').all(is_readable) {
+                return Err(failed(format!("its coding is {coding}, and only gzip is read here")));
+            }
         }
         read(response.into_body(), SOURCE_BYTES_MAX).await.map_err(|error| failed(error.to_string()))
     }
@@ -201,10 +228,10 @@ impl<'a> Asking<'a> {
         if let Some(client) = clients.get(&name) {
             return Ok(client.clone());
         }
-        let host = own.host.clone();
+        let (host, ca) = (own.host.clone(), self.warming.ca.as_deref());
         let client = Arc::new(match &self.warming.through {
-            Some(through) => Client::new(through.clone(), Some(host))?,
-            None => Client::new(own, None)?,
+            Some(through) => Client::new(through.clone(), Some(host), ca)?,
+            None => Client::new(own, None, ca)?,
         });
         clients.insert(name, client.clone());
         Ok(client)

@@ -39,11 +39,6 @@ impl fmt::Display for Unreadable {
 
 /// Reads XML if it begins like that, else a list.
 pub(super) fn read(bytes: &[u8]) -> Result<Named, Unreadable> {
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        return Err(Unreadable::new(
-            "it is compressed with gzip, which is not read here: gunzip -c FILE | larder warm -",
-        ));
-    }
     let text = std::str::from_utf8(bytes).map_err(|_| Unreadable::new("it is not UTF-8"))?;
     let text = text.trim_start_matches('\u{feff}');
     if text.trim_start().starts_with('<') { sitemap(text) } else { list(text).map(Named::Pages) }
@@ -296,8 +291,6 @@ mod tests {
         ] {
             assert_eq!(read(text.as_bytes()).unwrap_err().line, line, "{text}");
         }
-        let error = read(&[0x1f, 0x8b, 8, 0]).unwrap_err().to_string();
-        assert!(error.contains("gunzip -c"), "{error}");
         assert!(read(b"\xff\xfe").is_err());
     }
 }

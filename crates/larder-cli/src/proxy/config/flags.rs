@@ -14,6 +14,9 @@ pub(crate) struct Flags {
     pub(crate) store: Option<String>,
     pub(crate) config: Option<PathBuf>,
     pub(crate) access_log: Option<String>,
+    /// Which requests are for the cache.
+    pub(crate) cache_only: Vec<String>,
+    pub(crate) cache_by_default: Option<String>,
     /// Where operators reach the server.
     pub(crate) admin: Option<String>,
     pub(crate) admin_token_file: Option<String>,
@@ -30,6 +33,8 @@ impl Flags {
         Self {
             origin: many("origin"),
             listen: many("listen"),
+            cache_only: many("cache-only"),
+            cache_by_default: matches.remove_one("cache-by-default"),
             store: matches.remove_one("store"),
             config: matches.remove_one("config"),
             access_log: matches.remove_one("access-log"),

@@ -20,7 +20,7 @@ use reader::Reader;
 
 use super::forward::Forwarding;
 use super::log::Form;
-use super::upstream::options::Routing;
+use super::upstream::options::{Reach, Routing};
 
 /// All of it.
 #[derive(Debug)]
@@ -68,6 +68,10 @@ pub(crate) struct Identity {
 /// What the cache does where it has a choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CacheOptions {
+    /// Which requests are for the cache; all, if none are said.
+    pub(crate) only: Vec<Reach>,
+    /// How long a response is fresh that says nothing about it; zero: not at all.
+    pub(crate) by_default: Duration,
     pub(crate) heuristic_percent: u32,
     pub(crate) heuristic_max: Duration,
     pub(crate) stale_while_revalidate: Duration,
@@ -98,6 +102,8 @@ pub(crate) enum Status {
 impl Default for CacheOptions {
     fn default() -> Self {
         Self {
+            only: Vec::new(),
+            by_default: Duration::ZERO,
             heuristic_percent: 10,
             heuristic_max: Duration::from_secs(24 * 60 * 60),
             stale_while_revalidate: Duration::ZERO,
@@ -165,6 +171,8 @@ pub(crate) struct ClientTimeouts {
     pub(crate) body: Duration,
     /// To take anything of what is written.
     pub(crate) write: Duration,
+    /// While nothing comes from either end of a tunnel; `None`: for ever.
+    pub(crate) tunnel: Option<Duration>,
     /// For what runs when the server stops.
     pub(crate) shutdown: Duration,
 }
@@ -178,6 +186,7 @@ impl Default for ClientTimeouts {
             idle: seconds(75),
             body: seconds(60),
             write: seconds(60),
+            tunnel: Some(seconds(60 * 60)),
             shutdown: seconds(30),
         }
     }
@@ -207,7 +216,7 @@ impl ServeConfig {
             listen,
             routing,
             forwarding,
-            cache: server::cache(&mut reader)?,
+            cache: server::cache(&mut reader, flags)?,
             store: server::store(&mut reader, flags)?,
             log: server::log(&mut reader, flags)?,
             admin: server::admin(&mut reader, flags)?,

@@ -11,7 +11,7 @@ use super::reader::{Group, Reader};
 use super::{Flags, error};
 use crate::proxy::upstream::options::{
     Address, Balance, Check, Eject, HostHeader, HostPattern, Limits, OpenProxy, OriginOptions, Protocol,
-    Route, Routing, Timeouts, TlsOptions, UpstreamOptions,
+    Route, Routing, Timeouts, TlsOptions, UpstreamOptions, is_path,
 };
 
 /// What the origin of `--origin` and of `origin:` is called.
@@ -117,11 +117,9 @@ fn route(entry: Entry, origins: &[OriginOptions]) -> Result<Route> {
     };
     let path = match section.take("path") {
         None => "/".to_owned(),
-        Some(entry) => entry.parsed(|text| match PathAndQuery::try_from(text) {
-            Ok(path) if text.starts_with('/') && path.query().is_none() && !text.contains('#') => {
-                Ok(text.to_owned())
-            }
-            _ => Err("is not a path such as \"/api\"".to_owned()),
+        Some(entry) => entry.parsed(|text| match is_path(text) {
+            true => Ok(text.to_owned()),
+            false => Err("is not a path such as \"/api\"".to_owned()),
         })?,
     };
     let origin = match (section.take("origin"), origins) {

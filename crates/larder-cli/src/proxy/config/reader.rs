@@ -47,6 +47,14 @@ impl Reader {
     }
 }
 
+/// A duration that is not zero.
+pub(super) fn timeout(entry: &Entry) -> Result<Duration> {
+    match entry.duration()? {
+        Duration::ZERO => Err(entry.error("must be longer than zero")),
+        duration => Ok(duration),
+    }
+}
+
 /// A map of options that is being read.
 pub(super) struct Group<'a> {
     section: Option<Section>,
@@ -91,7 +99,20 @@ impl Group<'_> {
         read: impl FnOnce(&Entry) -> Result<T>,
         show: impl FnOnce(&T) -> String,
     ) -> Result<T> {
-        let (value, origin) = match self.take(name) {
+        self.flagged(name, None, default, read, show)
+    }
+
+    /// One option, which a flag wins over.
+    pub(super) fn flagged<T>(
+        &mut self,
+        name: &str,
+        flag: Option<Entry>,
+        default: T,
+        read: impl FnOnce(&Entry) -> Result<T>,
+        show: impl FnOnce(&T) -> String,
+    ) -> Result<T> {
+        let written = self.take(name);
+        let (value, origin) = match flag.or(written) {
             Some(entry) => (read(&entry)?, entry.origin().clone()),
             None => (default, Origin::Default),
         };
@@ -105,11 +126,21 @@ impl Group<'_> {
 
     /// A duration that is not zero.
     pub(super) fn timeout(&mut self, name: &str, default: Duration) -> Result<Duration> {
-        let read = |entry: &Entry| match entry.duration()? {
-            Duration::ZERO => Err(entry.error("must be longer than zero")),
-            duration => Ok(duration),
+        self.option(name, default, timeout, |value| format_duration(*value))
+    }
+
+    /// A duration, or `forever`.
+    pub(super) fn or_forever(
+        &mut self,
+        name: &str,
+        default: Option<Duration>,
+        read: impl FnOnce(&Entry) -> Result<Duration>,
+    ) -> Result<Option<Duration>> {
+        let read = |entry: &Entry| match entry.text() {
+            Ok(text) if text == "forever" => Ok(None),
+            _ => read(entry).map(Some),
         };
-        self.option(name, default, read, |value| format_duration(*value))
+        self.option(name, default, read, |value| value.map_or_else(|| "forever".to_owned(), format_duration))
     }
 
     pub(super) fn bytes(&mut self, name: &str, default: u64) -> Result<u64> {
@@ -175,15 +206,18 @@ impl Group<'_> {
         Ok(Some(text))
     }
 
-    /// Several things, each read from text; none if it is not there.
+    /// Several things, each read from text; none if it is not there. Flags win over what is.
     pub(super) fn several<T: ToString>(
         &mut self,
         name: &str,
+        flags: Vec<Entry>,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Vec<T>> {
-        let Some(entry) = self.take(name) else { return Ok(Vec::new()) };
-        let origin = entry.origin().clone();
-        let all = entry.list().iter().map(|one| one.parsed(&parse)).collect::<Result<Vec<_>>>()?;
+        let written = self.take(name).map(Entry::list).unwrap_or_default();
+        let entries = if flags.is_empty() { written } else { flags };
+        let Some(first) = entries.first() else { return Ok(Vec::new()) };
+        let origin = first.origin().clone();
+        let all = entries.iter().map(|one| one.parsed(&parse)).collect::<Result<Vec<_>>>()?;
         self.show(name, all.iter().map(T::to_string).collect::<Vec<_>>().join(", "), origin);
         Ok(all)
     }

@@ -7,13 +7,14 @@ use http::HeaderName;
 use larder::Result;
 use larder::config::{Entry, Origin, Secret, StoreConfig, format_duration};
 
-use super::reader::{Group, Reader};
+use super::reader::{Group, Reader, timeout};
 use super::{
     Admin, CacheOptions, ClientLimits, ClientTimeouts, Flags, Identity, Listen, LogOptions, Status, error,
 };
 use crate::proxy::forward::{Forwarding, Mode, Network, Pseudonym};
 use crate::proxy::http1::wire::head::FIELDS_MAX;
 use crate::proxy::log::Form;
+use crate::proxy::upstream::options::Reach;
 
 /// Where the server listens unless told otherwise: for this machine alone.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -123,8 +124,8 @@ pub(super) fn forwarding(reader: &mut Reader) -> Result<Forwarding> {
                 name
             }
         },
-        trusted: group.several("trusted", |text| Network::parse(text).map_err(str::to_owned))?,
-        allow: group.several("allow", |text| {
+        trusted: group.several("trusted", Vec::new(), |text| Network::parse(text).map_err(str::to_owned))?,
+        allow: group.several("allow", Vec::new(), |text| {
             HeaderName::from_bytes(text.trim().as_bytes())
                 .map_err(|_| "is not the name of a field".to_owned())
         })?,
@@ -133,23 +134,30 @@ pub(super) fn forwarding(reader: &mut Reader) -> Result<Forwarding> {
     Ok(options)
 }
 
-pub(super) fn cache(reader: &mut Reader) -> Result<CacheOptions> {
+pub(super) fn cache(reader: &mut Reader, flags: &Flags) -> Result<CacheOptions> {
     let defaults = CacheOptions::default();
     let mut group = reader.group("cache")?;
+    let only = flags.cache_only.iter().map(|text| Entry::named(text, "--cache-only")).collect();
+    let by_default = flags.cache_by_default.as_ref().map(|text| Entry::named(text, "--cache-by-default"));
     let options = CacheOptions {
+        only: group.several("only", only, |text| {
+            Reach::parse(text).ok_or_else(|| {
+                "is neither a host nor a path, such as \"example.com\", \"*.example.com/img\" or \"/img\""
+                    .to_owned()
+            })
+        })?,
+        by_default: group.flagged(
+            "by_default",
+            by_default,
+            defaults.by_default,
+            Entry::duration,
+            |value| format_duration(*value),
+        )?,
         heuristic_percent: group.small("heuristic_percent", defaults.heuristic_percent, 0..=100)?,
         heuristic_max: group.duration("heuristic_max", defaults.heuristic_max)?,
         stale_while_revalidate: group.duration("stale_while_revalidate", defaults.stale_while_revalidate)?,
         stale_if_error: group.duration("stale_if_error", defaults.stale_if_error)?,
-        stale_if_disconnected: group.option(
-            "stale_if_disconnected",
-            None,
-            |entry| match entry.text() {
-                Ok(text) if text == "forever" => Ok(None),
-                _ => entry.duration().map(Some),
-            },
-            |value| value.map_or_else(|| "forever".to_owned(), format_duration),
-        )?,
+        stale_if_disconnected: group.or_forever("stale_if_disconnected", None, Entry::duration)?,
         variants_max: group.number("variants", defaults.variants_max, 1..=100_000)?,
         keep: group.duration("keep", defaults.keep)?,
         body_bytes_max: group.bytes("body_bytes", defaults.body_bytes_max)?,
@@ -321,6 +329,7 @@ pub(super) fn timeouts(reader: &mut Reader) -> Result<ClientTimeouts> {
         idle: group.timeout("idle", defaults.idle)?,
         body: group.timeout("body", defaults.body)?,
         write: group.timeout("write", defaults.write)?,
+        tunnel: group.or_forever("tunnel", defaults.tunnel, timeout)?,
         shutdown: group.duration("shutdown", defaults.shutdown)?,
     };
     group.finish()?;

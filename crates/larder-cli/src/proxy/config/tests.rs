@@ -62,6 +62,8 @@ forwarding:
   trusted: [10.0.0.0/8, "::1"]
   allow: X-Forwarded-Prefix
 cache:
+  only: [static.example.com, /img]
+  by_default: 1m
   heuristic_percent: 20
   heuristic_max: 1h
   stale_while_revalidate: 30s
@@ -77,7 +79,7 @@ store: "redis://u:s3cret@localhost/1"
 log: { access: json, file: /var/log/larder.log }
 admin: { listen: "127.0.0.1:9000", token: "0123456789abcdef-s3cret" }
 limits: { connections: 5, head_bytes: 8KiB, target_bytes: 4KiB, fields: 20, trailer_bytes: 0, body_bytes: 1MiB }
-timeouts: { handshake: 1s, head: 2s, idle: 3s, body: 4s, write: 5s, shutdown: 0 }
+timeouts: { handshake: 1s, head: 2s, idle: 3s, body: 4s, write: 5s, tunnel: forever, shutdown: 0 }
 "#;
 
 #[test]
@@ -94,11 +96,15 @@ fn every_option_is_read_and_shown_without_secrets() {
     assert_eq!(config.forwarding.x_forwarded_for, Mode::Append);
     assert_eq!(config.routing.vary, ["x-forwarded-prefix"]);
     assert_eq!(config.routing.via.as_deref(), Some("1.1 edge-1"));
+    assert_eq!((config.timeouts.write, config.timeouts.tunnel), (Duration::from_secs(5), None));
     assert_eq!(config.cache.stale_if_disconnected, Some(Duration::from_secs(600)));
+    assert_eq!(config.cache.by_default, Duration::from_secs(60));
+    assert_eq!(config.cache.only.len(), 2);
     assert_eq!(config.admin.as_ref().unwrap().token.expose(), "0123456789abcdef-s3cret");
     let text = config.describe();
     assert!(!text.contains("s3cret"), "{text}");
     assert!(!format!("{config:?}").contains("s3cret"));
+    assert!(text.contains("static.example.com/, */img"), "{text}");
     assert!(text.contains("s.yaml:") && text.contains("redis://") && text.contains("***"), "{text}");
     for option in
         ["origins.app.eject.pause", "origins.app.tls.ca", "routes.1", "timeouts.shutdown", "log.file"]
@@ -114,6 +120,8 @@ fn flags_win() {
         listen: vec![":80".to_owned()],
         store: Some("memory:".to_owned()),
         access_log: Some("common".to_owned()),
+        cache_only: vec!["/only".to_owned()],
+        cache_by_default: Some("5s".to_owned()),
         ..Flags::default()
     };
     let config = with_flags(ALL, &flags).unwrap();
@@ -122,6 +130,8 @@ fn flags_win() {
     assert_eq!(config.listen.plain, ["0.0.0.0:80".parse().unwrap()]);
     assert_eq!(config.store.unwrap().driver(), "memory");
     assert_eq!(config.log.access, Some(Form::Common));
+    assert_eq!(config.cache.only.iter().map(ToString::to_string).collect::<Vec<_>>(), ["*/only"]);
+    assert_eq!(config.cache.by_default, Duration::from_secs(5));
     let by_flag = config.shown.iter().find(|line| line.option == "listen").unwrap();
     assert_eq!(by_flag.origin.to_string(), "--listen");
 }
@@ -177,6 +187,13 @@ fn mistakes_say_where_and_what_was_meant() {
         ("origin: a\ncache: { memory_bytes: many }", "is not a size"),
         ("origin: a\nlimits: { head_bytes: 10 }", "must be from 1KiB to 1GiB"),
         ("origin: a\nlimits: { fields: 129 }", "a whole number from 1 to 128"),
+        (
+            "origin: a\ncache: { only: ['http://b/img'] }",
+            "s.yaml:2:17: cache.only.1: \"http://b/img\" is neither a host",
+        ),
+        ("origin: a\ncache: { by_default: 5 }", "cache.by_default: 5 has no unit"),
+        ("origin: a\nroutes: [{ host: 'a:80' }]", "is not a host"),
+        ("origin: a\ntimeouts: { tunnel: 0 }", "timeouts.tunnel: must be longer than zero"),
         ("origin: a\nlog: { access: apache }", "expected one of none, common, combined, json"),
     ] {
         let error = read(text).unwrap_err().to_string();
@@ -191,7 +208,12 @@ fn mistakes_say_where_and_what_was_meant() {
 fn what_takes_a_restart_is_said() {
     let config = |text: &str| read(&format!("origin: a\n{text}")).unwrap();
     let base = config("");
-    assert!(base.fixed_differences(&config("forwarding: { via: false }\ncache: { keep: 1h }")).is_empty());
+    assert!(
+        base.fixed_differences(&config(
+            "forwarding: { via: false }\ncache: { keep: 1h, only: /x, by_default: 1m }"
+        ))
+        .is_empty()
+    );
     for (text, name) in [
         ("listen: 81", "listen"),
         ("store: 'memory:'", "store"),

@@ -126,11 +126,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Conn<I> {
 /// One timer for all that a connection waits for. Most deadlines move on before they come: it is armed for one of them,
 /// and looks at what is due when it wakes.
 #[derive(Debug, Default)]
-pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+pub(in crate::proxy) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
     /// Ready when the deadline is over.
-    pub(super) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::proxy) fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         loop {
             if sleep.deadline() > deadline || (sleep.is_elapsed() && sleep.deadline() < deadline) {
@@ -146,7 +146,7 @@ impl Timer {
 
 /// The time as timers have it, so far ahead.
 #[expect(clippy::disallowed_methods, reason = "what is waited for is a timer, which counts like this")]
-pub(super) fn after(duration: Duration) -> Instant {
+pub(in crate::proxy) fn after(duration: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(duration).unwrap_or_else(|| now + Duration::from_secs(86_400))
 }

@@ -4,16 +4,18 @@
 //! - `conn`: bytes in and out, and deadlines.
 //! - `body`: what connection and service say to each other.
 //! - `exchange`: one request and its response.
+//! - `tunnel`: what follows when they agree on another protocol.
 //!
 //! It knows nothing of caches, upstreams or listeners. Why it is not hyper's is in decision 30.
 
 mod body;
 mod conn;
 mod exchange;
+mod tunnel;
 pub(crate) mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::fmt;
 use std::pin::{Pin, pin};
@@ -32,7 +34,8 @@ use tokio::time::timeout;
 use super::shutdown::Shutdown;
 use super::{Client, Service};
 use body::{Channel, Incoming};
-use conn::{Conn, after};
+use conn::Conn;
+pub(super) use conn::{Timer, after};
 use exchange::{Exchange, Outcome};
 use wire::head::{HTTP2_PREFACE, Head, Length, Scan};
 use wire::{Limits, Refusal, response};
@@ -62,6 +65,8 @@ pub(crate) struct Settings {
     pub(crate) body_timeout: Duration,
     /// While the client takes nothing of what is written.
     pub(crate) write_timeout: Duration,
+    /// While nothing comes from either end of a tunnel; `None`: for ever.
+    pub(crate) tunnel_timeout: Option<Duration>,
     /// Hears of requests that are refused before the service sees them.
     pub(crate) on_refused: Option<OnRefused>,
 }
@@ -74,6 +79,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
+            tunnel_timeout: Some(Duration::from_secs(60 * 60)),
             on_refused: None,
         }
     }
@@ -148,12 +154,10 @@ pub(crate) async fn serve_connection<I: Wire, S: Service>(
                 conn.io.reset();
                 return End::Closed;
             }
-            Outcome::Tunnel(mut upstream) => {
+            Outcome::Tunnel(upstream) => {
                 // What the client sent behind its request is meant for the other end.
                 let early = conn.input.split();
-                if upstream.write_all(&early).await.is_ok() {
-                    let _ = tokio::io::copy_bidirectional(&mut conn.io, &mut upstream).await;
-                }
+                tunnel::pass(&mut conn.io, &early, upstream, settings.tunnel_timeout).await;
                 return End::Closed;
             }
         }

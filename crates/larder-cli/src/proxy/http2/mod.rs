@@ -3,6 +3,7 @@
 
 mod body;
 mod rewind;
+mod streams;
 
 #[cfg(test)]
 mod tests;
@@ -21,8 +22,9 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use larder_http::Body;
+use tokio::sync::oneshot;
 
 use super::http1::wire::{Limits, Refusal, is_of_the_hop, response, target};
 use super::http1::{Settings, Wire, refused};
@@ -30,6 +32,7 @@ use super::shutdown::Shutdown;
 use super::{Client, Service};
 use body::Measured;
 use rewind::Rewound;
+use streams::{Streams, Taking};
 
 /// The most requests that one connection may have at the same time.
 const STREAMS_MAX: u32 = 128;
@@ -51,20 +54,21 @@ pub(crate) async fn serve_connection<I: Wire, S: Service>(
     let limits = settings.limits;
     let activity = Arc::new(Activity::default());
     let counted = Arc::clone(&activity);
+    let body_timeout = settings.body_timeout;
     let answer = service_fn(move |request: Request<Incoming>| {
         let running = counted.begin();
         let is_head = request.method() == Method::HEAD;
-        let answered = match understand(request, client, &limits) {
-            Ok(request) => {
+        let answered = match understand(request, client, &limits, body_timeout) {
+            Ok((request, refusal)) => {
                 let service = Arc::clone(&service);
-                Either::Left(async move { service.call(request).await })
+                Either::Left(async move { unless_refused(service.call(request), refusal).await })
             }
             Err(refusal) => Either::Right(ready(refused(refusal))),
         };
         async move { Ok::<_, std::convert::Infallible>(finish(answered.await, is_head, running)) }
     });
-    let mut connection =
-        pin!(builder(&limits).serve_connection(TokioIo::new(Rewound::new(read, io)), answer));
+    let io = Rewound::new(read, io, settings.write_timeout);
+    let mut connection = pin!(builder(settings).serve_connection(TokioIo::new(io), answer));
     let mut stops = pin!(shutdown.clone().wait());
     let mut is_stopping = false;
     let mut seen = 0;
@@ -88,12 +92,12 @@ pub(crate) async fn serve_connection<I: Wire, S: Service>(
     }
 }
 
-fn builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder(settings: &Settings) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(Streams { write_timeout: settings.write_timeout });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(settings.limits.head_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .initial_stream_window_size(256 * 1024)
@@ -133,8 +137,27 @@ impl Drop for Running {
     }
 }
 
-/// A request as a [`Service`] expects it.
-fn understand(request: Request<Incoming>, client: Client, limits: &Limits) -> Result<Request<Body>, Refusal> {
+/// What the service answers, unless the content of the request turns out before not to be what it should be.
+async fn unless_refused(
+    answer: impl Future<Output = Response<Body>>,
+    mut refusal: oneshot::Receiver<Refusal>,
+) -> Response<Body> {
+    let response = tokio::select! {
+        biased;
+        Ok(refusal) = &mut refusal => return refused(refusal),
+        response = answer => response,
+    };
+    // The service may have heard of it first, and knows less.
+    refusal.try_recv().map_or(response, refused)
+}
+
+/// A request as a [`Service`] expects it, and what to answer if its content is not what it should be.
+fn understand(
+    request: Request<Incoming>,
+    client: Client,
+    limits: &Limits,
+    body_timeout: Duration,
+) -> Result<(Request<Body>, oneshot::Receiver<Refusal>), Refusal> {
     let (mut parts, incoming) = request.into_parts();
     if parts.method == Method::CONNECT {
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "this server opens no tunnels"));
@@ -164,12 +187,9 @@ fn understand(request: Request<Incoming>, client: Client, limits: &Limits) -> Re
     parts.uri =
         Uri::from_parts(uri).map_err(|_| Refusal::bad("the target has no form that a request may have"))?;
     parts.extensions.insert(client);
-    let body = if incoming.is_end_stream() {
-        Body::empty()
-    } else {
-        Body::stream(body::Limited::new(incoming, limits.body_bytes))
-    };
-    Ok(Request::from_parts(parts, body))
+    let (limited, refusal) = body::Limited::new(incoming, limits.body_bytes, body_timeout);
+    let body = if limited.is_end_stream() { Body::empty() } else { Body::stream(limited) };
+    Ok((Request::from_parts(parts, body), refusal))
 }
 
 /// The host that is meant, of which there has to be one.
@@ -222,5 +242,5 @@ fn finish(response: Response<Body>, is_head: bool, running: Running) -> Response
     };
     parts.extensions = http::Extensions::new();
     parts.version = http::Version::HTTP_2;
-    Response::from_parts(parts, Measured::new(body, length, running))
+    Response::from_parts(parts, Measured::new(body, length, Taking::here(), running))
 }

@@ -31,7 +31,10 @@ use parking_lot::{Mutex, RwLock};
 use exchange::Draft;
 use options::{Address, HostHeader, OriginOptions, Routing, UpstreamOptions};
 use route::{Found, NoRoute, find, in_order, without_prefix};
+
+pub(crate) use route::covers;
 use server::Server;
+pub(crate) use tls::believable;
 
 use crate::proxy::Refusal;
 

@@ -60,7 +60,9 @@ impl HostPattern {
         let text = text.trim().trim_end_matches('.').to_ascii_lowercase();
         let plain = |name: &str| {
             let name = name.trim_start_matches('[').trim_end_matches(']');
+            // One colon is no address but a port, and none is ever asked for with its port.
             !name.is_empty()
+                && name.bytes().filter(|b| *b == b':').count() != 1
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':'))
         };
         match text.as_str() {
@@ -85,6 +87,41 @@ impl fmt::Display for HostPattern {
             Self::Is(name) => f.write_str(name),
         }
     }
+}
+
+/// Which requests are meant: those for some hosts, below a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reach {
+    pub(crate) host: HostPattern,
+    /// Whole segments, as a route's.
+    pub(crate) path: String,
+}
+
+impl Reach {
+    /// Reads `example.com`, `*.example.com/img` or, for every host, `/img`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let (host, path) = text.split_at(text.find('/').unwrap_or(text.len()));
+        let host = match host {
+            "" if path.is_empty() => return None,
+            "" => HostPattern::Any,
+            host => HostPattern::parse(host)?,
+        };
+        let path = if path.is_empty() { "/" } else { path };
+        is_path(path).then(|| Self { host, path: path.to_owned() })
+    }
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.host, self.path)
+    }
+}
+
+/// Whether this is a path and nothing else.
+pub(crate) fn is_path(text: &str) -> bool {
+    let path = PathAndQuery::try_from(text);
+    text.starts_with('/') && !text.contains('#') && path.is_ok_and(|path| path.query().is_none())
 }
 
 /// One origin: servers that answer alike, and how they are asked.
@@ -379,8 +416,24 @@ mod tests {
         assert_eq!(HostPattern::parse("A.example."), Some(HostPattern::Is("a.example".into())));
         assert_eq!(HostPattern::parse("*.a"), Some(HostPattern::Below(".a".into())));
         assert_eq!(HostPattern::parse("[::1]"), Some(HostPattern::Is("::1".into())));
-        for text in ["", "*a", "a*", "a b", "a/b", "http://a"] {
+        for text in ["", "*a", "a*", "a b", "a/b", "http://a", "a:80"] {
             assert_eq!(HostPattern::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_reached_is_read_and_written() {
+        for (text, written) in [
+            ("a.test", "a.test/"),
+            ("*.a.test/img", "*.a.test/img"),
+            ("/img/", "*/img/"),
+            ("*", "*/"),
+            ("[::1]/x", "::1/x"),
+        ] {
+            assert_eq!(Reach::parse(text).unwrap().to_string(), written, "{text}");
+        }
+        for text in ["", "http://a.test/x", "a.test:80", "a.test/x?y", "a.test/#x", "/a b", "img*"] {
+            assert_eq!(Reach::parse(text), None, "{text}");
         }
     }
 }

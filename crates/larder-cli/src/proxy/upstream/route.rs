@@ -2,7 +2,7 @@
 
 use http::uri::PathAndQuery;
 
-use super::options::{HostPattern, Route};
+use super::options::{HostPattern, Reach, Route};
 
 /// What a host and a path belong to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,7 +33,7 @@ pub(super) fn in_order(mut routes: Vec<Route>) -> Vec<Route> {
 
 /// The first of these routes that fits.
 pub(super) fn find<'a>(routes: &'a [Route], host: &str, path: &str) -> Found<'a> {
-    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+    let host = comparable(host);
     let mut known = false;
     for route in routes.iter().filter(|route| is_for(&route.host, &host)) {
         known = true;
@@ -42,6 +42,17 @@ pub(super) fn find<'a>(routes: &'a [Route], host: &str, path: &str) -> Found<'a>
         }
     }
     Found::None(if known { NoRoute::Path } else { NoRoute::Host })
+}
+
+/// Whether one of these means a host and a path.
+pub(crate) fn covers(reaches: &[Reach], host: &str, path: &str) -> bool {
+    let host = comparable(host);
+    reaches.iter().any(|reach| is_for(&reach.host, &host) && is_below(path, &reach.path))
+}
+
+/// A host as patterns have it.
+fn comparable(host: &str) -> String {
+    host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn is_for(pattern: &HostPattern, host: &str) -> bool {
@@ -117,6 +128,22 @@ mod tests {
         }
         assert_eq!(find(&routes, "static.test", "/"), Found::None(NoRoute::Path));
         assert_eq!(find(&routes, "static.test", "/imgs"), Found::None(NoRoute::Path));
+    }
+
+    #[test]
+    fn what_is_covered_is_below_a_path_of_a_host() {
+        let reaches = ["a.test/img", "*.b.test", "/static"].map(|text| Reach::parse(text).unwrap());
+        for (host, path, is_covered) in [
+            ("a.test", "/img", true),
+            ("A.test.", "/img/x", true),
+            ("a.test", "/imgs", false),
+            ("a.test", "/", false),
+            ("x.b.test", "/", true),
+            ("b.test", "/", false),
+            ("c.test", "/static/x", true),
+        ] {
+            assert_eq!(covers(&reaches, host, path), is_covered, "{host}{path}");
+        }
     }
 
     #[test]

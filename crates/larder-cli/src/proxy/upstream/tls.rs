@@ -67,6 +67,14 @@ impl Tls {
     }
 }
 
+/// Whether this PEM file says whom to believe.
+///
+/// # Errors
+/// It cannot be read, or there is no certificate in it that can be used.
+pub(crate) fn believable(ca: &Path) -> Result<(), String> {
+    roots(Some(ca)).map(drop)
+}
+
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     match ca {

@@ -1,7 +1,8 @@
 //! Many who wait for one: that costs neither memory for each of them, nor the time of those who do not belong to it.
 
 use std::io::Write as _;
-use std::sync::{Mutex, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,74 @@ fn slow_readers_of_one_large_body_cost_no_memory_each() {
     for mut reader in readers.into_iter().take(3) {
         assert_eq!(reader.take(BYTES as u64 - 1024), BYTES as u64 - 1024);
     }
+}
+
+/// Lets this process, and those that it starts, open so many files. False if that may not be.
+fn may_open(files: u64) -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let is_enough = |most: Option<u64>| most.is_none_or(|most| most >= files);
+    if is_enough(limit.current) {
+        return true;
+    }
+    is_enough(limit.maximum)
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: limit.maximum }).is_ok()
+}
+
+#[test]
+fn a_thousand_who_ask_at_once_for_what_is_not_there_are_one_request() {
+    crowd(false);
+}
+
+/// Some join just when it ends.
+#[test]
+fn so_are_a_thousand_whose_answer_comes_as_a_whole() {
+    (0..5).for_each(|_| crowd(true));
+}
+
+fn crowd(is_whole: bool) {
+    const CLIENTS: usize = 1_000;
+    const BYTES: usize = 20_000;
+    // A connection has two ends here: ours, and that of the server, which has as many files as we may have.
+    if !may_open(CLIENTS as u64 * 2) {
+        println!("not tested: this process may not open {} files (see ulimit -Hn)", CLIENTS * 2);
+        return;
+    }
+    let said = Arc::new(AtomicUsize::new(0));
+    let says = Arc::clone(&said);
+    let origin = Origin::doing(move |_, stream| {
+        let all = fresh("x".repeat(BYTES));
+        // First the head and half of it, then the rest, each when it is asked for.
+        let (first, rest) = all.split_at(all.len() - BYTES / 2);
+        [first, rest].iter().zip(1..).all(|(piece, nth)| {
+            while says.load(Ordering::Relaxed) < nth {
+                thread::sleep(Duration::from_millis(5));
+            }
+            stream.write_all(piece).is_ok()
+        })
+    });
+    let token = "only-operators-know-this";
+    let serving = Serving::with(&origin, "", &format!("admin: {{ listen: '127.0.0.1:0', token: {token} }}"));
+    let desk = serving.place("admin on http");
+    let mut all: Vec<Client> = (0..CLIENTS).map(|_| serving.client()).collect();
+    for client in &mut all {
+        client.say(get("/crowd", ""));
+    }
+    until("all of them wait", || {
+        let mut operator = Client::to(desk);
+        operator.say(get("/stats", &format!("Authorization: Bearer {token}\r\n")));
+        let stats: serde_json::Value = serde_json::from_str(&operator.hear().unwrap().text()).unwrap();
+        stats["counts"]["misses"] == CLIENTS
+    });
+    said.store(if is_whole { 2 } else { 1 }, Ordering::Relaxed);
+    let heads: Vec<String> = all.iter_mut().map(Client::hear_head).collect();
+    assert!(heads.iter().all(|head| head.starts_with("HTTP/1.1 200 ")));
+    let shared = heads.iter().filter(|head| head.contains("; collapsed")).count();
+    said.store(2, Ordering::Relaxed);
+    for client in &mut all {
+        assert_eq!(client.take(BYTES as u64), BYTES as u64);
+    }
+    assert_eq!((origin.asked(), shared), (1, CLIENTS - 1));
 }
 
 /// An origin that says half of a body, and the rest when it is told to.

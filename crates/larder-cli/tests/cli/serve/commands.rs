@@ -80,6 +80,68 @@ fn warming_a_sitemap_follows_its_index_through_the_cache() {
     assert_eq!(asked, ["/index.xml", "/map.xml", "/1", "/2?a=1&b=2"]);
 }
 
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn warming_reads_what_is_compressed_with_gzip() {
+    let room = Room::new();
+    let origin = Origin::start(|asked, stream| {
+        let host = format!("http://{HOST}");
+        let map = |path: &str| format!("<urlset><url><loc>{host}{path}</loc></url></urlset>");
+        let no_store = "HTTP/1.1 200 OK\nCache-Control: no-store";
+        match asked.path() {
+            "/index.xml" => {
+                let maps = ["/file.xml.gz", "/coded.xml", "/both.xml.gz"];
+                let maps = maps.map(|path| format!("<sitemap><loc>{host}{path}</loc></sitemap>")).concat();
+                let index = gzip(format!("<sitemapindex>{maps}</sitemapindex>").as_bytes());
+                write_answer(stream, &format!("{no_store}\nContent-Encoding: gzip"), &index)
+            }
+            "/file.xml.gz" => {
+                let head = format!("{no_store}\nContent-Type: application/gzip");
+                write_answer(stream, &head, &gzip(map("/1").as_bytes()))
+            }
+            "/coded.xml" => {
+                let head = format!("{no_store}\nContent-Encoding: x-gzip");
+                write_answer(stream, &head, &gzip(map("/2").as_bytes()))
+            }
+            "/both.xml.gz" => {
+                let head = format!("{no_store}\nContent-Encoding: gzip");
+                write_answer(stream, &head, &gzip(&gzip(map("/3").as_bytes())))
+            }
+            "/brotli.xml" => write_answer(stream, &format!("{no_store}\nContent-Encoding: br"), b"\x0b\x02"),
+            "/bomb.xml.gz" => write_answer(stream, no_store, &gzip(&vec![b' '; (64 << 20) + 1])),
+            "/nested.xml" => {
+                let index =
+                    format!("<sitemapindex><sitemap><loc>{host}/index.xml</loc></sitemap></sitemapindex>");
+                write_answer(stream, no_store, &gzip(index.as_bytes()))
+            }
+            path => write_answer(stream, FRESH, path.as_bytes()),
+        }
+    });
+    let server = Server::before(&room, &origin);
+    let output = warm(&room, &server, &[&format!("http://{HOST}/index.xml"), "--concurrency", "1"]);
+    assert_eq!(status(&output), 0, "{}", err(&output));
+    assert!(out(&output).contains("cache   stored 3\n"), "{}", out(&output));
+    let asked: Vec<_> = origin.asked().iter().map(|asked| asked.path().to_owned()).collect();
+    assert_eq!(asked, ["/index.xml", "/file.xml.gz", "/coded.xml", "/both.xml.gz", "/1", "/2", "/3"]);
+    fs::write(room.path("list.gz"), gzip(format!("http://{HOST}/1\n").as_bytes())).unwrap();
+    let output = warm(&room, &server, &["list.gz"]);
+    assert!(out(&output).contains("cache   hit 1\n"), "{}{}", out(&output), err(&output));
+    for (source, said, code) in [
+        ("/brotli.xml", "its coding is br, and only gzip is read here", 3),
+        ("/bomb.xml.gz", "it is compressed, and comes to more than 67108864 bytes", 2),
+        ("/nested.xml", "is an index of sitemaps within an index", 2),
+    ] {
+        let output = warm(&room, &server, &[&format!("http://{HOST}{source}")]);
+        assert_eq!(status(&output), code, "{source}: {}", err(&output));
+        assert!(err(&output).contains(said), "{source}: {}", err(&output));
+    }
+}
+
 #[test]
 fn warming_keeps_to_its_rate() {
     let room = Room::new();
@@ -101,7 +163,7 @@ fn what_cannot_be_warmed_is_said_with_its_place() {
     fs::write(room.path("list.gz"), [0x1f, 0x8b, 8]).unwrap();
     for (source, said, code) in [
         ("list", "list: line 2: is not an http:// or https:// URL", 2),
-        ("list.gz", "compressed with gzip", 2),
+        ("list.gz", "compressed with gzip, and damaged", 2),
         ("none", "cannot read none: ", 2),
         (&format!("http://{HOST}/gone"), "answered with 404", 3),
     ] {
@@ -145,6 +207,36 @@ fn purging_says_what_went_and_whether_anything_did() {
     assert!(err(&output).contains("--yes") && hit("/1"), "{}", err(&output));
     assert_eq!(status(&server.operate(&room, &["purge", "--all", "--yes"])), 0);
     assert!(!hit("/1"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn purging_all_asks_on_a_terminal_and_does_it_only_on_a_yes() {
+    let room = Room::new();
+    let origin = site();
+    let server = Server::before(&room, &origin);
+    get(server.address(), "/1");
+    let hit = || get(server.address(), "/1").cache() == "Larder; hit";
+    let call = |args: &[&str], typed: &str| {
+        let (status, shown) = crate::terminal::on_terminal(server.operator(&room, args), typed);
+        (status.code().unwrap(), shown)
+    };
+    for no in ["n\n", "\n", "yy\n", "\u{4}"] {
+        for args in [&["purge", "--all"][..], &["purge", "--all", "--soft"]] {
+            let (status, shown) = call(args, no);
+            assert!(status == 1 && shown.contains("[y/N]"), "{status}: {shown}");
+            assert!(shown.contains(&server.admin().to_string()) && !shown.contains(TOKEN), "{shown}");
+            assert!(hit(), "{no:?}");
+        }
+    }
+    // What changes nothing does not ask.
+    let (status, shown) = call(&["purge", "--all", "--dry-run"], "");
+    assert!(status == 0 && !shown.contains("[y/N]") && hit(), "{status}: {shown}");
+    let (status, shown) = call(&["purge", "--all"], "y\n");
+    assert_eq!(status, 0, "{shown}");
+    assert!(!hit());
+    let (status, shown) = call(&["purge", "--all", "--yes"], "");
+    assert!(status == 0 && !shown.contains("[y/N]") && !hit(), "{status}: {shown}");
 }
 
 #[test]

@@ -60,6 +60,94 @@ fn a_broken_document_changes_nothing_and_says_so() {
     assert_eq!(get(server.address(), "/x").text(), "old");
 }
 
+/// Writes what the cache is to do, and waits until the server goes by it.
+fn change_cache(room: &Room, server: &Server, origin: &Origin, cache: &str) {
+    let before = server.said().matches("the configuration was read again").count();
+    fs::write(room.path("serve.yaml"), cached(origin, cache)).unwrap();
+    server.signal("-HUP");
+    until("it was read", || server.said().matches("the configuration was read again").count() > before);
+}
+
+fn cached(origin: &Origin, cache: &str) -> String {
+    format!(
+        "listen: 127.0.0.1:0\norigin: {}\nadmin: {{ listen: 127.0.0.1:0, token: {TOKEN} }}\ncache: {{ {cache} }}\n",
+        origin.url()
+    )
+}
+
+#[test]
+fn a_hang_up_changes_how_long_what_is_stored_is_fresh() {
+    for store in ["memory:", "sqlite:s.db"] {
+        let room = Room::new();
+        // It says nothing of freshness but when it was last modified, which was long ago.
+        let origin = Origin::start(|asked, stream| {
+            let head = "HTTP/1.1 200 OK\nLast-Modified: Thu, 01 Jan 2015 00:00:00 GMT\nETag: \"a\"";
+            match asked.has("\r\nif-none-match: ") {
+                true => write_answer(stream, "HTTP/1.1 304 Not Modified\nETag: \"a\"", b""),
+                false => write_answer(stream, head, b"page"),
+            }
+        });
+        fs::write(room.path("serve.yaml"), cached(&origin, "heuristic_percent: 10")).unwrap();
+        let server = Server::of(room.larder(["serve", "--config", "serve.yaml", "--store", store]), 2);
+        assert_eq!(get(server.address(), "/a").cache(), "Larder; fwd=uri-miss; stored");
+        assert_eq!(get(server.address(), "/a").cache(), "Larder; hit", "{store}");
+        change_cache(&room, &server, &origin, "heuristic_percent: 0");
+        assert_eq!(
+            get(server.address(), "/a").cache(),
+            "Larder; fwd=stale; fwd-status=304; stored",
+            "{store}"
+        );
+        change_cache(&room, &server, &origin, "heuristic_percent: 10");
+        assert_eq!(get(server.address(), "/a").cache(), "Larder; hit", "{store}");
+    }
+}
+
+#[test]
+fn a_hang_up_changes_what_is_for_the_cache_and_what_is_kept_without_being_told() {
+    let room = Room::new();
+    let origin = Origin::saying("HTTP/1.1 200 OK", "page");
+    let server = Server::configured(&room, &cached(&origin, "only: /in, by_default: 1m"), 2);
+    let said = |path: &str| get(server.address(), path).cache();
+    let explained = |path: &str| {
+        let question = format!("{{\"url\": \"http://{HOST}{path}\"}}");
+        server.desk(Some(TOKEN), "/explain", Some(&question)).text()
+    };
+    for path in ["/in", "/in/x"] {
+        assert_eq!(said(path), "Larder; fwd=uri-miss; stored");
+        assert_eq!(said(path), "Larder; hit");
+    }
+    for path in ["/out", "/out", "/into"] {
+        assert_eq!(said(path), "Larder; fwd=bypass", "{path}");
+    }
+    change_cache(&room, &server, &origin, "only: [/out, other.test/in], by_default: 1m");
+    assert_eq!(
+        (said("/in"), said("/out")),
+        ("Larder; fwd=bypass".into(), "Larder; fwd=uri-miss; stored".into())
+    );
+    // What is stored for it stays, and is not used.
+    assert!(explained("/in").contains("cache.only does not name it"), "{}", explained("/in"));
+    assert!(explained("/out").contains("it is fresh"), "{}", explained("/out"));
+    change_cache(&room, &server, &origin, "by_default: 1m");
+    assert_eq!((said("/in"), said("/out")), ("Larder; hit".into(), "Larder; hit".into()));
+    assert!(explained("/in").contains("it is fresh"), "{}", explained("/in"));
+    change_cache(&room, &server, &origin, "");
+    assert_eq!((said("/in"), said("/new")), ("Larder; fwd=stale".into(), "Larder; fwd=uri-miss".into()));
+}
+
+#[test]
+fn flags_say_what_is_cached_and_for_how_long() {
+    let room = Room::new();
+    let origin = Origin::saying("HTTP/1.1 200 OK", "page");
+    let (url, only) = (origin.url(), format!("{HOST}/in"));
+    let args = ["--origin", &url, "--listen", "127.0.0.1:0", "--store", "memory:"];
+    let more = ["--cache-only", &only, "--cache-only", "/too", "--cache-by-default", "1m"];
+    let server = Server::start(&room, &[&args[..], &more[..]].concat());
+    for (path, said) in [("/in/x", "Larder; hit"), ("/too", "Larder; hit"), ("/out", "Larder; fwd=bypass")] {
+        get(server.address(), path);
+        assert_eq!(get(server.address(), path).cache(), said, "{path}");
+    }
+}
+
 #[test]
 fn the_token_changes_with_the_document() {
     let room = Room::new();

@@ -6,6 +6,7 @@ mod commands;
 mod life;
 mod log;
 mod protocols;
+mod trust;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -356,9 +357,14 @@ impl Server {
 
     /// Runs another command against it, as an operator.
     fn operate(&self, room: &Room, args: &[&str]) -> Output {
+        self.operator(room, args).output().unwrap()
+    }
+
+    /// Another command against it, which does not run yet.
+    fn operator(&self, room: &Room, args: &[&str]) -> Command {
         let mut command = room.larder(args);
         command.env("LARDER_ADMIN", format!("http://{}", self.admin())).env("LARDER_ADMIN_TOKEN", TOKEN);
-        command.output().unwrap()
+        command
     }
 }
 

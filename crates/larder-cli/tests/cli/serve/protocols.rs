@@ -40,6 +40,27 @@ fn another_protocol_passes_and_bytes_flow_both_ways() {
 }
 
 #[test]
+fn a_tunnel_that_has_fallen_silent_ends_on_both_sides() {
+    let room = Room::new();
+    let ended = Arc::new(AtomicBool::new(false));
+    let ends = ended.clone();
+    let origin = Origin::start(move |_, stream| {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        ends.store(matches!(stream.read(&mut [0]), Ok(0)), Ordering::Relaxed);
+        false
+    });
+    let document = format!("listen: 127.0.0.1:0\norigin: {}\ntimeouts: {{ tunnel: 300ms }}\n", origin.url());
+    let server = Server::configured(&room, &document, 1);
+    let mut client = Connection::open(server.address());
+    client
+        .send(&format!("GET /chat HTTP/1.1\r\nHost: {HOST}\r\nUpgrade: echo\r\nConnection: upgrade\r\n\r\n"));
+    assert_eq!(client.head().0, 101);
+    assert_eq!(client.0.read(&mut [0]).unwrap(), 0);
+    until("the origin's side has ended", || ended.load(Ordering::Relaxed));
+}
+
+#[test]
 fn trailers_come_through_from_the_origin_and_from_the_cache() {
     let room = Room::new();
     let origin = Origin::start(|_, stream| {

@@ -6,6 +6,7 @@
 //! themselves. Which response is meant, and what may be done with it, is not known here.
 
 mod chunks;
+mod judging;
 mod lives;
 mod room;
 mod uses;
@@ -25,6 +26,7 @@ use larder::time::{Stamp, Timestamp, days};
 use larder::{BoxError, Cache, Error, ErrorKind, Present, Result, Stack, Updated};
 
 use self::chunks::{ChunkReader, ChunkWriter, Chunks};
+use self::judging::{Judge, Judged};
 use self::lives::Prolonged;
 use self::room::Room;
 use self::uses::Uses;
@@ -144,10 +146,12 @@ impl StackStoreBuilder {
             |stack: &Stack| stack.cache_with::<Bytes>(Raw).namespace(NAMESPACE)?.namespace(CHUNKS_NAMESPACE);
         let chunks = Chunks::new(of(&stack)?, of(bodies.as_ref().unwrap_or(&stack))?);
         let mut failure = None;
+        let judge = Arc::new(Judge::new(policy));
         let inner = Arc::new_cyclic(|weak| {
             let uses = Arc::new(Uses::new(Weak::clone(weak)));
-            let codec = RecordCodec { policy, uses: Arc::clone(&uses) };
-            let root = stack.cache_with::<Record>(codec).with_weigher(|record| weight(&record.variants));
+            let codec = RecordCodec { judge: Arc::clone(&judge), uses: Arc::clone(&uses) };
+            let root =
+                stack.cache_with::<Record>(codec).with_weigher(|record| weight(record.judged.variants()));
             let records = root.namespace(NAMESPACE).unwrap_or_else(|error| {
                 failure = Some(error);
                 root.clone()
@@ -160,6 +164,7 @@ impl StackStoreBuilder {
                 records,
                 chunks,
                 uses,
+                judge,
                 body_bytes_max,
                 inline_bytes_max,
                 room,
@@ -190,6 +195,24 @@ impl StackStore {
         }
     }
 
+    /// Judges responses by this policy from now on, also those that are in memory already. A cache whose policy is replaced
+    /// ([`HttpCache::rebuild`](crate::HttpCache::rebuild)) goes by what its store says of freshness, so tell both.
+    ///
+    /// How long something is kept is not changed by it: that was decided when it was stored.
+    ///
+    /// ```
+    /// # use larder_http::{HttpCache, policy::Policy, store::StackStore};
+    /// # fn replace(cache: &HttpCache, store: &StackStore) -> HttpCache {
+    /// let mut policy = Policy::shared();
+    /// policy.heuristic_percent = 0;
+    /// store.set_policy(policy.clone());
+    /// cache.rebuild().policy(policy).build()
+    /// # }
+    /// ```
+    pub fn set_policy(&self, policy: Policy) {
+        self.inner.judge.replace(policy);
+    }
+
     /// The stack that it is in.
     pub fn stack(&self) -> &Stack {
         &self.inner.stack
@@ -205,6 +228,7 @@ pub(super) struct Inner {
     records: Cache<Record>,
     chunks: Chunks,
     uses: Arc<Uses>,
+    judge: Arc<Judge>,
     body_bytes_max: u64,
     inline_bytes_max: u64,
     room: Option<Room>,
@@ -224,12 +248,12 @@ impl fmt::Debug for Inner {
 /// What is kept for a target, and which.
 struct Record {
     target: Arc<str>,
-    variants: Arc<Variants>,
+    judged: Judged,
 }
 
 /// Records as bytes.
 struct RecordCodec {
-    policy: Policy,
+    judge: Arc<Judge>,
     uses: Arc<Uses>,
 }
 
@@ -239,7 +263,7 @@ impl Codec<Record> for RecordCodec {
     }
 
     fn encode(&self, record: &Record) -> std::result::Result<Bytes, BoxError> {
-        wire::encode(&record.target, &record.variants)
+        wire::encode(&record.target, record.judged.variants())
     }
 
     fn decode(&self, bytes: &Bytes) -> std::result::Result<Record, BoxError> {
@@ -247,8 +271,8 @@ impl Codec<Record> for RecordCodec {
             let reader = ChunkReader::new(&self.uses, target, chunked.id, bytes);
             StoredBody::from_chunks(bytes, chunked, Arc::new(reader))
         };
-        let (target, variants) = wire::decode(&self.policy, bytes, open)?;
-        Ok(Record { target, variants: Arc::new(variants) })
+        let (target, judged) = self.judge.read(|policy| wire::decode(policy, bytes, open))?;
+        Ok(Record { target, judged })
     }
 }
 
@@ -399,11 +423,11 @@ impl Inner {
         let now = system_time(self.stack.now());
         let present = present.filter(|present| *present.value.target == *target);
         let before = match &present {
-            Some(present) => judged(&present.value.variants, present.freshness, now),
+            Some(present) => judged(&self.judge.now(&present.value.judged), present.freshness, now),
             None => Arc::default(),
         };
         if let Some(present) = &present {
-            effects.before = bodies_in_chunks(&present.value.variants).collect();
+            effects.before = bodies_in_chunks(present.value.judged.variants()).collect();
         }
         let Some(after) = change(&before) else { return (Updated::keep(), effects) };
         let is_kept = |response: &StoredResponse| {
@@ -439,7 +463,7 @@ impl Inner {
             .filter(|tag| !tag.is_empty())
             .map(|tag| tag_of(tag).into_owned())
             .collect();
-        let record = Record { target, variants: Arc::new(after) };
+        let record = Record { target, judged: self.judge.keep(after) };
         let updated = Updated::put(record).ttl(life).grace(GRACE).tags(tags);
         (birth.into_iter().fold(updated, Updated::born), effects)
     }
@@ -462,8 +486,9 @@ impl HttpStore for StackStore {
     fn peek(&self, target: &str) -> Option<Arc<Variants>> {
         let record = self.inner.records.peek(&key_of(target))?;
         let now = system_time(self.inner.stack.now());
-        let lives = record.variants.responses().iter().all(|response| response.delete_at > now);
-        (lives && self.inner.mine(target, &record)).then(|| Arc::clone(&record.variants))
+        let lives = |response: &Arc<StoredResponse>| response.delete_at > now;
+        let all_live = record.judged.variants().responses().iter().all(lives);
+        (all_live && self.inner.mine(target, &record)).then(|| self.inner.judge.now(&record.judged))
     }
 
     async fn get(&self, target: &str) -> Result<Option<Arc<Variants>>> {
@@ -473,7 +498,8 @@ impl HttpStore for StackStore {
         if !self.inner.mine(target, &record) {
             return Ok(None);
         }
-        let judged = judged(&record.variants, freshness, system_time(self.inner.stack.now()));
+        let variants = self.inner.judge.now(&record.judged);
+        let judged = judged(&variants, freshness, system_time(self.inner.stack.now()));
         Ok((!judged.is_empty()).then_some(judged))
     }
 
@@ -510,7 +536,7 @@ impl HttpStore for StackStore {
             && let Some((record, _)) = found
             && self.inner.mine(target, &record)
         {
-            self.inner.give_back(bodies_in_chunks(&record.variants).collect());
+            self.inner.give_back(bodies_in_chunks(record.judged.variants()).collect());
         }
         outcome
     }

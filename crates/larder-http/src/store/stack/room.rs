@@ -49,7 +49,7 @@ impl Room {
         while let Some(listed) = targets.next().await {
             let listed = listed?;
             let Some(entry) = store.records.entry(&super::key_of(&listed)).await? else { continue };
-            candidates.extend(entry.value.variants.responses().iter().map(|response| Candidate {
+            candidates.extend(entry.value.judged.variants().responses().iter().map(|response| Candidate {
                 is_new: listed == target,
                 received_at: response.stored.kept().times.received_at,
                 target: listed.clone(),

@@ -176,6 +176,54 @@ async fn after_101_both_sides_are_connected() {
     assert_eq!(talk.hear_all().await, "late");
 }
 
+/// A tunnel that has begun, and its other end.
+async fn tunnel(settings: super::Settings) -> (Talk, tokio::io::DuplexStream) {
+    let (near, far) = tokio::io::duplex(64);
+    let near = parking_lot::Mutex::new(Some(near));
+    let service = move |_| {
+        let near = near.lock().take().unwrap();
+        async {
+            let mut response =
+                Response::builder().status(101).header("upgrade", "x").body(Body::empty()).unwrap();
+            response.extensions_mut().insert(Upgrade::new(near));
+            response
+        }
+    };
+    let mut talk = Talk::with(service, settings, 1024);
+    talk.say("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await;
+    talk.hear("\r\n\r\n").await;
+    (talk, far)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_ends_when_neither_side_has_said_anything_for_too_long() {
+    let (mut talk, mut far) = tunnel(impatient()).await;
+    let nearly = Duration::from_secs(4);
+    // Either side alone keeps it.
+    for _ in 0..3 {
+        tokio::time::sleep(nearly).await;
+        talk.say("x").await;
+        assert_eq!(far.read_u8().await.unwrap(), b'x');
+    }
+    for _ in 0..3 {
+        tokio::time::sleep(nearly).await;
+        far.write_all(b"y").await.unwrap();
+        talk.hear("y").await;
+    }
+    tokio::time::sleep(nearly).await;
+    assert!(!talk.serving.is_finished());
+    assert_eq!(talk.hear_all().await, "");
+    assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_may_be_silent_for_ever_if_that_is_said() {
+    let (mut talk, mut far) = tunnel(super::Settings { tunnel_timeout: None, ..impatient() }).await;
+    tokio::time::sleep(Duration::from_secs(30 * 24 * 3600)).await;
+    far.write_all(b"y").await.unwrap();
+    talk.hear("y").await;
+}
+
 #[tokio::test]
 async fn a_101_that_nobody_asked_for_is_not_passed_on() {
     let mut talk = Talk::to(|_| async {

@@ -97,7 +97,7 @@ pub(super) fn echo(seen: &Seen) -> impl Service + use<> {
     }
 }
 
-pub(super) async fn collect(mut body: Body) -> Result<(Bytes, HeaderMap), BoxError> {
+pub(in crate::proxy) async fn collect(mut body: Body) -> Result<(Bytes, HeaderMap), BoxError> {
     let (mut content, mut trailers) = (BytesMut::new(), HeaderMap::new());
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         match frame?.into_data() {
@@ -139,10 +139,10 @@ impl http_body::Body for Told {
     }
 }
 
-pub(super) type Teller = tokio::sync::mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>;
+pub(in crate::proxy) type Teller = tokio::sync::mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>;
 
 /// Content, and who tells it to come.
-pub(super) fn told() -> (Teller, Body) {
+pub(in crate::proxy) fn told() -> (Teller, Body) {
     let (teller, told) = tokio::sync::mpsc::unbounded_channel();
     (teller, Body::stream(Told(told)))
 }
@@ -152,13 +152,14 @@ pub(super) fn data(text: &'static str) -> Result<Frame<Bytes>, BoxError> {
 }
 
 /// Settings whose deadlines a test can wait for.
-pub(super) fn impatient() -> Settings {
+pub(in crate::proxy) fn impatient() -> Settings {
     let soon = Duration::from_secs(5);
     Settings {
         head_timeout: soon,
         idle_timeout: soon,
         body_timeout: soon,
         write_timeout: soon,
+        tunnel_timeout: Some(soon),
         ..Settings::default()
     }
 }
