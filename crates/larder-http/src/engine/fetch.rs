@@ -82,7 +82,14 @@ impl Shared {
                 return Err(error);
             }
             Joined::Alone | Joined::Failed(_) => None,
-            Joined::Lead(lead) => Some(lead),
+            Joined::Lead(lead) => match self.at_once(&ask.request, &ask.target).await {
+                // It was kept since it was looked for: those who asked before were just done.
+                Some(response) => {
+                    lead.land(Landing::Settled);
+                    return Ok(response);
+                }
+                None => Some(lead),
+            },
         };
         if lead.is_none() {
             return self.ask_origin(ask, None, reason).await;

@@ -174,7 +174,8 @@ impl HttpCache {
         HttpCacheBuilder::new(store)
     }
 
-    /// A cache to take the place of this one, over the same store: with another policy, say. Requests that are on their way
+    /// A cache to take the place of this one, over the same store: with another policy, say, which a store that has read
+    /// responses already has to be told, too ([`StackStore::set_policy`](crate::store::StackStore::set_policy)). Requests that are on their way
     /// go on, can be joined, and heed what is purged in either.
     pub fn rebuild(&self) -> HttpCacheBuilder {
         HttpCacheBuilder::in_place_of(self)

@@ -1,10 +1,13 @@
 //! Many who want the same: one asks, and nobody is held up who need not be.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use larder_http::HttpCache;
+use larder_http::store::HttpStore;
 
-use crate::scene::{Scene, after, fed, get, now, read, request, response, timers};
+use crate::scene::{Scene, Watched, after, fed, get, now, read, request, response, timers};
 
 const HALF: Duration = Duration::from_millis(500);
 
@@ -211,4 +214,21 @@ async fn a_slow_response_does_not_take_the_place_of_a_newer_one() {
     drop(feed);
     assert_eq!(read(slow).await.unwrap().body, "old");
     assert_eq!(scene.get("/a").await.body, "2");
+}
+
+#[tokio::test]
+async fn one_who_looked_just_before_it_was_kept_finds_it_all_the_same() {
+    let scene = Scene::new(|nth, _| now(response(200, &[("cache-control", "max-age=60")], nth.to_string())));
+    let store = Arc::new(Watched::default());
+    let clock = Arc::new(scene.clock.clone());
+    let cache = HttpCache::builder(Arc::clone(&store) as Arc<dyn HttpStore>).clock(clock).build();
+    let ask = async || read(cache.handle(&scene.origin, get("/a", &[])).await.unwrap()).await.unwrap();
+    let (open, gate) = tokio::sync::oneshot::channel();
+    *store.gate.lock() = Some(gate);
+    let (late, ()) = tokio::join!(ask(), async {
+        // The other one has looked, and found nothing.
+        assert_eq!(ask().await.body, "1");
+        open.send(()).unwrap();
+    });
+    assert_eq!((late.body.as_str(), scene.asked()), ("1", 1));
 }

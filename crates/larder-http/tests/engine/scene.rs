@@ -14,7 +14,7 @@ use http_body_util::BodyExt as _;
 use larder::testing::ManualClock;
 use larder::time::Timestamp;
 use larder_http::policy::{Policy, Stored};
-use larder_http::store::{Change, HttpStore, Purge, ReadBody, StoredBody, Variants, WriteBody};
+use larder_http::store::{Change, HttpStore, MemoryStore, Purge, ReadBody, StoredBody, Variants, WriteBody};
 use larder_http::{Body, HttpCache, HttpCacheBuilder, Origin, OriginError, OriginErrorKind};
 use parking_lot::Mutex;
 
@@ -371,4 +371,50 @@ pub(crate) fn private() -> Policy {
 #[expect(clippy::disallowed_methods, reason = "the timers are what is tested")]
 pub(crate) fn timers() -> tokio::time::Instant {
     tokio::time::Instant::now()
+}
+
+/// A store with a memory that can be peeked into. It counts how often it was asked, and can be held up in answering.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    memory: MemoryStore,
+    pub(crate) asked: AtomicUsize,
+    /// What the next one who asks waits for, once the store knows its answer.
+    pub(crate) gate: Mutex<Option<tokio::sync::oneshot::Receiver<()>>>,
+}
+
+#[async_trait]
+impl HttpStore for Watched {
+    fn name(&self) -> &'static str {
+        "watched"
+    }
+
+    fn peek(&self, target: &str) -> Option<Arc<Variants>> {
+        self.memory.peek(target)
+    }
+
+    async fn get(&self, target: &str) -> larder::Result<Option<Arc<Variants>>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let found = self.memory.get(target).await;
+        let gate = self.gate.lock().take();
+        if let Some(gate) = gate {
+            gate.await.unwrap();
+        }
+        found
+    }
+
+    async fn change(&self, target: &str, change: Change<'_>) -> larder::Result<()> {
+        self.memory.change(target, change).await
+    }
+
+    async fn create(&self, target: &str, head: &Stored) -> larder::Result<Option<Box<dyn WriteBody>>> {
+        self.memory.create(target, head).await
+    }
+
+    async fn invalidate(&self, tags: &[&str], how: Purge) -> larder::Result<()> {
+        self.memory.invalidate(tags, how).await
+    }
+
+    async fn clear(&self) -> larder::Result<()> {
+        self.memory.clear().await
+    }
 }

@@ -1,20 +1,19 @@
 //! Queries that mean the same, because a response says so: `No-Vary-Search`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use larder::Stack;
 use larder::memory::MemoryOptions;
 use larder::time::Timestamp;
-use larder::{Result, Stack};
 use larder_http::HttpCache;
-use larder_http::policy::{Policy, Stored};
-use larder_http::store::{Change, HttpStore, MemoryStore, Purge, StackStore, Variants, WriteBody};
+use larder_http::policy::Policy;
+use larder_http::store::{HttpStore, MemoryStore, Purge, StackStore};
 
-use crate::scene::{Got, START, Scene, after, get, now, read, request, response, timers, uri};
+use crate::scene::{Got, START, Scene, Watched, after, get, now, read, request, response, timers, uri};
 
 const UTM: &str = r#"params=("utm_source" "utm_medium")"#;
 
@@ -457,49 +456,19 @@ async fn a_name_that_would_be_too_long_is_the_target_itself() {
     }
 }
 
-/// A store that says how often it was asked.
-#[derive(Debug, Default)]
-struct Counting(MemoryStore, AtomicUsize);
-
-#[async_trait]
-impl HttpStore for Counting {
-    fn name(&self) -> &'static str {
-        "counting"
-    }
-    fn peek(&self, target: &str) -> Option<Arc<Variants>> {
-        self.0.peek(target)
-    }
-    async fn get(&self, target: &str) -> Result<Option<Arc<Variants>>> {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        self.0.get(target).await
-    }
-    async fn change(&self, target: &str, change: Change<'_>) -> Result<()> {
-        self.0.change(target, change).await
-    }
-    async fn create(&self, target: &str, head: &Stored) -> Result<Option<Box<dyn WriteBody>>> {
-        self.0.create(target, head).await
-    }
-    async fn invalidate(&self, tags: &[&str], how: Purge) -> Result<()> {
-        self.0.invalidate(tags, how).await
-    }
-    async fn clear(&self) -> Result<()> {
-        self.0.clear().await
-    }
-}
-
 #[tokio::test]
 async fn a_hit_for_another_query_waits_for_no_store() {
     let scene = numbered(UTM, &[]);
-    let store = Arc::new(Counting::default());
+    let store = Arc::new(Watched::default());
     let clock = Arc::new(scene.clock.clone());
     let cache = HttpCache::builder(Arc::clone(&store) as Arc<dyn HttpStore>).clock(clock).build();
     by(&cache, &scene, "/p?utm_source=a").await;
-    let asked = store.1.load(Ordering::SeqCst);
+    let asked = store.asked.load(Ordering::SeqCst);
     assert!(by(&cache, &scene, "/p?utm_source=b").await.is_hit());
-    assert_eq!(store.1.load(Ordering::SeqCst), asked);
+    assert_eq!(store.asked.load(Ordering::SeqCst), asked);
     // What nobody knows costs one question, and what the store remembers of an origin is read once in a while.
     by(&cache, &scene, "/q").await;
-    assert_eq!(store.1.load(Ordering::SeqCst), asked + 2);
+    assert_eq!(store.asked.load(Ordering::SeqCst), asked + 2);
 }
 
 #[tokio::test]
