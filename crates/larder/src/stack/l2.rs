@@ -361,7 +361,7 @@ impl L2 {
         let heal = self.driver.set(full, tombstone, Some(Duration::from_secs(1)), replace(bytes));
         match self.call(core, "heal", OnFailure::Suppress, heal).await {
             Ok(Written::Stored { .. }) => Understood::Nothing { stamp: Some(Stamp::ZERO) },
-            _ => Understood::Nothing { stamp },
+            _ => Understood::Damaged { stamp },
         }
     }
 

@@ -23,14 +23,21 @@ pub(crate) enum Stored {
 
 /// What stored bytes are, before clears and tags are asked.
 pub(crate) enum Understood {
-    Nothing { stamp: Option<Stamp> },
+    Nothing {
+        stamp: Option<Stamp>,
+    },
+    /// What is no record of this key, and is still there. The stamp is what a compare-and-swap has to expect, and as
+    /// doubtful as all the rest: nothing that somebody else has is older for it.
+    Damaged {
+        stamp: Option<Stamp>,
+    },
     Entry(StoredEntry),
 }
 
 impl Understood {
     pub(crate) fn stamp(&self) -> Option<Stamp> {
         match self {
-            Self::Nothing { stamp } => *stamp,
+            Self::Nothing { stamp } | Self::Damaged { stamp } => *stamp,
             Self::Entry(entry) => Some(entry.meta.stamp),
         }
     }
@@ -47,7 +54,7 @@ impl Understood {
 
     fn finding(&self, core: &Core, space: &Space, now: Timestamp) -> Finding {
         match self {
-            Self::Nothing { stamp: None | Some(Stamp::ZERO) } => Finding::Nothing,
+            Self::Nothing { stamp: None | Some(Stamp::ZERO) } | Self::Damaged { .. } => Finding::Nothing,
             Self::Nothing { stamp: Some(stamp) } => Finding::Deleted { ago: now.since(stamp.timestamp()) },
             Self::Entry(entry) => core.finding(space, &entry.meta, Timestamp::FOREVER, now),
         }
@@ -55,7 +62,7 @@ impl Understood {
 
     pub(crate) fn entry(&self) -> Option<&StoredEntry> {
         match self {
-            Self::Nothing { .. } => None,
+            Self::Nothing { .. } | Self::Damaged { .. } => None,
             Self::Entry(entry) => Some(entry),
         }
     }
@@ -64,6 +71,7 @@ impl Understood {
         core.note(space, key, || Fact::Looked { tier: Tier::L2, found: self.finding(core, space, now) });
         match self {
             Self::Nothing { stamp } => Stored::Nothing { stamp, deleted: stamp.is_some() },
+            Self::Damaged { .. } => Stored::Nothing { stamp: None, deleted: false },
             Self::Entry(entry) => match core.standing(space, &entry.meta, now) {
                 Freshness::Expired => Stored::Nothing { stamp: Some(entry.meta.stamp), deleted: false },
                 freshness => Stored::Entry { entry, freshness },

@@ -61,6 +61,23 @@ async fn every_flipped_bit_is_a_healed_miss() {
     }
 }
 
+/// What is stored is whole, and turned on its way: nothing is to be healed there, and nothing is newer than memory's.
+#[tokio::test]
+async fn what_arrives_with_another_stamp_takes_nothing_from_what_memory_has_left() {
+    for bit in 0..64 {
+        let harness = Harness::new(Tiers::Both);
+        let numbers = cache::<u32>(&harness);
+        numbers.set("a", 1).ttl(seconds(1)).grace(hours(1)).await.unwrap();
+        let mut bytes = harness.store.get(&full("a")).await.unwrap().unwrap().to_vec();
+        bytes[4 + bit / 8] ^= 1 << (bit % 8);
+        harness.chaos.lie(full("a"), Some(bytes.into()));
+        harness.clock.advance(seconds(2));
+        let found =
+            numbers.get_or_set("a", || async { Err(std::io::Error::other("the source is down")) }).await;
+        assert!(found.as_ref().is_ok_and(|found| **found == 1), "bit {bit}: {found:?}");
+    }
+}
+
 #[tokio::test]
 async fn bytes_of_another_kind_are_a_healed_miss() {
     let junk: [(&str, Vec<u8>); 6] = [

@@ -1,7 +1,9 @@
-//! What stands between a driver and its server breaks: whatever it does, no value is wrong, errors are typed and prompt,
-//! and the driver is back soon after the server.
+//! What stands between a driver and its servers breaks: whatever it does, no value is wrong, errors are typed and prompt,
+//! and the driver is back soon after the servers.
 
+use std::any::Any;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,10 +18,19 @@ use larder::{BreakerOptions, Cache, Stack};
 use crate::traffic::prefix;
 
 /// Runs the tests of this file over a driver: `upstream` says where the server is, or `None` if there is none, and `open`
-/// makes a driver that thinks it is at another address, with a patience of 300 ms for an answer.
+/// makes a driver that thinks it is at another address, with a patience of 300 ms for an answer. Where one address is
+/// not enough, `broken` comes to all of it: a [`Broken`], or `None`.
 macro_rules! fault_suite {
     ($name:ident, $upstream:expr, $open:expr) => {
-        $crate::faults::fault_suite!(@ $name, $upstream, $open,
+        $crate::faults::fault_suite!($name, async { match $upstream() {
+            Some(server) => Some($crate::faults::Broken::new(server, async |at| {
+                std::sync::Arc::new($open(at).await) as std::sync::Arc<dyn larder::driver::Driver>
+            }).await),
+            None => None,
+        }});
+    };
+    ($name:ident, $broken:expr) => {
+        $crate::faults::fault_suite!(@ $name, $broken,
             an_answer_that_is_cut_anywhere_is_no_value,
             a_late_answer_is_nobodys,
             a_server_that_says_nothing_costs_no_more_than_the_deadline,
@@ -27,16 +38,14 @@ macro_rules! fault_suite {
             a_turned_bit_is_never_a_value,
             with_memory_and_grace_no_caller_sees_an_error);
     };
-    (@ $name:ident, $upstream:expr, $open:expr, $($test:ident),*) => {
+    (@ $name:ident, $broken:expr, $($test:ident),*) => {
         mod $name {
             use super::*;
 
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                if let Some(server) = $upstream() {
-                    $crate::faults::$test($crate::faults::Broken::new(server, async |at| {
-                        std::sync::Arc::new($open(at).await) as std::sync::Arc<dyn larder::driver::Driver>
-                    }).await).await;
+                if let Some(broken) = $broken.await {
+                    $crate::faults::$test(broken).await;
                 }
             })*
         }
@@ -46,17 +55,24 @@ pub(crate) use fault_suite;
 
 /// How much longer than it was given a call may take on a machine that has other things to do: 150 ms, unless
 /// `LARDER_TEST_SLACK_MS` says otherwise.
-fn slack() -> Duration {
+pub(crate) fn slack() -> Duration {
     let said = std::env::var("LARDER_TEST_SLACK_MS").ok().map(|said| said.parse().unwrap());
     Duration::from_millis(said.unwrap_or(150))
 }
 
-/// A driver, and what stands between it and its server.
+/// A driver, and what stands between it and its servers: a proxy before each, which break at once.
 pub(crate) struct Broken {
-    proxy: Proxy,
-    driver: Arc<dyn Driver>,
+    pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) proxies: Vec<Proxy>,
+    /// Which of the proxies break.
+    breaks: Range<usize>,
     prefix: String,
+    /// Servers that are there for this only, and end with it.
+    _servers: Box<dyn Any + Send>,
 }
+
+/// How many keys show what all servers do: the first ones, which lie on one server each.
+pub(crate) const FEWEST: usize = 3;
 
 impl Broken {
     pub(crate) async fn new(
@@ -65,42 +81,72 @@ impl Broken {
     ) -> Self {
         let proxy = Proxy::before(server).unwrap();
         let driver = open(proxy.address()).await;
-        Self { proxy, driver, prefix: prefix("faults") }
+        Self::over(driver, vec![proxy], prefix("faults"), ())
     }
 
-    fn key(&self, n: usize) -> String {
+    /// A driver that goes through these proxies, and a prefix for its keys.
+    pub(crate) fn over(
+        driver: Arc<dyn Driver>,
+        proxies: Vec<Proxy>,
+        prefix: String,
+        servers: impl Any + Send,
+    ) -> Self {
+        Self { driver, breaks: 0..proxies.len(), proxies, prefix, _servers: Box::new(servers) }
+    }
+
+    /// The same, of which one proxy breaks and no other.
+    pub(crate) fn only(self, proxy: usize) -> Self {
+        Self { breaks: proxy..proxy + 1, ..self }
+    }
+
+    fn set(&self, fault: Fault) {
+        let (all, breaks) = (&self.proxies, &self.breaks);
+        for proxy in all.iter().take(breaks.end).skip(breaks.start) {
+            proxy.set(fault);
+        }
+    }
+
+    pub(crate) fn key(&self, n: usize) -> String {
         format!("{}{n}", self.prefix)
     }
 
     /// What is stored under a key: it names the key, and is long enough to arrive in pieces.
-    fn value(&self, n: usize) -> Bytes {
+    pub(crate) fn value(&self, n: usize) -> Bytes {
         Bytes::from(format!("{};", self.key(n)).repeat(n * 40 + 1))
     }
 
-    async fn fill(&self, keys: usize) {
+    pub(crate) async fn write(&self, n: usize) -> larder::Result<()> {
+        self.driver.set(&self.key(n), self.value(n), Some(minutes(5)), When::Always).await.map(|_| ())
+    }
+
+    pub(crate) async fn fill(&self, keys: usize) {
         for n in 0..keys {
-            self.driver.set(&self.key(n), self.value(n), Some(minutes(5)), When::Always).await.unwrap();
+            self.write(n).await.unwrap();
         }
     }
 
-    /// Lets everything pass again, and waits until the driver has noticed.
-    async fn heal(&self) -> Duration {
-        self.proxy.set(Fault::None);
+    /// Lets everything pass again, and waits until the driver has noticed: it reads and writes again.
+    pub(crate) async fn heal(&self) -> Duration {
+        self.set(Fault::None);
         let begun = SystemClock::default();
-        loop {
-            match self.driver.get(&self.key(0)).await {
-                Ok(found) => {
-                    assert_eq!(found, Some(self.value(0)));
-                    return begun.monotonic();
+        for n in 0..FEWEST {
+            loop {
+                let found = async {
+                    let found = self.driver.get(&self.key(n)).await?;
+                    self.write(n).await.map(|()| found)
+                };
+                match found.await {
+                    Ok(found) => break assert_eq!(found, Some(self.value(n))),
+                    Err(error) => assert!(error.kind().is_transient(), "{error}"),
                 }
-                Err(error) => assert!(error.kind().is_transient(), "{error}"),
+                assert!(begun.monotonic() < seconds(2) + slack(), "not back within two seconds");
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            assert!(begun.monotonic() < seconds(2) + slack(), "not back within two seconds");
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        begun.monotonic()
     }
 
-    fn stack(&self) -> larder::StackBuilder {
+    pub(crate) fn stack(&self) -> larder::StackBuilder {
         let mut breaker = BreakerOptions::default();
         breaker.pause = Duration::from_millis(50);
         breaker.pause_max = Duration::from_millis(100);
@@ -116,7 +162,7 @@ pub(crate) async fn an_answer_that_is_cut_anywhere_is_no_value(broken: Broken) {
     broken.fill(3).await;
     let mut failed = 0;
     for cut in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 1_000, 5_000] {
-        broken.proxy.set(Fault::CutAfter(cut));
+        broken.set(Fault::CutAfter(cut));
         for n in [2, 0, 1, 2] {
             match broken.driver.get(&broken.key(n)).await {
                 Ok(found) => assert_eq!(found, Some(broken.value(n)), "after {cut} bytes"),
@@ -139,7 +185,7 @@ pub(crate) async fn an_answer_that_is_cut_anywhere_is_no_value(broken: Broken) {
 pub(crate) async fn a_late_answer_is_nobodys(broken: Broken) {
     broken.fill(10).await;
     for round in 0..5 {
-        broken.proxy.set(Fault::Silent);
+        broken.set(Fault::Silent);
         for n in 0..10 {
             // One is dropped before its answer comes, which is then still under way.
             let key = broken.key(n);
@@ -147,7 +193,7 @@ pub(crate) async fn a_late_answer_is_nobodys(broken: Broken) {
             let heard = tokio::time::timeout(Duration::from_millis(2), asked).await;
             assert!(!matches!(heard, Ok(Ok(_))), "it was silent");
         }
-        broken.proxy.set(Fault::Late(Duration::from_millis(3)));
+        broken.set(Fault::Late(Duration::from_millis(3)));
         for n in (0..10).rev().map(|n| (n + round) % 10) {
             match broken.driver.get(&broken.key(n)).await {
                 Ok(found) => assert_eq!(found, Some(broken.value(n))),
@@ -161,8 +207,8 @@ pub(crate) async fn a_late_answer_is_nobodys(broken: Broken) {
 pub(crate) async fn a_server_that_says_nothing_costs_no_more_than_the_deadline(broken: Broken) {
     let cache: Cache<String> = broken.stack().breaker(None).build().unwrap().cache().unwrap();
     cache.set("k", "v".to_owned()).await.unwrap();
-    broken.fill(1).await;
-    broken.proxy.set(Fault::Silent);
+    broken.fill(FEWEST).await;
+    broken.set(Fault::Silent);
     for _ in 0..5 {
         let begun = SystemClock::default();
         let error = cache.get("k").await.unwrap_err();
@@ -170,22 +216,27 @@ pub(crate) async fn a_server_that_says_nothing_costs_no_more_than_the_deadline(b
         assert!(error.kind().is_transient(), "{error}");
     }
     // By itself the driver gives up as well.
-    let begun = SystemClock::default();
-    let error = broken.driver.get(&broken.key(0)).await.unwrap_err();
-    assert!(begun.monotonic() < seconds(1) + slack(), "{:?}", begun.monotonic());
-    assert!(error.kind().is_transient(), "{error}");
+    for n in 0..FEWEST {
+        let begun = SystemClock::default();
+        let error = broken.driver.get(&broken.key(n)).await.unwrap_err();
+        assert!(begun.monotonic() < seconds(1) + slack(), "{:?}", begun.monotonic());
+        assert!(error.kind().is_transient(), "{error}");
+    }
     println!("back after {:?}", broken.heal().await);
     assert_eq!(cache.get("k").await.unwrap().as_deref().map(String::as_str), Some("v"));
 }
 
 pub(crate) async fn a_server_that_comes_back_is_used_again_within_two_seconds(broken: Broken) {
-    broken.fill(1).await;
+    broken.fill(FEWEST).await;
     for outage in [10, 500, 1_500] {
-        broken.proxy.set(Fault::Gone);
+        broken.set(Fault::Gone);
         let begun = SystemClock::default();
-        while begun.monotonic() < Duration::from_millis(outage) {
+        for n in (0..FEWEST).cycle() {
+            if begun.monotonic() >= Duration::from_millis(outage) {
+                break;
+            }
             let asked = SystemClock::default();
-            let error = broken.driver.get(&broken.key(0)).await.unwrap_err();
+            let error = broken.driver.get(&broken.key(n)).await.unwrap_err();
             assert!(error.kind().is_transient(), "{error}");
             assert!(asked.monotonic() < seconds(1) + slack(), "{:?}", asked.monotonic());
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -197,13 +248,13 @@ pub(crate) async fn a_server_that_comes_back_is_used_again_within_two_seconds(br
 pub(crate) async fn a_turned_bit_is_never_a_value(broken: Broken) {
     let cache: Cache<String> = broken.stack().breaker(None).build().unwrap().cache().unwrap();
     let value = |n: usize| format!("the value of key {n};").repeat(n + 1);
-    broken.fill(1).await;
+    broken.fill(FEWEST).await;
     for n in 0..4 {
         cache.set(&n.to_string(), value(n)).await.unwrap();
     }
     let mut spoilt = 0;
     for at in (0..160).chain((160..600).step_by(37)) {
-        broken.proxy.set(Fault::Corrupt(at));
+        broken.set(Fault::Corrupt(at));
         for n in [0, 3, 1, 2] {
             match cache.get(&n.to_string()).await {
                 Ok(Some(found)) => assert_eq!(*found, value(n), "bit {at}"),
@@ -215,7 +266,7 @@ pub(crate) async fn a_turned_bit_is_never_a_value(broken: Broken) {
                 }
             }
         }
-        broken.proxy.set(Fault::None);
+        broken.set(Fault::None);
         let mut healed = false;
         for _ in 0..1_000 {
             let mut writes = 0..4;
@@ -275,14 +326,14 @@ pub(crate) async fn with_memory_and_grace_no_caller_sees_an_error(broken: Broken
         Fault::Late(Duration::from_millis(250)),
     ];
     for fault in faults {
-        broken.proxy.set(fault);
+        broken.set(fault);
         let begun = SystemClock::default();
         while begun.monotonic() < Duration::from_millis(500) {
             for n in 0..20 {
                 ask(n).await;
             }
         }
-        broken.proxy.set(Fault::None);
+        broken.set(Fault::None);
         ask(7).await;
     }
     assert!(calls.load(Ordering::Relaxed) > 40, "the source was never asked again");

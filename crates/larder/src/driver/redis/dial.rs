@@ -77,6 +77,11 @@ impl Dial {
         if self.is_cluster() { one + self.options.connect_timeout } else { one }
     }
 
+    /// How long one answer of one server may take.
+    pub(super) fn patience_for_one(&self) -> Duration {
+        self.options.response_timeout
+    }
+
     /// Connects.
     pub(super) async fn connect(&self) -> Result<Arc<Held>> {
         let health = Arc::<Health>::default();

@@ -164,7 +164,7 @@ fn node_of(at: &Value, answer: &Value) -> Option<(String, u16)> {
 }
 
 /// How many primaries an answer to `CLUSTER SLOTS` names: lists of a first slot, a last one, the primary, replicas.
-fn primaries_of(slots: &Value) -> usize {
+pub(super) fn primaries_of(slots: &Value) -> usize {
     let Value::Array(ranges) = slots else { return 0 };
     let primaries = ranges.iter().filter_map(|range| {
         let Value::Array(parts) = range else { return None };

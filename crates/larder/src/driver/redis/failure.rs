@@ -139,6 +139,11 @@ pub(super) fn is_wrong_type(cause: &RedisError) -> bool {
     cause.code() == Some("WRONGTYPE")
 }
 
+/// Whether the client has no connection to any node of a cluster, or none to the one that was asked for.
+pub(super) fn is_lost(cause: &RedisError) -> bool {
+    cause.kind() == Reported::ClusterConnectionNotFound
+}
+
 /// Whether the connection had better not be used again.
 pub(super) fn is_broken(cause: &RedisError) -> bool {
     cause.is_unrecoverable_error()

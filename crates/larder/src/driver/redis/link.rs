@@ -15,8 +15,10 @@ use parking_lot::Mutex;
 use redis::aio::{ConnectionLike, ConnectionManager, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
+use tokio::task::JoinHandle;
 
 use super::dial::Dial;
+use super::doubt::Unanswered;
 use super::failure;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::{Clock as _, SystemClock};
@@ -175,21 +177,23 @@ fn instant(time: Duration) -> u64 {
 type Attempt = Shared<BoxFuture<'static, Result<Arc<Held>>>>;
 
 #[derive(Debug, Default)]
-struct State {
-    held: Option<Arc<Held>>,
+pub(super) struct State {
+    pub(super) held: Option<Arc<Held>>,
     /// Shared by all who need a connection meanwhile, and carried on if they all give up: with a deadline below
     /// the time that connecting takes, nobody would ever get one.
     attempt: Option<Attempt>,
+    /// Whoever asks whether a cluster's connection reaches all nodes.
+    pub(super) doubt: Option<JoinHandle<()>>,
     closed: bool,
 }
 
 /// A connection that is made anew when it broke.
 pub(super) struct Link {
-    state: Arc<Mutex<State>>,
+    pub(super) state: Arc<Mutex<State>>,
     /// How to connect; `None` for a connection that was passed in.
-    dial: Option<Arc<Dial>>,
+    pub(super) dial: Option<Arc<Dial>>,
     cluster: bool,
-    clock: SystemClock,
+    pub(super) clock: SystemClock,
 }
 
 impl fmt::Debug for Link {
@@ -272,13 +276,22 @@ impl Link {
         line: &Line,
         call: impl AsyncFnOnce(RedisConnection) -> RedisResult<T>,
     ) -> RedisResult<T> {
-        line.health.asked(self.clock.monotonic());
+        let now = self.clock.monotonic();
+        line.health.asked(now);
+        let unanswered = Unanswered::begin(self, now);
         let outcome = call(line.connection.clone()).await;
         match &outcome {
             // Of a cluster's nodes one may fail; the client mends the connection to it by itself.
             Err(cause) if failure::is_broken(cause) && !self.cluster => line.health.give_up(),
+            // But once it has lost them all, it may look for none of them ever again.
+            Err(cause) if failure::is_lost(cause) => line.health.give_up(),
             Err(cause) if cause.is_io_error() => {}
-            _ => line.health.heard(),
+            _ => {
+                line.health.heard();
+                if let Some(unanswered) = unanswered {
+                    unanswered.end();
+                }
+            }
         }
         outcome
     }

@@ -5,10 +5,12 @@
 //! that a call that is dropped leaves its answer to nobody. Conditions on writes are decided beside the data, by a
 //! script. Knows nothing of what the values are, apart from where a head ends.
 //!
-//! Rooms: `options` has what can be said about a store, `dial` makes connections, `link` keeps one, `exchange` sends a
-//! command over it, `script` has the scripts, `sweep` lists and clears, `failure` words what went wrong.
+//! Rooms: `options` has what can be said about a store, `dial` makes connections, `link` keeps one, `doubt` has a
+//! cluster's replaced by a better one, `exchange` sends a command over it, `script` has the scripts, `sweep` lists and
+//! clears, `failure` words what went wrong.
 
 mod dial;
+mod doubt;
 mod exchange;
 mod failure;
 mod link;

@@ -1,5 +1,7 @@
 //! Clusters and sentinels that a test may break.
 
+mod faults;
+
 use std::process::Command;
 use std::time::Duration;
 
