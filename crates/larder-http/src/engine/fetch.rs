@@ -139,6 +139,22 @@ impl Shared {
         reason: Reason,
     ) -> Result<Response<Body>, OriginError> {
         let since = self.since();
+        let (times, head, body, lead) = self.send(ask, fields, lead).await?;
+        if ask.request.method == Method::HEAD {
+            self.after_head(ask, &head, times, since).await;
+        }
+        let response = Response::from_parts(head, body);
+        Ok(self.conclude(ask, response, times, since, lead, reason, None).await)
+    }
+
+    /// Sends a request, and takes out of what comes what is of the origin's connection. Those who wait are told if nothing
+    /// does.
+    pub(super) async fn send(
+        &self,
+        ask: &Ask,
+        fields: Option<&HeaderMap>,
+        lead: Option<Lead>,
+    ) -> Result<(Exchange, http::response::Parts, Body, Option<Lead>), OriginError> {
         let requested_at = self.now();
         let response = match ask.send(fields).await {
             Ok(response) => response,
@@ -153,11 +169,7 @@ impl Shared {
         let times = Exchange { requested_at, received_at: self.now() };
         let (mut head, body) = response.into_parts();
         connection::strip(&mut head.headers);
-        if ask.request.method == Method::HEAD {
-            self.after_head(ask, &head, times, since).await;
-        }
-        let response = Response::from_parts(head, body);
-        Ok(self.conclude(ask, response, times, since, lead, reason, None).await)
+        Ok((times, head, body, lead))
     }
 
     /// Passes a response on, and keeps it meanwhile if it may be kept.

@@ -10,14 +10,13 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::chained::Chained;
 use super::fetch::Instead;
-use super::flights::{Landing, Lead};
+use super::flights::Lead;
 use super::respond::{Missing, part_of};
-use super::validate::Failed;
 use super::{Ask, Handled, Shared};
 use crate::Body;
-use crate::header::{NoVarySearch, Span, connection};
+use crate::header::{NoVarySearch, Span};
 use crate::origin::{OriginError, Redirected, StatusMessage};
-use crate::policy::{Completed, Exchange, Freshened, Policy, Reason, Selected, Stored, Verdict};
+use crate::policy::{Completed, Freshened, Policy, Reason, Selected, Stored, Verdict};
 use crate::store::{JoinedBody, ResponseId, StoredBody, StoredResponse, Variants};
 
 /// Stored parts as one response.
@@ -208,20 +207,7 @@ impl Shared {
         let variants = self.note(self.look(&ask.target).await).unwrap_or_default();
         let rest = Together::lacking_the_rest(&self.policy, &ask.request, &variants, self.now());
         let Some((together, fields)) = rest else { return self.exchange(ask, None, lead, reason).await };
-        let requested_at = self.now();
-        let response = match ask.send(Some(&fields)).await {
-            Ok(response) => response,
-            Err(error) => {
-                self.counts.failed.add();
-                if let Some(lead) = lead {
-                    lead.land(Landing::Failed(Failed::Origin(error.clone())));
-                }
-                return Err(error);
-            }
-        };
-        let times = Exchange { requested_at, received_at: self.now() };
-        let (mut head, body) = response.into_parts();
-        connection::strip(&mut head.headers);
+        let (times, mut head, body, lead) = self.send(ask, Some(&fields), lead).await?;
         let stored = &together.response.stored;
         let came = match self.policy.after_completion(&ask.request, stored, &head, times) {
             // It is a part of something else.

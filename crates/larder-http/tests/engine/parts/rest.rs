@@ -206,15 +206,7 @@ async fn a_rest_that_breaks_off_is_cut_for_the_client_and_the_part_stays() {
 #[tokio::test]
 async fn what_is_stored_reaches_the_client_before_the_rest_comes() {
     let site = Site::of(TEN);
-    let (feed, body) = fed(None);
-    let (slow, body) = (site.clone(), Mutex::new(Some(body)));
-    let scene = Scene::new(move |_, request| {
-        let mut response = slow.answer(&request);
-        if request.headers().contains_key("if-range") {
-            *response.body_mut() = body.lock().take().unwrap();
-        }
-        now(response)
-    });
+    let (scene, feed) = with_fed_rest(&site);
     store(&scene, &["bytes=0-5"]).await;
     let mut response = scene.send(get("/a", &[])).await.unwrap();
     let frame = response.body_mut().frame().await.unwrap().unwrap();
@@ -295,10 +287,10 @@ async fn trailers_of_the_rest_are_passed_on_and_kept() {
     }
 }
 
-/// A scene with a stored part in which the rest is on its way, held up until the sender says more.
-async fn with_rest_on_its_way(
-    site: &Site,
-) -> (Scene, Response<Body>, tokio::sync::mpsc::Sender<Result<bytes::Bytes, larder::BoxError>>) {
+type Feed = tokio::sync::mpsc::Sender<Result<bytes::Bytes, larder::BoxError>>;
+
+/// A scene in which the first rest that is asked for comes as the sender says.
+fn with_fed_rest(site: &Site) -> (Scene, Feed) {
     let (feed, body) = fed(None);
     let (slow, body) = (site.clone(), Mutex::new(Some(body)));
     let scene = Scene::new(move |_, request| {
@@ -310,6 +302,12 @@ async fn with_rest_on_its_way(
         }
         now(response)
     });
+    (scene, feed)
+}
+
+/// A scene with a stored part in which the rest is on its way, held up until the sender says more.
+async fn with_rest_on_its_way(site: &Site) -> (Scene, Response<Body>, Feed) {
+    let (scene, feed) = with_fed_rest(site);
     store(&scene, &["bytes=0-5"]).await;
     let response = scene.send(get("/a", &[])).await.unwrap();
     (scene, response, feed)
@@ -387,15 +385,7 @@ async fn a_rest_that_does_not_say_again_how_it_is_coded_is_coded_like_the_part()
 async fn a_part_that_goes_while_it_is_read_ends_the_body_and_nothing_is_kept() {
     let content = "x".repeat(300_000);
     let site = Site::of(&content);
-    let (feed, body) = fed(None);
-    let (slow, body) = (site.clone(), Mutex::new(Some(body)));
-    let scene = Scene::new(move |_, request| {
-        let mut response = slow.answer(&request);
-        if request.headers().contains_key("if-range") {
-            *response.body_mut() = body.lock().take().unwrap();
-        }
-        now(response)
-    });
+    let (scene, feed) = with_fed_rest(&site);
     store(&scene, &["bytes=100000-"]).await;
     let response = scene.send(get("/a", &[])).await.unwrap();
     // Its beginning was looked at, and is there.

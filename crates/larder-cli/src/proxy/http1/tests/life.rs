@@ -9,7 +9,7 @@ use larder_http::Body;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Seen, Talk, collect, data, echo, exchange, impatient, status, told};
-use crate::proxy::Upgrade;
+use crate::proxy::{Service, Upgrade};
 
 async fn hello(_: Request<Body>) -> Response<Body> {
     Response::new(Body::from("hello"))
@@ -152,11 +152,10 @@ async fn a_response_during_shutdown_says_that_it_is_the_last() {
     assert!(talk.hear_all().await.contains("connection: close\r\n"));
 }
 
-#[tokio::test]
-async fn after_101_both_sides_are_connected() {
-    let (near, mut far) = tokio::io::duplex(1024);
+/// A service that agrees on another protocol, and has this as the other end.
+fn upgrading(near: tokio::io::DuplexStream) -> impl Service {
     let near = parking_lot::Mutex::new(Some(near));
-    let mut talk = Talk::to(move |_| {
+    move |_| {
         let near = near.lock().take().unwrap();
         async {
             let mut response =
@@ -164,7 +163,13 @@ async fn after_101_both_sides_are_connected() {
             response.extensions_mut().insert(Upgrade::new(near));
             response
         }
-    });
+    }
+}
+
+#[tokio::test]
+async fn after_101_both_sides_are_connected() {
+    let (near, mut far) = tokio::io::duplex(1024);
+    let mut talk = Talk::to(upgrading(near));
     talk.say("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nearly").await;
     let heard = talk.hear("\r\n\r\n").await;
     assert_eq!(heard, "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n");
@@ -179,17 +184,7 @@ async fn after_101_both_sides_are_connected() {
 /// A tunnel that has begun, and its other end.
 async fn tunnel(settings: super::Settings) -> (Talk, tokio::io::DuplexStream) {
     let (near, far) = tokio::io::duplex(64);
-    let near = parking_lot::Mutex::new(Some(near));
-    let service = move |_| {
-        let near = near.lock().take().unwrap();
-        async {
-            let mut response =
-                Response::builder().status(101).header("upgrade", "x").body(Body::empty()).unwrap();
-            response.extensions_mut().insert(Upgrade::new(near));
-            response
-        }
-    };
-    let mut talk = Talk::with(service, settings, 1024);
+    let mut talk = Talk::with(upgrading(near), settings, 1024);
     talk.say("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").await;
     talk.hear("\r\n\r\n").await;
     (talk, far)
