@@ -54,7 +54,7 @@ pub(super) fn explain(command: Command) -> Command {
         .long_about(
             "Say what a running larder serve would do with a GET for a URL now, and why; and each response that it has \
              stored for it: how old it is, how long it is fresh and who says so, its tags, what it varies on, its size. \
-             Nothing is asked of the origin, and nothing is counted.",
+             Nothing is asked of the origin, and no request is counted.",
         )
         .after_long_help(
             "Examples:\n  larder explain https://example.com/news --admin http://127.0.0.1:9000\n  larder explain \

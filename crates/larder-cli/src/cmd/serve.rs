@@ -8,7 +8,7 @@ use crate::failure::{FOUND, Failure, Outcome};
 use crate::output::{escape, note, print_bytes};
 use crate::proxy::Scheme;
 use crate::proxy::config::{Flags, ServeConfig};
-use crate::proxy::run::{Control, Proxy};
+use crate::proxy::run::{Control, Proxy, check_files};
 use crate::proxy::shutdown::shutdown;
 use crate::store;
 
@@ -30,6 +30,7 @@ fn load(flags: &Flags) -> Result<ServeConfig, Failure> {
 }
 
 fn check(config: &ServeConfig, json: bool) -> Outcome {
+    check_files(config).map_err(|error| Failure::usage(error.to_string()))?;
     if json {
         let lines = config.shown.iter().map(|line| {
             serde_json::json!({

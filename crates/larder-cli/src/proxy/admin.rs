@@ -20,7 +20,7 @@ use larder::config::Secret;
 use larder::stats::PROMETHEUS_CONTENT_TYPE;
 use larder::{ErrorKind, Stack};
 use larder_http::store::Purge;
-use larder_http::{Body, Explanation, HttpCache, target};
+use larder_http::{Body, Explanation, HttpCache, NoKey, target};
 use serde_json::{Map, Value, json};
 
 use super::Service;
@@ -332,7 +332,10 @@ fn key(url: &Value) -> Result<String, (StatusCode, String)> {
 
 fn url_key(text: &str) -> Result<String, (StatusCode, String)> {
     let uri: Uri = text.parse().map_err(|_| bad(format!("{text:?} is not a URL")))?;
-    target(&uri).map_err(|error| bad(format!("{text:?}: {error}")))
+    target(&uri).map_err(|error| match error {
+        NoKey::NotAbsolute => bad(format!("{text:?} is not a whole URL, such as http://example.com/path")),
+        error => bad(format!("{text:?}: {error}")),
+    })
 }
 
 /// What targets begin with that begin with a URL. `http://Example.com` is that host, and no other that begins so.

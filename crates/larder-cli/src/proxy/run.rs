@@ -271,6 +271,15 @@ fn settings(config: &ServeConfig) -> Settings {
     }
 }
 
+/// Reads the files that the configuration names, as a start would.
+///
+/// # Errors
+/// What a start would say of them.
+pub(crate) fn check_files(config: &ServeConfig) -> Result<(), RunError> {
+    certificates(config)?;
+    config.routing.check_files().map_err(RunError::new)
+}
+
 fn certificates(config: &ServeConfig) -> Result<Option<Arc<rustls::ServerConfig>>, RunError> {
     if config.listen.secure.is_empty() {
         return Ok(None);

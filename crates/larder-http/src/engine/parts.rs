@@ -71,12 +71,17 @@ impl Together {
         variants: &Variants,
         now: SystemTime,
     ) -> Option<(Self, HeaderMap)> {
-        let can_be_completed = |parts| {
+        let can_be_completed = |parts: Vec<Part<'_>>| {
             let together = Self::of(policy, parts)?;
             let fields = together.response.stored.completion()?.request(request)?;
             Some((together, fields))
         };
-        let mut found = meeting(request, variants, now).into_iter().filter_map(can_be_completed);
+        // What is all there, and stale, is asked for by one of its parts: the answer confirms that.
+        let with_one = |parts: Vec<Part<'_>>| {
+            let alone = || parts.iter().filter_map(|part| can_be_completed(vec![*part]));
+            can_be_completed(parts.clone()).or_else(|| alone().max_by_key(|(one, _)| one.body.bytes()))
+        };
+        let mut found = meeting(request, variants, now).into_iter().filter_map(with_one);
         let newest = found.next()?;
         let stored = newest.0.response.stored.clone();
         let others = found.filter(|(other, _)| other.response.stored.is_of_same(&stored));

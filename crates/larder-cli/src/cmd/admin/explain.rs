@@ -51,15 +51,16 @@ fn page(answer: &Value, variants: &[Value]) -> String {
         0 => page.push_str("stored   nothing\n"),
         1 => page.push_str("stored   1 response\n"),
         many => {
-            let _ = writeln!(page, "stored   {many} responses; * is the one for this request");
+            let _ = writeln!(page, "stored   {many} responses; * is for this request");
         }
     }
-    variants.iter().for_each(|variant| say(&mut page, variant));
+    let target = answer.get("target").and_then(Value::as_str).unwrap_or_default();
+    variants.iter().for_each(|variant| say(&mut page, target, variant));
     page
 }
 
 /// One stored response.
-fn say(page: &mut String, variant: &Value) {
+fn say(page: &mut String, target: &str, variant: &Value) {
     let number = |name: &str| variant.get(name).and_then(Value::as_u64).unwrap_or_default();
     let flag = |name: &str| variant.get(name).and_then(Value::as_bool).unwrap_or_default();
     let seconds = |name: &str| {
@@ -81,6 +82,9 @@ fn say(page: &mut String, variant: &Value) {
     let source = source.split_once(" (").map_or(source, |(source, _)| source);
     let _ = writeln!(page, "  age       {}", words(age));
     let _ = writeln!(page, "  lifetime  {}: {}", words(lifetime), escape(source));
+    if text("name") != target {
+        let _ = writeln!(page, "  kept as   {}, for all queries that mean the same", escape(text("name")));
+    }
     let tags = variant.get("tags").and_then(Value::as_array);
     let tags: Vec<_> = tags.into_iter().flatten().filter_map(Value::as_str).map(escape).collect();
     if !tags.is_empty() {
@@ -104,16 +108,18 @@ mod tests {
         let variant = json!({
             "selected": true, "status": 200, "age_seconds": 12.2, "lifetime_seconds": 60.0, "fresh": true,
             "lifetime_source": "max-age says how long it is fresh (RFC 9111 section 5.2.2.1)", "mark": "none",
+            "name": "http://a/?#x",
             "tags": ["items", "\u{1b}[31m"], "vary": { "accept-encoding": "gzip", "x": null }, "body_bytes": 2048,
         });
         let answer = json!({ "target": "http://a/", "verdict": "ask\nit", "reason": "so" });
         assert_eq!(
             page(&answer, &[variant]),
             "http://a/\nverdict  ask\\nit\nreason   so\nstored   1 response\n\n* 200, 2 KiB, fresh, 47s left\n  \
-             age       12s\n  lifetime  1m: max-age says how long it is fresh\n  tags      items, \\u{1b}[31m\n  \
+             age       12s\n  lifetime  1m: max-age says how long it is fresh\n  \
+             kept as   http://a/?#x, for all queries that mean the same\n  tags      items, \\u{1b}[31m\n  \
              varies on accept-encoding: gzip\n  varies on x, which was not sent\n"
         );
-        let stale = json!({ "fresh": false, "age_seconds": 65, "lifetime_seconds": 5 });
+        let stale = json!({ "name": "http://a/", "fresh": false, "age_seconds": 65, "lifetime_seconds": 5 });
         assert!(page(&answer, &[stale]).contains(" stale since 1m\n"));
     }
 }

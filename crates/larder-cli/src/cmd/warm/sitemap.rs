@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::output::escape;
+
 /// What was read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Named {
@@ -51,6 +53,16 @@ fn list(text: &str) -> Result<Vec<String>, Unreadable> {
     lines.map(|(number, line)| checked(line, number)).collect()
 }
 
+/// As much of a line as is needed to find it.
+fn shown(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let mut shown: String = text.chars().take(CHARS_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    format!("\"{}\"", escape(&shown))
+}
+
 /// A URL that can be asked for.
 fn checked(text: &str, line: usize) -> Result<String, Unreadable> {
     let is_url = text.parse::<http::Uri>().is_ok_and(|uri| {
@@ -61,7 +73,11 @@ fn checked(text: &str, line: usize) -> Result<String, Unreadable> {
     });
     // A fragment is the client's own: no server sees it.
     let text = text.split('#').next().unwrap_or_default();
-    if is_url { Ok(text.to_owned()) } else { Err(Unreadable::at(line, "is not an http:// or https:// URL")) }
+    if is_url {
+        Ok(text.to_owned())
+    } else {
+        Err(Unreadable::at(line, format!("{} is not an http:// or https:// URL", shown(text))))
+    }
 }
 
 /// The `loc` of each `url` or `sitemap`. Reads just the XML that there is in sitemaps: elements, comments, CDATA and

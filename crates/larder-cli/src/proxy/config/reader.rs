@@ -138,6 +138,9 @@ impl Group<'_> {
     ) -> Result<Option<Duration>> {
         let read = |entry: &Entry| match entry.text() {
             Ok(text) if text == "forever" => Ok(None),
+            Ok(text) if !text.starts_with(|first: char| first.is_ascii_digit()) => {
+                Err(entry.error("is neither a duration such as \"30s\" nor \"forever\""))
+            }
             _ => read(entry).map(Some),
         };
         self.option(name, default, read, |value| value.map_or_else(|| "forever".to_owned(), format_duration))

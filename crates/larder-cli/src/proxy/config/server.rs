@@ -87,6 +87,9 @@ pub(super) fn listen(reader: &mut Reader, flags: &Flags) -> Result<Listen> {
             group.finish()?;
         }
     }
+    if secure.is_empty() && !identities.is_empty() {
+        return Err(error("tls: is for nothing without an address: \"listen_tls: 0.0.0.0:443\""));
+    }
     if !secure.is_empty() && identities.is_empty() {
         return Err(error("listen_tls: needs a certificate: \"tls: { certificate: FILE, key: FILE }\""));
     }

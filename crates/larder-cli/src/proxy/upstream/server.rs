@@ -15,7 +15,6 @@ use super::exchange::{Draft, exchange};
 use super::failure::Failure;
 use super::options::{Check, HostHeader, OriginOptions, Timeouts};
 use super::pool::Pool;
-use super::tls::Tls;
 
 /// One origin.
 #[derive(Debug)]
@@ -40,8 +39,7 @@ impl Server {
         public_only: bool,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, String> {
-        let any_tls = options.upstreams.iter().any(|upstream| upstream.address.tls);
-        let tls = if any_tls { Some(Tls::new(&options.tls, options.protocol)?) } else { None };
+        let tls = options.secure()?;
         let pools = options.upstreams.iter().map(|upstream| {
             let tls = tls.clone().filter(|_| upstream.address.tls);
             Arc::new(Pool::new(upstream.address.clone(), tls, &options, public_only, clock.clone()))

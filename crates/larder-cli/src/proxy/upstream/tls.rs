@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::options::{Protocol, TlsOptions};
+use super::options::{OriginOptions, Protocol, Routing, TlsOptions};
 
 /// Two configurations: one that agrees on a version of HTTP, and one for what only HTTP/1.1 can do.
 #[derive(Clone)]
@@ -64,6 +64,27 @@ impl Tls {
             Protocol::Http2 => vec![http2],
         };
         Ok(Self { any: Arc::new(config), http1: only_http1 })
+    }
+}
+
+impl OriginOptions {
+    /// What its connections need for TLS, if any has it. Reads the files at once.
+    ///
+    /// # Errors
+    /// As [`Tls::new`].
+    pub(super) fn secure(&self) -> Result<Option<Tls>, String> {
+        let is_needed = self.upstreams.iter().any(|upstream| upstream.address.tls);
+        is_needed.then(|| Tls::new(&self.tls, self.protocol)).transpose()
+    }
+}
+
+impl Routing {
+    /// Reads the files that it names, and connects to nothing.
+    ///
+    /// # Errors
+    /// As [`Tls::new`].
+    pub(crate) fn check_files(&self) -> Result<(), String> {
+        self.origins.iter().try_for_each(|origin| origin.secure().map(drop))
     }
 }
 

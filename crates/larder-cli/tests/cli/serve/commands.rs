@@ -162,7 +162,7 @@ fn what_cannot_be_warmed_is_said_with_its_place() {
     fs::write(room.path("list"), format!("http://{HOST}/1\nno url\n")).unwrap();
     fs::write(room.path("list.gz"), [0x1f, 0x8b, 8]).unwrap();
     for (source, said, code) in [
-        ("list", "list: line 2: is not an http:// or https:// URL", 2),
+        ("list", "list: line 2: \"no url\" is not an http:// or https:// URL", 2),
         ("list.gz", "compressed with gzip, and damaged", 2),
         ("none", "cannot read none: ", 2),
         (&format!("http://{HOST}/gone"), "answered with 404", 3),

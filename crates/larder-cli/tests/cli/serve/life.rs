@@ -203,6 +203,22 @@ fn one_of_two_upstreams_may_die() {
 }
 
 #[test]
+fn a_check_reads_the_files_that_a_start_would_read() {
+    let room = Room::new();
+    for (text, why) in [
+        ("listen_tls: 127.0.0.1:0\ntls: { certificate: /nobody.pem, key: /nobody.key }", "/nobody.pem"),
+        ("tls: { certificate: /nobody.pem, key: /nobody.key }", "listen_tls"),
+        ("origins: { app: { upstreams: 'https://127.0.0.1:1', tls: { ca: /nobody.pem } } }", "/nobody.pem"),
+    ] {
+        let origin = if text.starts_with("origins") { "" } else { "origin: http://127.0.0.1:1\n" };
+        fs::write(room.path("s.yaml"), format!("{origin}{text}\n")).unwrap();
+        let output = room.call(["serve", "--config", "s.yaml", "--check"]);
+        assert_eq!(status(&output), 2, "{text}");
+        assert!(err(&output).contains(why), "{}", err(&output));
+    }
+}
+
+#[test]
 fn an_option_that_nobody_knows_is_named_with_its_file_and_line() {
     let room = Room::new();
     fs::write(room.path("s.yaml"), "origin: http://127.0.0.1:1\n\ncache:\n  keeep: 1d\n").unwrap();

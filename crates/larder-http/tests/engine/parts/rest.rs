@@ -46,6 +46,23 @@ async fn what_is_stale_is_completed_too() {
 }
 
 #[tokio::test]
+async fn of_a_whole_that_is_stored_in_stale_parts_one_is_asked_for() {
+    let site = Site::of(TEN);
+    let scene = with_parts(&site, &["bytes=0-5", "bytes=6-9"]).await;
+    scene.pass(90 * SECOND);
+    let got = scene.get("/a").await;
+    assert_eq!((got.body.as_str(), site.last().0), (TEN, Some("bytes=6-".into())));
+    assert_eq!(scene.store.responses(), 1);
+    assert!(scene.get("/a").await.is_hit());
+    // Another one by now: both go.
+    let scene = with_parts(&site, &["bytes=0-5", "bytes=6-9"]).await;
+    scene.pass(90 * SECOND);
+    site.change("abcdefghij", "\"b\"");
+    assert_eq!(scene.get("/a").await.body, "abcdefghij");
+    assert!(scene.get("/a").await.is_hit());
+}
+
+#[tokio::test]
 async fn the_rest_of_what_cannot_be_completed_is_not_asked_for() {
     let site = Site::of(TEN);
     let middle = with_parts(&site, &["bytes=2-5"]).await;

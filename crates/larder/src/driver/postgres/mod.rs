@@ -219,6 +219,11 @@ impl Dialect for Postgres {
                 (Config, "the user may not do that; it needs select, insert, update and delete on the table")
             }
             "42P01" => (Config, "the table is not there any more"),
+            "42P05" | "26000" => (
+                Config,
+                "what stands before the server hands statements of one connection to another; let PgBouncer pool by \
+                 session, or prepare statements itself (1.21 and later, max_prepared_statements)",
+            ),
             "42703" | "42804" | "42883" | "42P10" | "42809" => {
                 (Config, "the table is not one of larder's: name another one")
             }

@@ -105,8 +105,10 @@ pub struct SqlOptions<D: Dialect> {
     /// How long to wait for an answer. The server is told as well, so that it gives up too; and a connection that did
     /// not answer is closed. Default: 1 s.
     pub response_timeout: Duration,
-    /// How many statements each connection keeps prepared. 0 is for poolers that cannot have any; then the server is not
-    /// told the timeout either, since its session is not the driver's alone. Default: 100.
+    /// How many statements each connection keeps prepared. 0 is for poolers that share the server's sessions: then one is
+    /// kept at a time, and the server is not told the timeout, since its session is not the driver's alone. Such a pooler
+    /// has to keep track of what is prepared (PgBouncer 1.21 and later, `max_prepared_statements`); one that does not has
+    /// to pool by session, where nothing needs to be told. Default: 100.
     pub statement_cache: usize,
     dialect: PhantomData<D>,
 }

@@ -83,8 +83,9 @@ pub(crate) use plain_statements;
 macro_rules! with_options {
     ($base:expr, $options:expr) => {{
         let options = $options;
-        let mut settings =
-            $base.statement_cache_capacity(options.statement_cache).disable_statement_logging();
+        // With none, sqlx would prepare each call's statement at the server under a new name, and leave it there.
+        let kept = options.statement_cache.max(1);
+        let mut settings = $base.statement_cache_capacity(kept).disable_statement_logging();
         if let Some(host) = &options.host {
             settings = settings.host(host);
         }

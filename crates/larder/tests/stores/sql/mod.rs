@@ -31,6 +31,8 @@ pub(crate) trait Subject: Dialect {
     const PROGRAM: &'static str;
     /// Keeps everyone else from a table, as long as the connection's transaction lasts.
     const LOCK: &'static [&'static str];
+    /// What fails if a session has more than a few statements prepared, where that can be asked.
+    const FEW_PREPARED: &'static [&'static str];
     /// How a server of one's own is made and started, with more arguments; see `servers`.
     const MAKE: servers::Make;
 
@@ -112,7 +114,7 @@ fn need<D: Subject>(own: &'static str) -> [Need; 2] {
 
 /// All tests of a database.
 macro_rules! database {
-    ($feature:literal, $name:ident, $dialect:path, $url:literal, $program:literal, $make:path, $lock:expr) => {
+    ($feature:literal, $name:ident, $dialect:path, $url:literal, $program:literal, $make:path, $lock:expr, $few:expr) => {
         #[cfg(feature = $feature)]
         mod $name {
             use super::*;
@@ -122,6 +124,7 @@ macro_rules! database {
                 const URL: &'static str = $url;
                 const PROGRAM: &'static str = $program;
                 const LOCK: &'static [&'static str] = $lock;
+                const FEW_PREPARED: &'static [&'static str] = $few;
                 const MAKE: servers::Make = $make;
 
                 async fn say(
@@ -163,7 +166,8 @@ database!(
     "LARDER_TEST_POSTGRES_URL",
     "postgres",
     servers::postgres,
-    &["BEGIN", "LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"]
+    &["BEGIN", "LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"],
+    &["SELECT 1 / (CASE WHEN count(*) > 3 THEN 0 ELSE 1 END) FROM pg_prepared_statements"]
 );
 
 database!(
@@ -173,5 +177,6 @@ database!(
     "LARDER_TEST_MYSQL_URL",
     "mariadbd",
     servers::mariadb,
-    &["LOCK TABLES {table} WRITE"]
+    &["LOCK TABLES {table} WRITE"],
+    &[]
 );

@@ -249,6 +249,7 @@ pub(super) async fn a_key_that_is_too_long_is_refused<D: Subject>() {
 pub(super) async fn a_connection_may_keep_no_statements<D: Subject>() {
     let Some(mut options) = shared_options::<D>() else { return };
     options.statement_cache = 0;
+    options.max_connections = 1;
     let driver = SqlDriver::connect(options).await.unwrap();
     let prefix = prefix("unprepared");
     for n in 0..50_u64 {
@@ -257,4 +258,5 @@ pub(super) async fn a_connection_may_keep_no_statements<D: Subject>() {
         assert_eq!(driver.get(&key).await.unwrap(), Some(record(n, &key)));
     }
     assert_eq!(driver.clear(&prefix, Stamp::MAX).await.unwrap(), 5);
+    D::say(driver.pool(), &D::FEW_PREPARED.iter().map(ToString::to_string).collect::<Vec<_>>()).await;
 }
