@@ -175,8 +175,8 @@ impl HttpCache {
     }
 
     /// A cache to take the place of this one, over the same store: with another policy, say, which a store that has read
-    /// responses already has to be told, too ([`StackStore::set_policy`](crate::store::StackStore::set_policy)). Requests that are on their way
-    /// go on, can be joined, and heed what is purged in either.
+    /// responses already has to be told, too ([`StackStore::set_policy`](crate::store::StackStore::set_policy)). Requests that
+    /// are on their way go on, can be joined, and heed what is purged in either.
     pub fn rebuild(&self) -> HttpCacheBuilder {
         HttpCacheBuilder::in_place_of(self)
     }
@@ -528,8 +528,8 @@ impl Ask {
         self.shared_name.as_deref().unwrap_or(&self.target)
     }
 
-    /// What it has to have in common with others, beside what they ask for, to be answered together with them: requests for a part, with a
-    /// condition, or with credentials keep to themselves.
+    /// What it has to have in common with others, beside what they ask for, to be answered together with them: requests for a
+    /// part, with a condition, or with credentials keep to themselves.
     fn flight_key<'a>(&self, name: &'a str) -> Cow<'a, str> {
         let headers = &self.request.headers;
         let mut key = Cow::Borrowed(name);

@@ -181,8 +181,8 @@ impl Policy {
     /// Fields of a confirmation, or of one more part, that are for one client.
     ///
     /// A cookie that comes with a whole response is of that response, and its origin says whether others may have it. One
-    /// that comes with a 304, or with what is added to what is stored, is of a request that somebody else made, and often a session's: who stored the response before
-    /// was not asked. To a shared cache, it is nobody else's.
+    /// that comes with a 304, or with what is added to what is stored, is of a request that somebody else made, and often a
+    /// session's: who stored the response before was not asked. To a shared cache, it is nobody else's.
     pub(super) fn fields_for_client(&self, newer: &HeaderMap) -> HeaderMap {
         let cookies = newer.get_all(header::SET_COOKIE).iter().filter(|_| self.is_shared());
         cookies.map(|cookie| (header::SET_COOKIE, cookie.clone())).collect()
