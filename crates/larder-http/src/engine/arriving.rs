@@ -216,13 +216,15 @@ impl Arriving {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
     }
 
-    /// Reads all of it from the beginning. `None` if that is gone already, or would hold up others.
+    /// Reads all of it from the beginning. `None` if that is gone already, or would hold up others, and if it is known to
+    /// have been cut: who comes then asks anew.
     pub(super) fn read(self: &Arc<Self>) -> Option<Body> {
         let (reader, declared) = {
             let mut content = self.content.lock();
             // Once the store takes no more, the origin waits for the slowest reader: nobody begins anew then.
             let is_held_up = !content.is_kept && content.end.is_none();
-            if is_held_up || content.first > content.readable {
+            let is_cut = matches!(content.end, Some(Err(_)));
+            if is_held_up || is_cut || content.first > content.readable {
                 return None;
             }
             let id = content.readers_ever;
@@ -357,5 +359,29 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.arriving.content.lock().readers.remove(&self.id);
         self.arriving.announce();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::engine::flights::Flights;
+    use crate::policy::{Exchange, Policy};
+    use crate::store::{CollectBody, WriteBody as _};
+
+    #[test]
+    fn nobody_begins_to_read_what_was_cut() {
+        let (request, ()) = http::Request::get("http://a/").body(()).unwrap().into_parts();
+        let response = http::Response::builder().header("cache-control", "max-age=60").body(()).unwrap();
+        let (head, ()) = response.into_parts();
+        let stored = Policy::shared().store(&request, &head, Exchange::at(UNIX_EPOCH)).unwrap();
+        let (since, store) = (Flights::default().since(None), CollectBody::new(u64::MAX).reader());
+        let arriving = Arc::new(Arriving::new(stored, &head, "http://a/".into(), since, false, store));
+        arriving.push("half".into(), Some(4));
+        assert!(arriving.read().is_some());
+        arriving.end(Err(Cut::new("the origin left")), None);
+        assert!(arriving.read().is_none());
     }
 }
