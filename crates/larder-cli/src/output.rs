@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, NOT_FOUND};
 
 /// Writes all bytes at once, without the line buffer of the standard library: what was printed in one piece
 /// goes on in one piece.
@@ -53,6 +53,26 @@ pub(crate) fn note(text: impl fmt::Display) {
 /// Whether a stream is a terminal.
 pub(crate) fn is_terminal(stream: impl AsFd) -> bool {
     stream.as_fd().is_terminal()
+}
+
+/// Whether there is somebody who can be asked.
+pub(crate) fn can_ask() -> bool {
+    is_terminal(io::stdin()) && is_terminal(io::stderr())
+}
+
+/// Asks whether to go on, on the terminal.
+///
+/// # Errors
+/// Anything but a yes, with these words for what was not done; a terminal that is gone.
+pub(crate) fn ask(question: &str, not_done: &str) -> Result<(), Failure> {
+    write_all(rustix::stdio::stderr(), question.as_bytes())
+        .map_err(|error| Failure::io("ask on the terminal", &error))?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|error| Failure::io("read the answer", &error))?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(Failure::Message { status: NOT_FOUND, text: not_done.to_owned() }),
+    }
 }
 
 /// Text with everything that could steer a terminal spelled out: control characters, those that turn the

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
 use larder::Stack;
 use larder::driver::memory::MemoryDriver;
 use larder::memory::MemoryOptions;
 use larder::testing::ManualClock;
-use larder_http::policy::{Exchange, Kept, Mark, Policy, Selecting, Stored};
+use larder_http::policy::{Policy, Stored};
 use larder_http::store::{HttpStore, ResponseId, StackStore, StoredBody, StoredResponse};
 
-use crate::sample::{body_of, clock, now, put_response, written};
+use crate::sample::{body_of, clock, kept, now, put_response, written};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TARGET: &str = "http://a/";
@@ -43,17 +42,7 @@ fn percent(percent: u32) -> Policy {
 /// What was last modified ten days ago, as this policy has it.
 fn old(policy: &Policy, clock: &ManualClock) -> StoredResponse {
     let now = now(clock);
-    let mut headers = HeaderMap::new();
-    headers.insert("last-modified", HeaderValue::from_static("Tue, 05 Jan 2027 08:00:00 GMT"));
-    let kept = Kept {
-        status: StatusCode::OK,
-        headers,
-        selecting: Selecting::default(),
-        range: None,
-        times: Exchange::at(now),
-        body_bytes: None,
-        mark: Mark::None,
-    };
+    let kept = kept(now, "last-modified", "Tue, 05 Jan 2027 08:00:00 GMT");
     let body = StoredBody::from_bytes("body".into());
     StoredResponse::new(ResponseId::random(), Stored::new(policy, kept), now + 10 * DAY, body)
 }

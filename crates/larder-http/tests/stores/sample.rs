@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use larder::testing::ManualClock;
 use larder::time::Clock as _;
 use larder_http::policy::{Exchange, Kept, Mark, Policy, Selecting, Stored};
@@ -19,9 +19,13 @@ pub(crate) fn clock() -> ManualClock {
 }
 
 pub(crate) fn head(now: SystemTime) -> Stored {
-    let mut headers = HeaderMap::new();
-    headers.insert("cache-control", HeaderValue::from_static("max-age=60"));
-    let kept = Kept {
+    Stored::new(&Policy::shared(), kept(now, "cache-control", "max-age=60"))
+}
+
+/// What came just now, with this field.
+pub(crate) fn kept(now: SystemTime, name: &'static str, value: &'static str) -> Kept {
+    let headers = HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]);
+    Kept {
         status: StatusCode::OK,
         headers,
         selecting: Selecting::default(),
@@ -29,8 +33,7 @@ pub(crate) fn head(now: SystemTime) -> Stored {
         times: Exchange::at(now),
         body_bytes: None,
         mark: Mark::None,
-    };
-    Stored::new(&Policy::shared(), kept)
+    }
 }
 
 /// A response with its body written. `None` if the store does not take it.

@@ -1,12 +1,10 @@
 //! `larder purge`.
 
-use std::io;
-
 use serde_json::{Map, Value, json};
 
 use super::Desk;
 use crate::failure::{FOUND, Failure, NOT_FOUND, Outcome};
-use crate::output::{escape, is_terminal, print_line, write_all};
+use crate::output::{ask, can_ask, escape, print_line};
 
 /// The most URLs that one request names: what the desk reads has an end.
 const URLS_AT_ONCE: usize = 200;
@@ -133,17 +131,10 @@ fn confirm(purging: &Purging) -> Result<(), Failure> {
     if purging.yes {
         return Ok(());
     }
-    if !is_terminal(io::stdin()) || !is_terminal(io::stderr()) {
+    if !can_ask() {
         return Err(Failure::usage("purge --all goes on without asking only if told so: add --yes"));
     }
     let what = if purging.soft { "Make stale" } else { "Purge" };
     let question = format!("{what} everything that {} has stored? [y/N] ", purging.desk.name());
-    write_all(rustix::stdio::stderr(), question.as_bytes())
-        .map_err(|error| Failure::io("ask on the terminal", &error))?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer).map_err(|error| Failure::io("read the answer", &error))?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Failure::Message { status: NOT_FOUND, text: "nothing was purged".into() }),
-    }
+    ask(&question, "nothing was purged")
 }
